@@ -1,0 +1,58 @@
+"""Which continued-pretraining method helps on 100 to 1000 unlabelled images? One workflow, three studies.
+
+    snakemake --cores 2                                     the quick study
+    snakemake --cores 2 --configfile config/embedded.yaml   the full grid on a CPU
+    snakemake --profile slurm --configfile config/paper.yaml
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.19")
+
+# A study's file is whole: the default one is read only when no other was given.
+if "study" not in config:
+
+    configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/inputs.smk"
+include: "workflow/rules/pretrain.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/collect.smk"
+
+
+localrules:
+    all,
+    data_ready,
+    models,
+    evaluation,
+    figures,
+
+
+rule all:
+    default_target: True
+    input:
+        rules.report.output,
+        rules.claims.output,
+        rules.figures_drawn.output,
+
+
+rule data_ready:
+    input:
+        [f"{RESULTS}/data/{domain}/manifest.json" for domain in STUDY.domains],
+
+
+rule models:
+    input:
+        [f"{cell.model.folder(STUDY.study)}/cost.json" for cell in CELLS],
+
+
+rule evaluation:
+    input:
+        f"{RESULTS}/scores.csv",
+
+
+rule figures:
+    input:
+        rules.figures_drawn.output,

@@ -1,0 +1,97 @@
+"""What the command line and the workflow call: statistics, claims, figures, from files to files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from lowdata_cpt.analysis import claims as claims_module
+from lowdata_cpt.analysis.figures.claims import draw_claims
+from lowdata_cpt.analysis.figures.cost import draw_cost
+from lowdata_cpt.analysis.figures.curves import draw_curves
+from lowdata_cpt.analysis.figures.gain import draw_gain_by_n, draw_gain_summary
+from lowdata_cpt.analysis.figures.improvement import GROUPS, draw_improvement
+from lowdata_cpt.analysis.figures.qualitative import draw_qualitative
+from lowdata_cpt.analysis.figures.tradeoff import draw_tradeoff
+from lowdata_cpt.analysis.summary import cell_statistics, improvement, rank_table, summary
+from lowdata_cpt.analysis.table import COST_COLUMNS, CURVE_COLUMNS, read_scores, read_table
+from lowdata_cpt.errors import UserError
+from lowdata_cpt.io import read_json, write_text
+
+
+def make_statistics(scores: Path, out_dir: Path) -> list[Path]:
+    """Write `cells.csv`, `summary.csv`, `improvement.csv` and `ranks.csv` into `out_dir`.
+
+    Raises:
+        UserError: as `read_scores`; or a trained row lacks its base.
+    """
+    table = read_scores(scores)
+    present = set(table["metric"])
+    groups = {name: metrics for name, metrics in GROUPS.items() if present & set(metrics)}
+    written = {
+        "cells": cell_statistics(table),
+        "summary": summary(table),
+        "improvement": improvement(table, groups),
+        "ranks": rank_table(table),
+    }
+    for name, frame in written.items():
+        write_text(out_dir / f"{name}.csv", frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    return [out_dir / f"{name}.csv" for name in written]
+
+
+def make_claims(scores: Path, claims: Path, out_dir: Path, study: str) -> list[Path]:
+    """Judge every claim of `claims` on `study`'s rows; write `claims.json` and `claims.md` into `out_dir`.
+
+    Raises:
+        UserError: as `read_scores` and `read_claims`; or the table has no row of `study`.
+    """
+    table = read_scores(scores)
+    rows = table[table["study"] == study].reset_index(drop=True)
+    if rows.empty:
+        names = ", ".join(sorted(table["study"].unique()))
+        raise UserError(f"{scores}: no row of study {study}, the table has {names}")
+    claims_module.make_claims(rows, claims_module.read_claims(claims), out_dir, study)
+    return [out_dir / "claims.json", out_dir / "claims.md"]
+
+
+def read_results(path: Path) -> list[claims_module.Result]:
+    """Read `claims.json`.
+
+    Raises:
+        UserError: not a list of judged claims.
+    """
+    found = read_json(path)
+    try:
+        return [claims_module.Result.model_validate(one) for one in found]
+    except (TypeError, ValueError):
+        raise UserError(f"{path}: expected a list of judged claims, as `make_claims` writes it") from None
+
+
+def make_figures(study_dir: Path, out_dir: Path) -> list[Path]:
+    """Draw every figure that the study's files allow: `scores.csv` is required, all others are optional.
+
+    Reads `curves.csv`, `cost.csv`, `claims.json` and `qualitative/*.npz` beside it where present.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UserError: a file is present but wrong.
+    """
+    scores = read_scores(study_dir / "scores.csv")
+    cost: pd.DataFrame | None = None
+    if (study_dir / "cost.csv").exists():
+        cost = read_table(study_dir / "cost.csv", COST_COLUMNS)
+    paths = draw_gain_by_n(scores, out_dir)
+    paths += draw_gain_summary(scores, out_dir)
+    paths += draw_improvement(scores, out_dir)
+    paths += draw_cost(scores, out_dir, cost)
+    paths += draw_tradeoff(scores, out_dir)
+    if (study_dir / "claims.json").exists():
+        paths += draw_claims(read_results(study_dir / "claims.json"), out_dir)
+    if (study_dir / "curves.csv").exists():
+        paths += draw_curves(read_table(study_dir / "curves.csv", CURVE_COLUMNS), out_dir)
+    for archive in sorted((study_dir / "qualitative").glob("*.npz")):
+        paths += draw_qualitative(archive, out_dir)
+    return paths

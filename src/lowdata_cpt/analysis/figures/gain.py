@@ -1,0 +1,199 @@
+"""Gain over base: against the number of images in every domain, and pooled over domains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from lowdata_cpt.analysis.style import (
+    INK,
+    PAGE_WIDTH,
+    domain_label,
+    house_style,
+    is_variant,
+    method_handles,
+    ordered,
+    panels,
+    save,
+    style_of,
+)
+from lowdata_cpt.analysis.summary import cell_statistics, main_rows, seeds_text, sizes_text, summary
+from lowdata_cpt.analysis.table import HEADLINE, METRICS, records
+
+SPREAD = 0.022  # share of the axis by which neighbouring methods are set apart, so that intervals stay legible
+COLUMNS = 4
+
+
+def draw_gain_by_n(scores: pd.DataFrame, out: Path) -> list[Path]:
+    """Draw gain over base against n, one panel per headline metric and domain.
+
+    Points are means over seeds; bars the paired 95 % Student interval, left out where a cell has one seed.
+
+    Returns:
+        The files written; empty if nothing was trained.
+    """
+    cells = cell_statistics(main_rows(scores))
+    cells = cells[cells["gain"].notna() & cells["metric"].isin(list(HEADLINE))]
+    if cells.empty:
+        return []
+    rows = _layout(cells)
+    narrow = max(len(row) for row in rows) == 1
+    if narrow:  # one domain: its metrics stand side by side instead
+        rows = [[row[0] for row in rows]]
+    columns = max(len(row) for row in rows)
+    with house_style():
+        width = PAGE_WIDTH if columns > 2 else 2.6 * columns
+        figure, axes = panels(len(rows) * columns, columns, width, 1.6)
+        for index, axis in enumerate(axes):
+            row, column = rows[index // columns], index % columns
+            if column >= len(row):
+                axis.set_axis_off()
+                continue
+            metric, backbone, domain = row[column]
+            picked = (cells["metric"] == metric) & (cells["backbone"] == backbone)
+            _lines(axis, cells[picked & (cells["domain"] == domain)])
+            place = domain_label(domain) + (f" · {backbone}" if cells["backbone"].nunique() > 1 else "")
+            unit = METRICS[metric].gain_unit
+            axis.set_title(f"{place}: {METRICS[metric].short}" if narrow else place)
+            if narrow or column == 0:
+                axis.set_ylabel(f"gain ({unit})" if narrow else f"{METRICS[metric].label}\ngain ({unit})")
+            if index // columns == len(rows) - 1 or len(rows[index // columns + 1]) <= column:
+                axis.set_xlabel("pretraining images n")
+        handles = method_handles(cells["method"])
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)))
+        return save(figure, out, "gain_by_n", _caption_by_n(scores, cells), cells)
+
+
+def _layout(cells: pd.DataFrame) -> list[list[tuple[str, str, str]]]:
+    """Give each headline metric its own row (or rows) of panels, domains in a fixed order."""
+    rows = []
+    for metric in HEADLINE:
+        places = cells.loc[cells["metric"] == metric, ["backbone", "domain"]].drop_duplicates()
+        row = [(metric, str(place["backbone"]), str(place["domain"])) for place in records(places)]
+        row.sort(key=lambda panel: (panel[2] != "tabletop", panel[2] != "nyuv2", panel[2], panel[1]))
+        rows += [row[start : start + COLUMNS] for start in range(0, len(row), COLUMNS)]
+    return rows
+
+
+def _lines(axis: Axes, cells: pd.DataFrame) -> None:
+    methods = ordered(cells["method"])
+    sizes = sorted(cells["n"].unique())
+    reach = np.log10(sizes[-1] / sizes[0]) if len(sizes) > 1 else 1.0
+    for index, method in enumerate(methods):
+        look = style_of(method)
+        part = cells[cells["method"] == method].sort_values("n")
+        shift = 10 ** (SPREAD * reach * (index - (len(methods) - 1) / 2))
+        x = part["n"].to_numpy(float) * shift
+        y = part["shown_gain"].to_numpy(float)
+        known = part["shown_low"].notna().to_numpy()
+        axis.plot(x, y, color=look.color, linestyle=look.line, marker=look.marker, markerfacecolor=look.face)
+        low, high = part["shown_low"].to_numpy(float), part["shown_high"].to_numpy(float)
+        axis.vlines(x[known], low[known], high[known], color=look.color, linewidth=0.9, alpha=0.75)
+    axis.axhline(0, color=INK, linewidth=0.8, zorder=1)
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(FixedLocator([float(n) for n in sizes]))
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.set_xticklabels([str(n) for n in sizes])
+    axis.margins(x=0.1)
+
+
+def interval_sentence(cells: pd.DataFrame, scores: pd.DataFrame) -> str:
+    """Say what the bars are, or that one seed gives none."""
+    if cells["shown_low"].notna().any():
+        return (
+            f"Points are means over {seeds_text(scores[scores['n'] > 0])}; bars are 95 % Student confidence "
+            "intervals of the gain paired by seed (they cover subset and training randomness; the test set is fixed)."
+        )
+    return "One seed: no confidence interval can be given and none is drawn."
+
+
+def _caption_by_n(scores: pd.DataFrame, cells: pd.DataFrame) -> str:
+    return (
+        "**Gain over the untouched backbone against the number of unlabelled images.** One panel per domain and "
+        "headline metric on the test split; above zero is better, also for depth RMSE, whose gain is the "
+        "reduction in % of the base's RMSE (others: percentage points). "
+        f"{interval_sentence(cells, scores)} {sizes_text(scores)}; controls are dashed. "
+        "Methods are set slightly apart along n for legibility."
+    )
+
+
+def draw_gain_summary(scores: pd.DataFrame, out: Path) -> list[Path]:
+    """Draw the gain pooled over domains, n and seeds: one row a method, one panel a headline metric.
+
+    The point is the interquartile mean with its stratified-bootstrap 95 % interval (10,000 resamples of seeds
+    within domains); with a single domain the mean with its Student interval, since a bootstrap of a few seeds
+    is too narrow. A filled marker: the paired Student test stays below .05 after Holm's correction.
+
+    Returns:
+        The files written; empty if nothing was trained.
+    """
+    table = summary(main_rows(scores))
+    if table.empty:
+        return []
+    table = table[table["family"] == "base"].reset_index(drop=True)
+    single = table["domains"] == 1
+    table["interval"] = np.where(single, "mean, Student", "IQM, stratified bootstrap")
+    for name, robust, plain in (
+        ("estimate", "iqm", "mean"),
+        ("low", "iqm_low", "ci_low"),
+        ("high", "iqm_high", "ci_high"),
+    ):
+        table[name] = table[plain].where(single, table[robust])
+    metrics = [name for name in HEADLINE if name in set(table["metric"])]
+    methods = [name for name in ordered(table["method"]) if not is_variant(name)]
+    with house_style():
+        figure, axes = panels(len(metrics), len(metrics), max(3.4, 1.8 * len(metrics)), 0.75 + 0.22 * len(methods))
+        for axis, metric in zip(axes, metrics, strict=True):
+            _forest(axis, table[table["metric"] == metric], methods)
+            domains = int(table.loc[table["metric"] == metric, "domains"].max())
+            axis.set_title(METRICS[metric].label)
+            axis.set_xlabel(f"gain over base ({METRICS[metric].gain_unit})\n{domains} domain{'s' * (domains > 1)}")
+        for axis in axes[1:]:
+            axis.tick_params(labelleft=False)
+        return save(figure, out, "gain_summary", _caption_summary(scores, table), table)
+
+
+def _forest(axis: Axes, table: pd.DataFrame, methods: list[str]) -> None:
+    for row in records(table):
+        look = style_of(str(row["method"]))
+        y = methods[::-1].index(str(row["method"]))
+        if np.isfinite(row["low"]):
+            axis.hlines(y, row["low"], row["high"], color=look.color, linewidth=2.2, alpha=0.85)
+        sure = bool(row["p_holm"] < 0.05)
+        axis.plot(
+            row["estimate"],
+            y,
+            look.marker,
+            color=look.color,
+            markerfacecolor=look.color if sure else "white",
+            markersize=5,
+        )
+    axis.axvline(0, color=INK, linewidth=0.8, zorder=1)
+    axis.set_yticks(range(len(methods)), [style_of(name).label for name in methods[::-1]])
+    axis.set_ylim(-0.6, len(methods) - 0.4)
+    axis.grid(axis="y", visible=False)
+    axis.margins(x=0.12)
+
+
+def _caption_summary(scores: pd.DataFrame, table: pd.DataFrame) -> str:
+    text = (
+        "**Gain over the untouched backbone, pooled over domains, sizes and seeds** (test split, "
+        f"{sizes_text(scores)}, {seeds_text(scores[scores['n'] > 0])}). "
+    )
+    if table["low"].isna().all():
+        return text + "One seed: no confidence interval can be given and none is drawn."
+    text += (
+        "Points are interquartile means with stratified-bootstrap 95 % confidence intervals (10,000 resamples of "
+        "seeds within domains); where a metric has one domain, means with Student intervals. A filled marker "
+        "means that the paired Student test, stratified by domain, is below .05 after Holm's correction over all "
+        "methods and headline metrics; "
+    )
+    fewest = int(table["clusters"].min())
+    return text + (
+        f"the exact sign-flip test is in the source table (with {fewest} paired seeds its p cannot fall below "
+        f"{2 / 2**fewest:.2g})."
+    )

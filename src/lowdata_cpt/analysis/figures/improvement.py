@@ -1,0 +1,92 @@
+"""Probability of improvement of every method over every other, as a matrix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
+
+from lowdata_cpt.analysis.style import house_style, ordered, panels, save, style_of
+from lowdata_cpt.analysis.summary import improvement, main_rows, seeds_text, sizes_text
+from lowdata_cpt.analysis.table import HEADLINE, records
+
+GROUPS = {
+    "Classification": ("knn_accuracy", "linear_accuracy"),
+    "Segmentation": ("miou",),
+    "Depth": ("rmse",),
+    "All tasks": HEADLINE,
+}
+
+
+def draw_improvement(scores: pd.DataFrame, out: Path) -> list[Path]:
+    """Draw P(row better than column) per task and over all tasks.
+
+    Returns:
+        The files written; empty if nothing was trained.
+    """
+    rows = main_rows(scores)
+    present = set(rows["metric"])
+    groups = {name: metrics for name, metrics in GROUPS.items() if present & set(metrics)}
+    if len(groups) == 2:
+        del groups["All tasks"]
+    table = improvement(rows, dict(groups))
+    if table.empty:
+        return []
+    methods = ordered(table["method"])
+    with house_style():
+        columns = min(2, len(groups))
+        figure, axes = panels(len(groups), columns, 6.3 if columns == 2 else 4.4, 2.75)
+        for axis, group in zip(axes, groups, strict=True):
+            image = _matrix(axis, table[table["group"] == group], methods)
+            axis.set_title(group)
+        for index, axis in enumerate(axes):
+            if index % columns:
+                axis.tick_params(labelleft=False)
+            if index + columns < len(axes):
+                axis.tick_params(labelbottom=False)
+        bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=30, pad=0.02)
+        bar.set_label("P(row better than column)")
+        bar.outline.set_visible(False)
+        return save(figure, out, "improvement", _caption(rows, table), table)
+
+
+def _matrix(axis: Axes, table: pd.DataFrame, methods: list[str]) -> AxesImage:
+    grid = np.full((len(methods), len(methods)), np.nan)
+    for row in records(table):
+        grid[methods.index(str(row["method"])), methods.index(str(row["over"]))] = row["probability"]
+    image = axis.imshow(grid, cmap="PuOr_r", vmin=0, vmax=1)
+    for row in records(table):
+        i, j = methods.index(str(row["method"])), methods.index(str(row["over"]))
+        sure = bool(row["ci_low"] > 0.5 or row["ci_high"] < 0.5)
+        strong = abs(grid[i, j] - 0.5) > 0.27
+        axis.text(
+            j,
+            i,
+            f"{grid[i, j]:.2f}".removeprefix("0") if grid[i, j] < 1 else "1",
+            ha="center",
+            va="center",
+            fontsize=6.5,
+            fontweight="bold" if sure else "normal",
+            color="white" if strong else "#222222",
+        )
+    labels = [style_of(name).label.removesuffix(" (no training)") for name in methods]
+    axis.set_xticks(range(len(methods)), labels, rotation=40, ha="right", rotation_mode="anchor")
+    axis.set_yticks(range(len(methods)), labels)
+    axis.tick_params(length=0)
+    axis.grid(visible=False)
+    axis.spines[:].set_visible(False)
+    return image
+
+
+def _caption(scores: pd.DataFrame, table: pd.DataFrame) -> str:
+    text = (
+        "**Probability that the row's method beats the column's** on the test split: P(X > Y) + ½ P(X = Y) for a "
+        "random run of each within one cell (backbone, domain, n, headline metric), averaged over cells "
+        f"({sizes_text(scores)}, {seeds_text(scores[scores['n'] > 0])}). "
+    )
+    if table["ci_low"].isna().all():
+        return text + "One seed: no confidence interval can be given, so nothing is bold."
+    return text + "Bold: the stratified-bootstrap 95 % interval (10,000 resamples of seeds) leaves out one half."

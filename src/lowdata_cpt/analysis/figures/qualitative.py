@@ -1,0 +1,180 @@
+"""Qualitative sheets: image, truth, and the base's and each method's prediction, for segmentation and depth."""
+
+from __future__ import annotations
+
+import colorsys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+
+from lowdata_cpt.analysis.style import INK, PAGE_WIDTH, domain_label, house_style, is_variant, ordered, save, style_of
+from lowdata_cpt.errors import UserError
+
+ROWS = 4
+LEGEND_CLASSES = 14
+# Distinct under the common colour-vision deficiencies (Paul Tol's muted scheme); further classes follow by hue.
+CLASS_COLORS = ("#DDCC77", "#332288", "#CC6677", "#44AA99", "#AA4499", "#88CCEE", "#117733", "#882255", "#999933")
+UNLABELLED = (1.0, 1.0, 1.0)
+
+
+def read_qualitative(path: Path) -> dict[str, NDArray[Any]]:
+    """Read one `.npz` of example predictions.
+
+    Raises:
+        UserError: the file is unreadable, has no `image` [K,H,W,3] uint8, or an array's [K,H,W] differs from it.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: not a readable .npz of example predictions ({error})") from None
+    image = arrays.get("image")
+    if image is None or image.ndim != 4 or image.shape[-1] != 3 or image.dtype != np.uint8:
+        raise UserError(f"{path}: expected an array image [K,H,W,3] of uint8")
+    for name, array in arrays.items():
+        maps = name.startswith(("segmentation_", "depth_")) and name not in (
+            "segmentation_classes",
+            "segmentation_ignore",
+        )
+        if maps and array.shape != image.shape[:3]:
+            raise UserError(f"{path}: {name} has shape {array.shape}, expected {image.shape[:3]}")
+    return arrays
+
+
+def draw_qualitative(path: Path, out: Path) -> list[Path]:
+    """Draw the sheets of one `<backbone>-<domain>.npz`: one for segmentation, one for depth, as present.
+
+    Returns:
+        The files written; empty if the archive has neither task.
+
+    Raises:
+        UserError: as `read_qualitative`.
+    """
+    arrays = read_qualitative(path)
+    written: list[Path] = []
+    with house_style():
+        for task in ("segmentation", "depth"):
+            if f"{task}_truth" not in arrays:
+                continue
+            known = {f"{task}_truth", "segmentation_classes", "segmentation_ignore"}
+            names = [
+                name.removeprefix(f"{task}_") for name in arrays if name.startswith(f"{task}_") and name not in known
+            ]
+            methods = [name for name in ordered(names) if not is_variant(name)]
+            draw = _segmentation if task == "segmentation" else _depth
+            figure, source = draw(arrays, methods)
+            caption = _caption(task, path.stem, len(source), methods)
+            written += save(figure, out, f"qualitative-{path.stem}-{task}", caption, source)
+    return written
+
+
+def _grid(arrays: dict[str, NDArray[Any]], methods: list[str]) -> tuple[Figure, NDArray[Any]]:
+    count = min(ROWS, len(arrays["image"]))
+    height, width = arrays["image"].shape[1:3]
+    columns = 2 + len(methods)
+    tile = PAGE_WIDTH / max(columns, 4)
+    figure = Figure(figsize=(tile * columns, (tile * height / width + 0.16) * count + 0.75), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.get_layout_engine().set(w_pad=0.015, h_pad=0.03, wspace=0, hspace=0)  # type: ignore[union-attr,call-arg]
+    axes = figure.subplots(count, columns, squeeze=False)
+    for axis in axes.ravel():
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.grid(visible=False)
+        axis.spines[:].set_visible(False)
+    for column, title in enumerate(["Image", "Truth", *[style_of(name).label for name in methods]]):
+        color = INK if column < 2 else style_of(methods[column - 2]).color
+        title = title.replace(" (", "\n(")
+        axes[0, column].set_title(title, fontsize=7, loc="center", color=color)
+    return figure, axes
+
+
+def _score(axis: Axes, text: str) -> None:
+    axis.set_xlabel(text, fontsize=6.5, labelpad=2)
+
+
+def class_palette(count: int) -> NDArray[np.float64]:
+    """Return [count, 3] colours in [0, 1]: class 0 grey (usually background), the rest fixed by index."""
+    colors = [(0.78, 0.78, 0.78)]
+    colors += [tuple(int(code[i : i + 2], 16) / 255 for i in (1, 3, 5)) for code in CLASS_COLORS]  # type: ignore[misc]
+    for index in range(count - len(colors)):
+        lightness = (0.42, 0.62, 0.75)[index % 3]
+        colors.append(colorsys.hls_to_rgb((0.09 + 0.618034 * index) % 1, lightness, 0.6))
+    return np.array(colors[:count])
+
+
+def _segmentation(arrays: dict[str, NDArray[Any]], methods: list[str]) -> tuple[Figure, pd.DataFrame]:
+    truth = arrays["segmentation_truth"]
+    names = [str(name) for name in arrays.get("segmentation_classes", np.array([], dtype=str))]
+    ignore = int(arrays["segmentation_ignore"]) if "segmentation_ignore" in arrays else -1
+    palette = class_palette(max(len(names), 1 + int(max(truth[truth != ignore].max(initial=0), 0))))
+    lookup = np.tile(np.array(UNLABELLED), (256, 1))
+    lookup[: len(palette)] = palette
+    if 0 <= ignore < 256:
+        lookup[ignore] = UNLABELLED
+    figure, axes = _grid(arrays, methods)
+    rows = []
+    for k, line in enumerate(axes):
+        valid = truth[k] != ignore
+        line[0].imshow(arrays["image"][k])
+        line[1].imshow(lookup[truth[k]], interpolation="nearest")
+        for axis, method in zip(line[2:], methods, strict=True):
+            guess = arrays[f"segmentation_{method}"][k]
+            right = float((guess == truth[k])[valid].mean()) if valid.any() else float("nan")
+            axis.imshow(lookup[guess], interpolation="nearest")
+            _score(axis, f"{100 * right:.0f} % right")
+            rows.append({"image": k, "method": method, "pixel_accuracy": right})
+    labels, areas = np.unique(truth[: len(axes)][truth[: len(axes)] != ignore], return_counts=True)
+    largest = sorted(labels[np.argsort(-areas, kind="stable")][:LEGEND_CLASSES].tolist())
+    handles = [Patch(color=palette[i], label=names[i] if i < len(names) else f"class {i}") for i in largest]
+    if 0 <= ignore < 256 and (truth[: len(axes)] == ignore).any():
+        handles.append(Patch(facecolor="white", edgecolor=INK, linewidth=0.5, label="not scored"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=8, fontsize=6.5, handlelength=1, columnspacing=1)
+    return figure, pd.DataFrame(rows, columns=["image", "method", "pixel_accuracy"])
+
+
+def _depth(arrays: dict[str, NDArray[Any]], methods: list[str]) -> tuple[Figure, pd.DataFrame]:
+    truth = arrays["depth_truth"].astype(float)
+    valid = np.isfinite(truth) & (truth > 0)
+    shown = truth[: min(ROWS, len(truth))][valid[: min(ROWS, len(truth))]]
+    low, high = np.quantile(shown, [0.01, 0.99]) if shown.size else (0.0, 1.0)
+    figure, axes = _grid(arrays, methods)
+    rows = []
+    image = None
+    for k, line in enumerate(axes):
+        line[0].imshow(arrays["image"][k])
+        line[1].set_facecolor("#dddddd")
+        image = line[1].imshow(np.ma.masked_array(truth[k], ~valid[k]), cmap="cividis_r", vmin=low, vmax=high)
+        for axis, method in zip(line[2:], methods, strict=True):
+            guess = arrays[f"depth_{method}"][k].astype(float)
+            off = np.abs(guess - truth[k])[valid[k]] / truth[k][valid[k]]
+            axis.imshow(guess, cmap="cividis_r", vmin=low, vmax=high)
+            _score(axis, f"AbsRel {off.mean():.2f}" if off.size else "no truth")
+            rows.append({"image": k, "method": method, "abs_rel": off.mean() if off.size else np.nan})
+    if image is not None:
+        bar = figure.colorbar(image, ax=axes, orientation="horizontal", shrink=0.35, aspect=35, pad=0.02)
+        bar.set_label("depth (m)", fontsize=6.5)
+        bar.ax.tick_params(labelsize=6.5)
+    return figure, pd.DataFrame(rows, columns=["image", "method", "abs_rel"])
+
+
+def _caption(task: str, stem: str, tiles: int, methods: list[str]) -> str:
+    backbone, _, domain = stem.rpartition("-")
+    count = tiles // max(len(methods), 1)
+    measure = "share of scored pixels that are right" if task == "segmentation" else "mean absolute relative error"
+    extra = "White pixels are not scored."
+    if task == "depth":
+        extra = "Grey pixels have no true depth; one colour scale."
+    return (
+        f"**{task.capitalize()} on {domain_label(domain)}** ({backbone}): image, truth, and what a linear head "
+        f"predicts from each frozen backbone. {count} fixed test images, one seed, so no confidence interval; below "
+        f"each tile the {measure} of that image. {extra} Examples illustrate, the tables decide."
+    )

@@ -1,0 +1,5 @@
+"""The static report: one HTML file that opens offline."""
+
+from lowdata_cpt.analysis.report.build import build_report
+
+__all__ = ["build_report"]

@@ -1,0 +1,265 @@
+"""Assemble the report of one study: the answer, claims, figures, scores, cost, and where each number comes from."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lowdata_cpt.analysis.claims import RULE, VERDICTS, Result, signed
+from lowdata_cpt.analysis.commands import read_results
+from lowdata_cpt.analysis.report.page import anchor, escape, inline_markdown, page, picture, table
+from lowdata_cpt.analysis.style import domain_label, ordered, style_of
+from lowdata_cpt.analysis.summary import cell_statistics, seeds_text, sizes_text, summary
+from lowdata_cpt.analysis.table import HEADLINE, METRICS, UNTRAINED, held_out, read_scores, records
+from lowdata_cpt.analysis.tables import headline
+from lowdata_cpt.io import read_json, sha256_file, write_text
+
+SIDECAR = ".prov.json"
+FIRST = ("gain_by_n", "gain_summary", "claims", "improvement", "tradeoff", "cost")
+
+
+def build_report(study_dir: Path, out: Path) -> None:
+    """Write the report of `study_dir` to `out`, one self-contained HTML file without outside links.
+
+    Uses `scores.csv` (required), and where present `claims.json`, `cost.csv`, `figures/*.png` with their captions and
+    source tables, and the provenance sidecars `*.prov.json`.
+
+    Raises:
+        UserError: `scores.csv` is missing or wrong, or a JSON file is not what it should be.
+    """
+    scores = read_scores(study_dir / "scores.csv")
+    study = ", ".join(sorted(scores["study"].unique()))
+    path = study_dir / "claims.json"
+    results = read_results(path) if path.exists() else None
+    sidecars = _sidecars(study_dir)
+    test = held_out(scores)
+    domains = ", ".join(domain_label(name) for name in sorted(test["domain"].unique()))
+    seeds = seeds_text(test[test["n"] > 0]) if (test["n"] > 0).any() else "no trained cell"
+    lead = (
+        f'<p class="meta">Study <code>{escape(study)}</code> · {escape(domains)} · {escape(sizes_text(test))} · '
+        f"{escape(seeds)} · {len(test)} test scores</p>"
+    )
+    sections = [("answer", "The answer", _answer(scores, results))]
+    if results is not None:
+        sections.append(("claims", "The papers' claims", _claims(results)))
+    sections += [
+        ("figures", "Figures", _figures(study_dir / "figures", sidecars)),
+        ("scores", "Scores", _scores(scores)),
+        ("compute", "Compute", _compute(scores)),
+        ("provenance", "Provenance", _provenance(study_dir, scores, sidecars)),
+    ]
+    title = "Continued pretraining on 100 to 1000 images: does it help?"
+    write_text(out, page(title, sections, lead))
+
+
+def _number(value: Any, digits: int = 3) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}".replace("-", "−")
+
+
+def _cell_anchor(row: dict[str, Any]) -> str:
+    return anchor("cell", row["backbone"], row["domain"], row["method"], row["n"])
+
+
+def _answer(scores: pd.DataFrame, results: list[Result] | None) -> str:
+    pooled = summary(scores)
+    if pooled.empty:
+        return "<p>Nothing was trained in this study: the table holds untrained backbones only.</p>"
+    lines = []
+    against = pooled[(pooled["family"] == "base")]
+    for metric in [name for name in HEADLINE if name in set(against["metric"])]:
+        part = records(against[against["metric"] == metric].sort_values("mean", ascending=False))
+        words = []
+        for row in part:
+            name, gain = style_of(str(row["method"])).label, signed(float(row["mean"]), 2)
+            sure = row["p_holm"] < 0.05
+            span = ""
+            if math.isfinite(row["ci_low"]):
+                span = f" [{signed(float(row['ci_low']), 2)}, {signed(float(row['ci_high']), 2)}]"
+            text = escape(f"{name} {gain}{span}")
+            words.append(f"<strong>{text}</strong>" if sure else text)
+        unit = METRICS[metric].gain_unit
+        lines.append(f"<li><em>{escape(METRICS[metric].label)}</em> ({unit}): {'; '.join(words)}</li>")
+    text = (
+        '<div class="answer"><p>Gain over the untouched backbone, mean over domains, sizes and seeds of the test split '
+        "(positive is better, also for depth error)"
+    )
+    if against["ci_low"].notna().any():
+        text += (
+            ", with its 95 % interval. <strong>Bold</strong>: the paired test stays below .05 after Holm's correction "
+            "over all methods and headline metrics."
+        )
+    else:
+        text += ". One seed: no interval and no test can be given, so none of this is certain."
+    text += f"</p><ul>{''.join(lines)}</ul>"
+    if results is not None:
+        counts = ", ".join(f"{sum(r.verdict == verdict for r in results)} {verdict}" for verdict in VERDICTS)
+        text += f'<p>Of {len(results)} claims of the papers: {escape(counts)} (<a href="#claims">each of them</a>).</p>'
+    smallest = against.loc[against["mde"].notna(), "mde"]
+    if len(smallest):
+        text += (
+            '<p class="note">With these seeds a pooled effect is found with 80 % power from '
+            f"{smallest.min():.2f} to {smallest.max():.2f} points or % upwards, depending on method and metric.</p>"
+        )
+    return text + "</div>" + _headline(scores)
+
+
+def _headline(scores: pd.DataFrame) -> str:
+    wide = headline(scores)
+    methods = [str(name) for name in wide.columns[4:]]
+    rows = []
+    for record in records(wide):
+        metric = METRICS[str(record["metric"])]
+        known = [record[name] for name in methods if math.isfinite(record[name])]
+        best = (max if metric.higher else min)(known)
+        cells = [escape(domain_label(str(record["domain"]))), escape(record["backbone"])]
+        cells += [escape(f"{metric.label} {'↑' if metric.higher else '↓'}"), str(record["n"])]
+        for name in methods:
+            n = 0 if name in UNTRAINED else record["n"]
+            link = _cell_anchor({**record, "method": name, "n": n})
+            text = _number(record[name])
+            text = f"<strong>{text}</strong>" if record[name] == best else text
+            cells.append(f'<a href="#{link}">{text}</a>' if math.isfinite(record[name]) else text)
+        rows.append(("", cells))
+    header = ["domain", "backbone", "metric", "n", *[style_of(name).label for name in methods]]
+    note = '<p class="note">Mean over seeds at the largest n of each domain; every number leads to its cell.</p>'
+    return "<h3>Headline table</h3>" + note + table(header, rows, numbers=range(3, len(header)))
+
+
+def _claims(results: list[Result]) -> str:
+    rows = []
+    for result in sorted(results, key=lambda r: r.verdict == "not run"):
+        values = [signed(value) for value in (result.paper_value, result.measured, result.ci_low, result.ci_high)]
+        tolerance = "direction only" if result.tolerance is None else f"{result.tolerance:.4f}"
+        kind = result.verdict.replace(" ", "-")
+        reason = f"<br><small>{escape(result.reason)}</small>" if result.reason else ""
+        cells = [
+            f"<code>{escape(result.id)}</code>",
+            escape(result.statement),
+            escape(result.source),
+            *values,
+            tolerance,
+        ]
+        cells.append(f'<span class="{kind}">{result.verdict}</span>{reason}')
+        rows.append((anchor("claim", result.id), [*cells, escape(result.cells or "–")]))
+    header = ["id", "statement", "source", "paper", "measured", "CI low", "CI high", "tolerance", "verdict", "cells"]
+    paragraphs = "".join(f"<p>{inline_markdown(part)}</p>" for part in RULE.split("\n\n"))
+    return (
+        "<p>Effects are method − reference in the metric's unit, positive = better.</p>"
+        + _filter("claims-table", "filter claims, e.g. glare miou")
+        + table(header, rows, numbers=(3, 4, 5, 6), name="claims-table")
+        + f"<details><summary>The verdict rule</summary>{paragraphs}</details>"
+    )
+
+
+def _filter(name: str, hint: str) -> str:
+    return f'<input type="search" data-table="{name}" placeholder="{escape(hint)}" aria-label="{escape(hint)}">'
+
+
+def _figures(folder: Path, sidecars: dict[str, Any]) -> str:
+    files = sorted(
+        folder.glob("*.png"),
+        key=lambda path: (FIRST.index(path.stem) if path.stem in FIRST else len(FIRST), path.stem),
+    )
+    if not files:
+        return "<p>No figure has been drawn for this study.</p>"
+    parts = []
+    for path in files:
+        caption, source = path.with_suffix(".md"), path.with_suffix(".csv")
+        text = inline_markdown(caption.read_text(encoding="utf-8")) if caption.exists() else escape(path.stem)
+        links = []
+        if source.exists():
+            links.append(f"source table <code>{escape(source.name)}</code> ({sha256_file(source)[:12]})")
+        key = f"{folder.name}/{path.name}{SIDECAR}"
+        if key in sidecars:
+            links.append(f'<a href="#{anchor("sidecar", key)}">provenance</a>')
+        parts.append(picture(path, text, " · ".join(links)))
+    return "\n".join(parts)
+
+
+def _scores(scores: pd.DataFrame) -> str:
+    cells = cell_statistics(scores)
+    place = {name: index for index, name in enumerate(ordered(cells["method"]))}
+    cells = cells.assign(order=cells["method"].map(place))
+    cells = cells.sort_values(["backbone", "domain", "task", "metric", "order", "n"], kind="stable")
+    rows = []
+    for row in records(cells):
+        metric = METRICS[str(row["metric"])]
+        link = f'<a href="#{_cell_anchor(row)}">{_number(row["mean"], 4)}</a>'
+        gain, span = "–", "–"
+        if row["gain"] is not None and math.isfinite(row["gain"]):
+            gain = signed(float(row["gain"]))
+            if math.isfinite(row["ci_low"]):
+                span = f"[{signed(float(row['ci_low']))}, {signed(float(row['ci_high']))}]"
+        cellsout = [escape(row["backbone"]), escape(row["domain"]), escape(style_of(str(row["method"])).label)]
+        cellsout += [str(row["n"]), escape(f"{metric.label} {'↑' if metric.higher else '↓'}"), link]
+        cellsout += [_number(row["sd"], 4), str(row["seeds"]), gain, span]
+        rows.append(("", cellsout))
+    header = ["backbone", "domain", "method", "n", "metric", "mean", "sd", "seeds", "gain over base", "95 % CI"]
+    return (
+        "<p>Every cell of the test split: mean and standard deviation over seeds; gain paired by seed, positive = "
+        "better. A mean leads to its cell's provenance.</p>"
+        + _filter("scores-table", "filter scores, e.g. nyuv2 rmse")
+        + table(header, rows, numbers=(3, 5, 6, 7, 8, 9), name="scores-table")
+    )
+
+
+def _compute(scores: pd.DataFrame) -> str:
+    runs = scores.loc[scores["n"] > 0].drop_duplicates(["backbone", "domain", "method", "n", "seed"])
+    if runs.empty:
+        return "<p>Nothing was trained.</p>"
+    rows = []
+    for method in ordered(runs["method"]):
+        part = runs[runs["method"] == method]
+        seconds = part["train_seconds"]
+        images = part["images_seen"].sum()
+        speed = images / seconds.sum() if seconds.sum() > 0 else math.nan
+        cells = [escape(style_of(method).label), str(len(part)), f"{images:,}".replace(",", " ")]
+        rows.append(("", [*cells, _number(seconds.sum() / 3600, 2), _number(seconds.mean(), 1), _number(speed, 1)]))
+    total = runs["train_seconds"].sum() / 3600
+    rows.append(("", ["<strong>all</strong>", str(len(runs)), "", f"<strong>{_number(total, 2)}</strong>", "", ""]))
+    header = ["method", "runs", "images seen", "training hours", "seconds a run", "images a second"]
+    return "<p>Wall-clock of the training stage only.</p>" + table(header, rows, numbers=(1, 2, 3, 4, 5))
+
+
+def _sidecars(study_dir: Path) -> dict[str, Any]:
+    return {path.relative_to(study_dir).as_posix(): read_json(path) for path in sorted(study_dir.rglob(f"*{SIDECAR}"))}
+
+
+def _provenance(study_dir: Path, scores: pd.DataFrame, sidecars: dict[str, Any]) -> str:
+    parts = [
+        f"<p>All numbers come from <code>scores.csv</code>, sha256 <code>{sha256_file(study_dir / 'scores.csv')}</code>."
+    ]
+    own = "scores.csv" + SIDECAR
+    if own in sidecars:
+        parts.append(f' <a href="#{anchor("sidecar", own)}">How it was made</a>.')
+    parts.append("</p><h3>Cells</h3>")
+    rows = []
+    keys = ["backbone", "domain", "method", "n"]
+    for key, group in scores.groupby(keys):
+        row = dict(zip(keys, key, strict=True))
+        links = []
+        for seed in sorted(group["seed"].unique()):
+            prefix = f"cells/{row['backbone']}/{row['domain']}/{row['method']}/n{row['n']}/s{seed}/"
+            for name in sidecars:
+                if name.startswith(prefix):
+                    artifact = name.removeprefix(prefix).removesuffix(SIDECAR)
+                    links.append(f'<a href="#{anchor("sidecar", name)}">seed {seed}: {escape(artifact)}</a>')
+        if not links and own in sidecars:
+            links.append(f'<a href="#{anchor("sidecar", own)}">scores.csv</a>')
+        seeds = ", ".join(str(seed) for seed in sorted(group["seed"].unique()))
+        cells = [*(escape(row[name]) for name in keys), seeds, " · ".join(links) or "no sidecar beside the table"]
+        rows.append((_cell_anchor(row), cells))
+    parts.append(table([*keys, "seeds", "artifacts"], rows, numbers=(3,)))
+    if sidecars:
+        parts.append("<h3>Sidecars</h3>")
+    for name, content in sidecars.items():
+        text = escape(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False))
+        parts.append(
+            f'<details id="{anchor("sidecar", name)}"><summary><code>{escape(name)}</code></summary>'
+            f"<pre>{text}</pre></details>"
+        )
+    return "".join(parts)

@@ -1,0 +1,329 @@
+"""Statistics for few paired seeds: IQM, intervals, paired tests, Holm, detectable effect, rank stability.
+
+The unit of replication is a *cluster*: one seed of one domain. Subsets of one seed are nested
+(100 ⊂ 250 ⊂ …), so its sizes are not independent and are resampled, or sign-flipped, together.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import optimize, stats
+
+Array = NDArray[np.float64]
+RESAMPLES = 10_000
+EXACT_CLUSTERS = 14
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A point estimate with its confidence interval; `low` and `high` are NaN where none can be given."""
+
+    estimate: float
+    low: float = math.nan
+    high: float = math.nan
+    standard_error: float = math.nan
+    degrees_of_freedom: float = math.nan
+
+    @property
+    def known(self) -> bool:
+        """Whether there is an interval at all (one seed gives none)."""
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided Student test of a zero estimate; NaN without a positive standard error."""
+        if not (self.standard_error > 0 and self.degrees_of_freedom > 0):
+            return math.nan
+        return float(2 * stats.t.sf(abs(self.estimate) / self.standard_error, self.degrees_of_freedom))
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the interval lies on one side of zero."""
+        return self.known and (self.low > 0 or self.high < 0)
+
+
+def iqm(values: ArrayLike) -> Array:
+    """Interquartile mean over the last axis: the mean without the lowest and highest ⌊count/4⌋ values.
+
+    NaNs are left out (Agarwal et al. 2021, section 4.3; equals `scipy.stats.trim_mean(values, 0.25)`).
+    """
+    ordered = np.sort(np.asarray(values, dtype=float), axis=-1)
+    count = np.isfinite(ordered).sum(axis=-1, keepdims=True)
+    cut = count // 4
+    position = np.arange(ordered.shape[-1])
+    kept = (position >= cut) & (position < count - cut)
+    total = np.where(kept, ordered, 0.0).sum(axis=-1)
+    return np.asarray(np.where(count[..., 0] > 0, total / np.maximum(kept.sum(axis=-1), 1), np.nan))
+
+
+def mean(values: ArrayLike) -> Array:
+    """Mean over the last axis without NaNs: the other statistic that `bootstrap_interval` takes."""
+    return np.asarray(np.nanmean(np.asarray(values, dtype=float), axis=-1))
+
+
+def cluster_matrices(values: ArrayLike, strata: Sequence[Hashable], clusters: Sequence[Hashable]) -> list[Array]:
+    """Arrange values as one [clusters, values] matrix a stratum, padded with NaN."""
+    nested: dict[Hashable, dict[Hashable, list[float]]] = {}
+    for value, stratum, cluster in zip(np.asarray(values, dtype=float), strata, clusters, strict=True):
+        nested.setdefault(stratum, {}).setdefault(cluster, []).append(float(value))
+    matrices = []
+    for members in nested.values():
+        width = max(len(row) for row in members.values())
+        matrices.append(np.array([row + [math.nan] * (width - len(row)) for row in members.values()]))
+    return matrices
+
+
+def bootstrap_interval(
+    values: ArrayLike,
+    strata: Sequence[Hashable],
+    clusters: Sequence[Hashable],
+    statistic: Callable[[ArrayLike], Array] = iqm,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> Interval:
+    """Stratified percentile bootstrap: clusters are redrawn with replacement within every stratum.
+
+    With 3 clusters in one stratum the interval covers about 3 times in 4, not 19 in 20 (measured in the
+    tests): use it across several strata, and `t_interval` for a single one.
+
+    Args:
+        values: [count].
+        strata: [count], e.g. (backbone, domain).
+        clusters: [count], e.g. the seed.
+        statistic: reduces the last axis.
+        resamples: number of bootstrap samples.
+        seed: of the random generator.
+        level: confidence level.
+
+    Returns:
+        The statistic and its interval; no interval if any stratum has one cluster only.
+    """
+    matrices = cluster_matrices(values, strata, clusters)
+    estimate = float(statistic(np.concatenate([matrix.ravel() for matrix in matrices])))
+    if any(len(matrix) < 2 for matrix in matrices):
+        return Interval(estimate)
+    generator = np.random.default_rng(seed)
+    drawn = []
+    for matrix in matrices:
+        index = generator.integers(len(matrix), size=(resamples, len(matrix)))
+        drawn.append(matrix[index].reshape(resamples, -1))
+    replicates = statistic(np.concatenate(drawn, axis=1))
+    tail = (1 - level) / 2
+    low, high = np.quantile(replicates, [tail, 1 - tail])
+    return Interval(estimate, float(low), float(high), float(np.std(replicates, ddof=1)))
+
+
+def t_interval(
+    values: ArrayLike,
+    strata: Sequence[Hashable],
+    clusters: Sequence[Hashable],
+    *,
+    level: float = LEVEL,
+) -> Interval:
+    """Stratified Student interval of a mean: mean over strata of the mean over clusters.
+
+    Each cluster is averaged first, so correlated values within it count once. Strata may differ in variance
+    (Welch–Satterthwaite degrees of freedom); with one stratum this is the ordinary paired t interval.
+
+    Returns:
+        Estimate, interval, standard error; no interval if any stratum has one cluster only.
+    """
+    means = [np.nanmean(matrix, axis=1) for matrix in cluster_matrices(values, strata, clusters)]
+    estimate = float(np.mean([group.mean() for group in means]))
+    if any(len(group) < 2 for group in means):
+        return Interval(estimate)
+    parts = np.array([group.var(ddof=1) / len(group) for group in means]) / len(means) ** 2
+    variance = float(parts.sum())
+    dof = np.array([len(group) - 1 for group in means])
+    if variance == 0:
+        return Interval(estimate, estimate, estimate, 0.0, float(dof.sum()))
+    freedom = variance**2 / float((parts**2 / dof).sum())
+    error = math.sqrt(variance)
+    half = float(stats.t.ppf(0.5 + level / 2, freedom)) * error
+    return Interval(estimate, estimate - half, estimate + half, error, freedom)
+
+
+@dataclass(frozen=True)
+class PairedCell:
+    """Oriented scores (higher = better) of two methods in one cell: [seeds] each, the same seeds in order."""
+
+    stratum: Hashable
+    seeds: tuple[int, ...]
+    x: Array
+    y: Array
+
+
+def probability_of_improvement(
+    cells: Sequence[PairedCell], *, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
+) -> Interval:
+    """P(X > Y) + ½ P(X = Y) for random runs of X and Y in a cell, averaged over cells.
+
+    Agarwal et al. 2021, section 4.3. The bootstrap redraws seeds within every stratum, jointly for X, Y and
+    all cells of the stratum.
+
+    Raises:
+        ValueError: there are no cells.
+    """
+    if not cells:
+        raise ValueError("probability of improvement needs at least one cell")
+    generator = np.random.default_rng(seed)
+    counts: dict[Hashable, tuple[list[int], Array]] = {}
+    for stratum in dict.fromkeys(cell.stratum for cell in cells):
+        seeds = sorted({s for cell in cells if cell.stratum == stratum for s in cell.seeds})
+        drawn = generator.multinomial(len(seeds), [1 / len(seeds)] * len(seeds), size=resamples)
+        counts[stratum] = (seeds, np.asarray(drawn, dtype=np.float64))
+    estimates, replicates = [], []
+    for cell in cells:
+        wins = (cell.x[:, None] > cell.y[None, :]) + 0.5 * (cell.x[:, None] == cell.y[None, :])
+        seeds, times = counts[cell.stratum]
+        weight = times[:, [seeds.index(s) for s in cell.seeds]]
+        total = weight.sum(axis=1) ** 2
+        with np.errstate(invalid="ignore"):
+            replicates.append(((weight @ wins) * weight).sum(axis=1) / np.where(total > 0, total, np.nan))
+        estimates.append(float(wins.mean()))
+    estimate = float(np.mean(estimates))
+    if any(len(seeds) < 2 for seeds, _ in counts.values()):
+        return Interval(estimate)
+    tail = (1 - level) / 2
+    low, high = np.nanquantile(np.nanmean(np.array(replicates), axis=0), [tail, 1 - tail])
+    return Interval(estimate, float(low), float(high))
+
+
+def sign_flip_test(
+    differences: ArrayLike,
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> float:
+    """Two-sided paired permutation test of a zero mean: whole clusters change sign together.
+
+    Exact up to `EXACT_CLUSTERS` clusters (the smallest possible p is then 2/2^clusters: .25 for three seeds);
+    beyond, `resamples` random flips with the +1 correction.
+
+    Returns:
+        The p value in (0, 1].
+    """
+    values = np.asarray(differences, dtype=float)
+    keys = list(range(len(values))) if clusters is None else list(clusters)
+    names = {name: index for index, name in enumerate(dict.fromkeys(keys))}
+    sums = np.bincount([names[key] for key in keys], weights=values, minlength=len(names))
+    observed = abs(sums.sum())
+    tolerance = 1e-12 * max(1.0, float(np.abs(sums).sum()))
+    if len(sums) <= EXACT_CLUSTERS:
+        signs = np.array(list(itertools.product((1.0, -1.0), repeat=len(sums))))
+        return float((np.abs(signs @ sums) >= observed - tolerance).mean())
+    signs = np.random.default_rng(seed).choice((1.0, -1.0), size=(resamples, len(sums)))
+    return float((1 + (np.abs(signs @ sums) >= observed - tolerance).sum()) / (1 + resamples))
+
+
+def wilcoxon_test(differences: ArrayLike) -> float:
+    """Two-sided Wilcoxon signed-rank test of independent differences (1 if all are zero)."""
+    values = np.asarray(differences, dtype=float)
+    values = values[values != 0]
+    if len(values) == 0:
+        return 1.0
+    return float(stats.wilcoxon(values).pvalue)
+
+
+def holm(p_values: ArrayLike) -> Array:
+    """Holm's step-down adjustment of one family: adjusted p values in the input's order (NaNs stay)."""
+    p = np.asarray(p_values, dtype=float)
+    adjusted = np.full_like(p, np.nan)
+    known = np.flatnonzero(np.isfinite(p))
+    order = known[np.argsort(p[known], kind="stable")]
+    scaled = p[order] * (len(order) - np.arange(len(order)))
+    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1.0) if len(order) else scaled
+    return adjusted
+
+
+def minimum_detectable_effect(
+    standard_error: float, degrees_of_freedom: float, *, alpha: float = 0.05, power: float = 0.8
+) -> float:
+    """Smallest true mean difference that a two-sided paired t test finds with the given power.
+
+    Solves the noncentral t distribution for the noncentrality, times the standard error (sd/√seeds in one
+    cell).
+
+    Returns:
+        The effect in the unit of `standard_error`; NaN without a standard error.
+    """
+    if not (math.isfinite(standard_error) and degrees_of_freedom > 0):
+        return math.nan
+    return _noncentrality(float(degrees_of_freedom), alpha, power) * standard_error
+
+
+@functools.cache
+def _noncentrality(degrees_of_freedom: float, alpha: float, power: float) -> float:
+    critical = float(stats.t.ppf(1 - alpha / 2, degrees_of_freedom))
+
+    def shortfall(noncentrality: float) -> float:
+        above = float(stats.nct.sf(critical, degrees_of_freedom, noncentrality))
+        below = float(stats.nct.sf(critical, degrees_of_freedom, -noncentrality))
+        return above + below - power
+
+    return float(optimize.brentq(shortfall, 0.0, 10 * critical + 10))
+
+
+@dataclass(frozen=True)
+class RankStability:
+    """How far the ranking of methods agrees between cells.
+
+    Attributes:
+        mean_rank: [methods], 1 = best, ties averaged.
+        low, high: [methods], bootstrap interval of the mean rank over cells.
+        best: [methods], share of bootstrap samples in which the method has the best mean rank (ties shared).
+        concordance: Kendall's W over cells, 1 = the same ranking everywhere, 0 = none (tie-corrected).
+    """
+
+    mean_rank: Array
+    low: Array
+    high: Array
+    best: Array
+    concordance: float
+
+
+def rank_stability(scores: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0) -> RankStability:
+    """Rank methods within cells and bootstrap the cells.
+
+    Args:
+        scores: [cells, methods], oriented so that higher is better, complete.
+        resamples: number of bootstrap samples.
+        seed: of the random generator.
+
+    Raises:
+        ValueError: `scores` is not two-dimensional, complete and non-empty.
+    """
+    table = np.asarray(scores, dtype=float)
+    if table.ndim != 2 or table.size == 0 or not np.isfinite(table).all():
+        raise ValueError("rank stability needs a complete [cells, methods] table")
+    ranks = stats.rankdata(-table, axis=1)
+    cells = len(ranks)
+    index = np.random.default_rng(seed).integers(cells, size=(resamples, cells))
+    weight = np.stack([np.bincount(row, minlength=cells) for row in index]) / cells
+    replicates = weight @ ranks
+    first = np.isclose(replicates, replicates.min(axis=1, keepdims=True))
+    best = (first / first.sum(axis=1, keepdims=True)).mean(axis=0)
+    low, high = np.quantile(replicates, [0.025, 0.975], axis=0)
+    return RankStability(ranks.mean(axis=0), low, high, best, _concordance(ranks))
+
+
+def _concordance(ranks: Array) -> float:
+    cells, methods = ranks.shape
+    if cells < 2 or methods < 2:
+        return math.nan
+    spread = float(((ranks.sum(axis=0) - cells * (methods + 1) / 2) ** 2).sum())
+    tied = [np.unique(row, return_counts=True)[1] for row in ranks]
+    ties = sum(float((count**3 - count).sum()) for count in tied)
+    most = cells**2 * (methods**3 - methods) - cells * ties
+    return 12 * spread / most if most > 0 else math.nan

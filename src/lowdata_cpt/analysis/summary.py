@@ -1,0 +1,229 @@
+"""From the tidy table to the statistics that figures, claims and the report share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t as student
+
+from lowdata_cpt.analysis import stats
+from lowdata_cpt.analysis.style import CONTROL_OF, is_variant, ordered, parent_of
+from lowdata_cpt.analysis.table import HEADLINE, METRICS, UNTRAINED, held_out, paired_gain
+
+CELL = ["backbone", "domain", "method", "n", "task", "metric"]
+
+
+def seeds_text(scores: pd.DataFrame) -> str:
+    """Say how many seeds there are: `3 seeds`, or `1–3 seeds` where cells differ."""
+    counts = scores.groupby(["backbone", "domain", "method", "n"])["seed"].nunique()
+    low, high = int(counts.min()), int(counts.max())
+    return f"{high} seed{'s' if high > 1 else ''}" if low == high else f"{low}–{high} seeds"
+
+
+def sizes_text(scores: pd.DataFrame) -> str:
+    """List the numbers of pretraining images: `n = 100, 250`."""
+    return "n = " + ", ".join(str(n) for n in sorted(scores.loc[scores["n"] > 0, "n"].unique()))
+
+
+def main_rows(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the test rows without the variants."""
+    rows = held_out(scores)
+    return rows[~rows["method"].map(is_variant)].reset_index(drop=True)
+
+
+def cell_statistics(scores: pd.DataFrame) -> pd.DataFrame:
+    """Mean and sd over seeds of every cell and metric, with the gain over base and its Student interval.
+
+    Returns:
+        One row a cell: `mean, sd, seeds, images_seen, train_seconds`, then for trained methods `gain` and its
+        `ci_low, ci_high, mde` in the metric's unit and `shown_gain, shown_low, shown_high` as figures show
+        it. NaN where one seed gives no interval.
+    """
+    test = held_out(scores)
+    names = {"mean": ("value", "mean"), "sd": ("value", "std"), "seeds": ("seed", "nunique")}
+    names |= {name: (name, "mean") for name in ("images_seen", "train_seconds")}
+    cells = test.groupby(CELL).agg(**names)
+    gains = paired_gain(test, "base", complete=True).groupby(CELL)
+    for kind, low, high in (("gain", "ci_low", "ci_high"), ("shown_gain", "shown_low", "shown_high")):
+        found = gains[kind].agg(["mean", "std", "count"])
+        freedom = (found["count"] - 1).where(found["count"] > 1)
+        error = found["std"] / found["count"] ** 0.5
+        half = error * student.ppf(0.975, freedom)
+        cells[kind], cells[low], cells[high] = found["mean"], found["mean"] - half, found["mean"] + half
+        if kind == "gain":
+            pairs = zip(error, freedom, strict=True)
+            cells["mde"] = pd.Series([stats.minimum_detectable_effect(e, f) for e, f in pairs], found.index, float)
+    return cells.reset_index()
+
+
+def strata_of(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return (backbone, domain) a row: the strata of every pooled statistic."""
+    return list(zip(rows["backbone"], rows["domain"], strict=True))
+
+
+def clusters_of(rows: pd.DataFrame) -> list[tuple[str, str, int]]:
+    """Return (backbone, domain, seed) a row: what is redrawn or sign-flipped together."""
+    return list(zip(rows["backbone"], rows["domain"], rows["seed"], strict=True))
+
+
+def pooled_gain(rows: pd.DataFrame) -> dict[str, float]:
+    """Pool paired gains over domains, sizes and seeds.
+
+    Args:
+        rows: rows of `paired_gain` of one method and one metric.
+
+    Returns:
+        `iqm, iqm_low, iqm_high` (stratified bootstrap), `mean, ci_low, ci_high, mde` (stratified Student), all
+        of the shown gain; `p` (Student, of the mean), `p_sign_flip` (whole clusters), `p_wilcoxon` (cluster
+        means).
+    """
+    strata, clusters = strata_of(rows), clusters_of(rows)
+    robust = stats.bootstrap_interval(rows["shown_gain"], strata, clusters)
+    mean = stats.t_interval(rows["shown_gain"], strata, clusters)
+    by_cluster = rows.groupby(["backbone", "domain", "seed"])["shown_gain"].mean()
+    return {
+        "domains": len(set(strata)),
+        "cells": len(rows[["backbone", "domain", "n"]].drop_duplicates()),
+        "clusters": len(by_cluster),
+        "iqm": robust.estimate,
+        "iqm_low": robust.low,
+        "iqm_high": robust.high,
+        "mean": mean.estimate,
+        "ci_low": mean.low,
+        "ci_high": mean.high,
+        "mde": stats.minimum_detectable_effect(mean.standard_error, mean.degrees_of_freedom),
+        "p": mean.p_value,
+        "p_sign_flip": stats.sign_flip_test(rows["shown_gain"], clusters) if len(by_cluster) > 1 else math.nan,
+        "p_wilcoxon": stats.wilcoxon_test(by_cluster) if len(by_cluster) > 1 else math.nan,
+    }
+
+
+def references_of(method: str) -> dict[str, str]:
+    """Return what a method is compared with: family name → reference method."""
+    parent = parent_of(method) if is_variant(method) else None
+    if parent is not None:
+        return {"parent": parent}
+    control = CONTROL_OF.get(method)
+    return {"base": "base"} | ({"control": control} if control else {})
+
+
+def summary(scores: pd.DataFrame, metrics: Sequence[str] = HEADLINE) -> pd.DataFrame:
+    """Pooled gain of every method over base, over its control, or (a variant) over its parent.
+
+    Holm's correction runs over one family: all methods and headline metrics against the same kind of reference.
+    The Student test carries it; the sign-flip test, free of its assumption but with p ≥ 2/2^clusters, stands
+    beside it.
+
+    Returns:
+        One row a (family, method, reference, metric) with the values of `pooled_gain`, `p_holm` and
+        `p_sign_flip_holm`, and `equal_images`, whether both sides saw the same number of images (always
+        true against base).
+    """
+    test = held_out(scores)
+    rows = []
+    for method in ordered(test.loc[test["n"] > 0, "method"]):
+        for family, reference in references_of(method).items():
+            gains = paired_gain(test[test["method"].isin([method, reference])], reference)
+            for metric in metrics:
+                part = gains[(gains["metric"] == metric) & (gains["method"] == method)]
+                part = part[part["shown_gain"].notna()]
+                if part.empty:
+                    continue
+                equal = reference in UNTRAINED or bool((part["images_seen"] == part["reference_images_seen"]).all())
+                row = {"family": family, "method": method, "reference": reference, "metric": metric}
+                row["unit"] = METRICS[metric].gain_unit
+                rows.append({**row, **pooled_gain(part), "equal_images": equal})
+    table = pd.DataFrame(rows)
+    if table.empty:
+        return table
+    for name in ("p", "p_sign_flip"):
+        table[f"{name}_holm"] = np.nan
+        for _, group in table.groupby("family"):
+            table.loc[group.index, f"{name}_holm"] = stats.holm(group[name])
+    return table
+
+
+def paired_cells(scores: pd.DataFrame, first: str, second: str, metrics: Sequence[str]) -> list[stats.PairedCell]:
+    """Collect the cells in which two methods can be compared, oriented so that higher is better.
+
+    An untrained method serves every n at which the other was trained.
+    """
+    cells = []
+    columns = ["backbone", "domain", "metric", "n", "seed", "value"]
+    wanted = scores["metric"].isin(list(metrics))
+    left = scores.loc[wanted & (scores["method"] == first), columns]
+    right = scores.loc[wanted & (scores["method"] == second), columns]
+    on = ["backbone", "domain", "metric", "seed"]
+    flat = first in UNTRAINED or second in UNTRAINED
+    joined = left.merge(right, on=on if flat else [*on, "n"], suffixes=("", "_second"))
+    if flat and second not in UNTRAINED:
+        joined["n"] = joined["n_second"]
+    for (backbone, domain, metric, _), group in joined.groupby(["backbone", "domain", "metric", "n"]):
+        sign = 1.0 if METRICS[str(metric)].higher else -1.0
+        x, y = sign * group["value"].to_numpy(float), sign * group["value_second"].to_numpy(float)
+        cells.append(stats.PairedCell((backbone, domain), tuple(group["seed"].astype(int)), x, y))
+    return cells
+
+
+def improvement(scores: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """Probability of improvement of every ordered pair of base, controls and methods.
+
+    Args:
+        scores: the tidy table.
+        groups: panel name → headline metrics.
+
+    Returns:
+        One row a (group, method, over) with `probability, ci_low, ci_high, cells`.
+    """
+    test = main_rows(scores)
+    methods = [name for name in ordered(test["method"]) if name not in ("random", "floor")]
+    rows = []
+    for group, metrics in groups.items():
+        for first in methods:
+            for second in methods:
+                cells = [] if first == second else paired_cells(test, first, second, metrics)
+                if cells:
+                    found = stats.probability_of_improvement(cells)
+                    row = {"group": group, "method": first, "over": second, "probability": found.estimate}
+                    rows.append({**row, "ci_low": found.low, "ci_high": found.high, "cells": len(cells)})
+    names = ["group", "method", "over", "probability", "ci_low", "ci_high", "cells"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def rank_table(scores: pd.DataFrame, metrics: Sequence[str] = HEADLINE) -> pd.DataFrame:
+    """Rank stability over the cells (backbone, domain, n, metric) in which every trained method has a score.
+
+    Returns:
+        One row a (metric or `all`, method) with `mean_rank, ci_low, ci_high, best, concordance, cells`.
+    """
+    test = main_rows(scores)
+    test = test[(test["n"] > 0) & test["metric"].isin(list(metrics))].copy()
+    sign = test["metric"].map({name: 1.0 if METRICS[name].higher else -1.0 for name in metrics}).astype(float)
+    test["oriented"] = sign * test["value"]
+    rows = []
+    for name in [*metrics, "all"]:
+        part = test if name == "all" else test[test["metric"] == name]
+        wide = part.pivot_table(
+            index=["backbone", "domain", "n", "metric"], columns="method", values="oriented"
+        ).dropna()
+        if wide.empty or wide.shape[1] < 2:
+            continue
+        found = stats.rank_stability(wide.to_numpy(float))
+        for index, method in enumerate(wide.columns):
+            rows.append(
+                {
+                    "metric": name,
+                    "method": method,
+                    "mean_rank": found.mean_rank[index],
+                    "ci_low": found.low[index],
+                    "ci_high": found.high[index],
+                    "best": found.best[index],
+                    "concordance": found.concordance,
+                    "cells": len(wide),
+                }
+            )
+    names = ["metric", "method", "mean_rank", "ci_low", "ci_high", "best", "concordance", "cells"]
+    return pd.DataFrame(rows, columns=names)

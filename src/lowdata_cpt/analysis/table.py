@@ -1,0 +1,239 @@
+"""The tidy table of scores: reading, validation, and gains paired by seed and cell.
+
+The table is the contract between the workflow and the analysis: one row a metric, `COLUMNS` exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lowdata_cpt.errors import UserError
+
+COLUMNS = (
+    "study",
+    "backbone",
+    "domain",
+    "method",
+    "n",
+    "seed",
+    "task",
+    "metric",
+    "split",
+    "value",
+    "images_seen",
+    "train_seconds",
+)
+KEY = COLUMNS[:9]
+TEXT = ("study", "backbone", "domain", "method", "task", "metric", "split")
+WHOLE = ("n", "seed", "images_seen")
+REAL = ("value", "train_seconds")
+CURVE_COLUMNS = ("backbone", "domain", "method", "n", "seed", "step", "images_seen", "part", "value")
+COST_COLUMNS = (*COLUMNS[1:6], "images_seen", "train_seconds", "trainable_parameters")
+SPLITS = ("val", "test")
+UNTRAINED = ("floor", "random", "base")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric of the table.
+
+    Attributes:
+        name: its name in the table.
+        task: the probe that reports it.
+        label: its name in figures and tables.
+        short: its name where space is short.
+        higher: whether a higher value is better.
+        bounded: whether it is a fraction in [0, 1].
+        relative: whether figures show its gain as % of the reference; otherwise in points (1/100).
+        unit: unit of the value, empty for fractions.
+    """
+
+    name: str
+    task: str
+    label: str
+    short: str
+    higher: bool = True
+    bounded: bool = True
+    relative: bool = False
+    unit: str = ""
+
+    @property
+    def gain_unit(self) -> str:
+        """Unit of the gain that figures show."""
+        return "%" if self.relative else "points"
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("knn_accuracy", "linear", "kNN accuracy", "kNN acc."),
+        Metric("knn_macro_f1", "linear", "kNN macro-F1", "kNN F1"),
+        Metric("linear_accuracy", "linear", "Linear accuracy", "linear acc."),
+        Metric("linear_macro_f1", "linear", "Linear macro-F1", "linear F1"),
+        Metric("linear_auc", "linear", "Linear AUC", "linear AUC"),
+        Metric("miou", "segmentation", "Segmentation mIoU", "mIoU"),
+        Metric("pixel_accuracy", "segmentation", "Pixel accuracy", "pixel acc."),
+        Metric("rmse", "depth", "Depth RMSE", "RMSE", higher=False, bounded=False, relative=True, unit="m"),
+        Metric("abs_rel", "depth", "Depth AbsRel", "AbsRel", higher=False, bounded=False, relative=True),
+        Metric("delta1", "depth", "Depth δ1", "δ1"),
+    )
+}
+# One metric a probe carries the figures and the family of tests; the others stay in the tables.
+HEADLINE = ("knn_accuracy", "linear_accuracy", "miou", "rmse")
+
+
+def read_scores(path: str | Path) -> pd.DataFrame:
+    """Read and validate the tidy table.
+
+    Returns:
+        The table with `COLUMNS`, sorted by `KEY`; n, seed and images_seen are integers.
+
+    Raises:
+        UserError: the file is missing or empty, its columns are not exactly `COLUMNS`, a number is not
+            finite, a task, metric or split is unknown, a fraction leaves [0, 1], a key occurs twice, or
+            n and images_seen contradict the method.
+    """
+    path = Path(path)
+    frame = _read_csv(path)
+    if list(frame.columns) != list(COLUMNS):
+        missing = [name for name in COLUMNS if name not in frame.columns]
+        extra = [name for name in frame.columns if name not in COLUMNS]
+        what = f"missing {', '.join(missing)}" if missing else f"unexpected {', '.join(extra)}"
+        if not missing and not extra:
+            what = "wrong order"
+        raise UserError(f"{path}: columns must be exactly {','.join(COLUMNS)} ({what})")
+    if frame.empty:
+        raise UserError(f"{path}: the table has no rows, expected one row a metric")
+    _convert(path, frame)
+    _check(path, frame)
+    return frame.sort_values(list(KEY), kind="stable").reset_index(drop=True)
+
+
+def read_table(path: str | Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    """Read a companion table (`curves.csv`, `cost.csv`) that must have `columns`.
+
+    Numeric-looking columns become numbers; training curves may hold non-finite values and keep them.
+
+    Raises:
+        UserError: the file or one of the columns is missing.
+    """
+    path = Path(path)
+    frame = _read_csv(path)
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise UserError(f"{path}: missing column {', '.join(missing)}, expected {','.join(columns)}")
+    for name in columns:
+        if name not in (*TEXT, "part"):
+            numbers = pd.to_numeric(frame[name], errors="coerce")
+            wrong = numbers.isna() & ~frame[name].str.lower().isin(["nan", ""])
+            if wrong.any():
+                line = int(np.flatnonzero(wrong)[0])
+                raise UserError(f"{path}, line {line + 2}: {name} is not a number ({frame[name].iloc[line]!r})")
+            frame[name] = numbers
+    return frame
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file, expected a CSV table") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a CSV table ({str(error).strip()})") from None
+
+
+def _fail(path: Path, wrong: pd.Series, what: str) -> None:
+    if wrong.any():
+        raise UserError(f"{path}, line {int(np.flatnonzero(wrong)[0]) + 2}: {what}")
+
+
+def _convert(path: Path, frame: pd.DataFrame) -> None:
+    for name in (*WHOLE, *REAL):
+        numbers = pd.to_numeric(frame[name], errors="coerce").astype(float)
+        _fail(path, ~numbers.map(math.isfinite), f"{name} must be a finite number")
+        if name in WHOLE:
+            _fail(path, (numbers % 1 != 0) | (numbers < 0), f"{name} must be a whole number ≥ 0")
+            frame[name] = numbers.astype(int)
+        else:
+            frame[name] = numbers
+
+
+def _check(path: Path, frame: pd.DataFrame) -> None:
+    for name in ("study", "backbone", "domain", "method"):
+        _fail(path, frame[name] == "", f"{name} is empty")
+    _fail(path, ~frame["metric"].isin(list(METRICS)), f"unknown metric, expected one of {', '.join(METRICS)}")
+    tasks = frame["metric"].map({name: metric.task for name, metric in METRICS.items()})
+    _fail(path, frame["task"] != tasks, "task does not report this metric (knn_* and linear_* belong to linear)")
+    _fail(path, ~frame["split"].isin(list(SPLITS)), "split must be val or test")
+    bounded = frame["metric"].isin([name for name, metric in METRICS.items() if metric.bounded])
+    _fail(path, bounded & ~frame["value"].between(0, 1), "this metric is a fraction and must lie in [0, 1]")
+    _fail(path, ~bounded & (frame["value"] < 0), "an error metric must be ≥ 0")
+    _fail(path, frame["train_seconds"] < 0, "train_seconds must be ≥ 0")
+    untrained = frame["method"].isin(list(UNTRAINED))
+    _fail(path, untrained & ((frame["n"] > 0) | (frame["images_seen"] > 0)), "an untrained row must have n = 0")
+    _fail(path, ~untrained & (frame["n"] == 0), "a trained method must have n > 0")
+    repeated = frame.duplicated(list(KEY))
+    if repeated.any():
+        row = frame.loc[repeated, list(KEY)].iloc[0]
+        _fail(path, repeated, f"duplicate key {'/'.join(str(part) for part in row)}")
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows as dictionaries by column name."""
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def held_out(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the test split: the only ones that figures and claims report."""
+    return scores[scores["split"] == "test"].reset_index(drop=True)
+
+
+def trained_methods(scores: pd.DataFrame) -> list[str]:
+    """Return the names of the methods with n > 0, sorted."""
+    return sorted(scores.loc[scores["n"] > 0, "method"].unique())
+
+
+def paired_gain(scores: pd.DataFrame, reference: str, *, complete: bool = False) -> pd.DataFrame:
+    """Pair every trained row with the reference's row of the same cell and seed.
+
+    An untrained reference (n = 0) serves every n; a trained one is matched at the same n.
+
+    Args:
+        scores: rows of the tidy table.
+        reference: the method to compare with.
+        complete: raise when a trained row has no partner, rather than leave it out.
+
+    Returns:
+        The trained rows that have a partner, with `reference_value`, `reference_images_seen`,
+        `gain` (the metric's unit, positive = better) and `shown_gain` (points, or % for RMSE and AbsRel).
+
+    Raises:
+        UserError: `complete` and a partner is missing.
+    """
+    cell = ["backbone", "domain", "seed", "task", "metric", "split"]
+    if reference not in UNTRAINED:
+        cell.append("n")
+    partner = scores.loc[scores["method"] == reference, [*cell, "value", "images_seen"]]
+    partner = partner.rename(columns={"value": "reference_value", "images_seen": "reference_images_seen"})
+    rows = scores[(scores["method"] != reference) & (scores["n"] > 0)]
+    paired = rows.merge(partner, on=cell, how="left", validate="many_to_one")
+    lonely = paired["reference_value"].isna()
+    if complete and lonely.any():
+        row = paired[lonely].iloc[0]
+        raise UserError(
+            f"scores: {row['method']} on {row['domain']}, {row['metric']}, seed {row['seed']} has no "
+            f"{reference} row of the same backbone and seed to be paired with"
+        )
+    paired = paired[~lonely].reset_index(drop=True)
+    sign = paired["metric"].map({name: 1.0 if metric.higher else -1.0 for name, metric in METRICS.items()})
+    relative = paired["metric"].map({name: metric.relative for name, metric in METRICS.items()}).astype(bool)
+    paired["gain"] = sign.astype(float) * (paired["value"] - paired["reference_value"])
+    divisor = np.where(relative, paired["reference_value"].replace(0.0, np.nan), 1.0)
+    paired["shown_gain"] = 100.0 * paired["gain"] / divisor
+    return paired

@@ -1,0 +1,1 @@
+"""Backbones: any timm ViT by name, and the weights that ship in packages."""

@@ -1,0 +1,126 @@
+"""Where a backbone's weights come from, and how saved ones are opened again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lowdata_cpt.backbones.embedded import ensure_imgfocus
+from lowdata_cpt.backbones.vit import ViT
+from lowdata_cpt.errors import UserError
+from lowdata_cpt.io import atomic_path, read_json, sha256_file, write_json
+
+MODEL, ADAPTER, ADAPTER_CONFIG = "model.safetensors", "adapter.safetensors", "adapter.json"
+EMBEDDED = {"imgfocus": ensure_imgfocus}
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        UserError: the file is missing or is not safetensors.
+    """
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a readable safetensors file ({error})") from None
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write a safetensors file atomically."""
+    with atomic_path(path) as temporary:
+        save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
+
+
+def load_into(vit: ViT, path: Path) -> None:
+    """Load a timm state dict into `vit`, strictly.
+
+    Raises:
+        UserError: keys or shapes do not fit the model.
+    """
+    try:
+        vit.model.load_state_dict(read_tensors(path))
+    except RuntimeError as error:
+        first = " ".join(str(error).split())[:300]
+        raise UserError(f"{path}: the weights do not fit timm model {vit.name!r}: {first}") from None
+
+
+def obtain(model: str, weights: str, sha256: str | None, image_size: int, cache: Path) -> ViT:
+    """Create the backbone with its released weights.
+
+    Raises:
+        UserError: the weights cannot be had here, are damaged, or do not fit the model.
+    """
+    kind, _, place = weights.partition(":")
+    if kind == "timm":
+        try:
+            return ViT(model, pretrained=True, image_size=image_size)
+        except UserError:
+            raise
+        except Exception as error:  # timm's hub client raises what its transport raises
+            raise UserError(
+                f"backbone {model!r}: timm's hub could not be reached or has no weights for it "
+                f"({type(error).__name__}); use `weights: file:<safetensors>` or `embedded:…` on an offline machine"
+            ) from None
+    vit = ViT(model, image_size=image_size)
+    if kind == "random":
+        vit.randomise(0)
+        return vit
+    if kind == "embedded":
+        if place not in EMBEDDED:
+            raise UserError(f"backbone weights {weights!r}: unknown package; there are {sorted(EMBEDDED)}")
+        path = EMBEDDED[place](cache)
+    else:
+        path = Path(place).expanduser()
+        if not path.exists():
+            raise UserError(f"backbone weights {weights!r}: no such file; expected timm's state dict as safetensors")
+    if sha256 is not None and (found := sha256_file(path)) != sha256:
+        raise UserError(f"{path}: sha256 is {found}, but the config expects {sha256}")
+    load_into(vit, path)
+    return vit
+
+
+def save_export(folder: Path, vit_name: str, backbone: dict[str, Tensor], adapter: dict[str, Tensor], config: Any) -> None:
+    """Write a model folder: model.safetensors (timm-loadable), model.json, and the adapter's two files if any."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tensors(folder / MODEL, backbone)
+    write_json(folder / "model.json", {"timm_model": vit_name, "adapter": bool(adapter)})
+    if adapter:
+        write_tensors(folder / ADAPTER, adapter)
+        write_json(folder / ADAPTER_CONFIG, config)
+
+
+def open_export(folder: Path, image_size: int) -> ViT:
+    """Open a model folder as a frozen backbone in eval mode, with its adapter attached where it has one.
+
+    Raises:
+        UserError: the folder is incomplete or its weights do not fit.
+    """
+    facts = read_json(folder / "model.json")
+    vit = ViT(facts["timm_model"], image_size=image_size)
+    load_into(vit, folder / MODEL)
+    if facts["adapter"]:
+        from lowdata_cpt.methods.glare.adapter import attach
+
+        attach(vit, read_tensors(folder / ADAPTER), json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")))
+    vit.requires_grad_(False)
+    return vit.eval()
+
+
+def pick_device(name: str) -> torch.device:
+    """Resolve `auto | cpu | cuda`.
+
+    Raises:
+        UserError: cuda is asked for and there is none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("resources.device is cuda, but torch sees no CUDA device; use auto or cpu")
+    return torch.device(name)

@@ -1,0 +1,197 @@
+"""The command line: one command a rule of the workflow, plus validation. Errors are one sentence, status 2."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from lowdata_cpt.errors import UserError
+
+EXIT_ERROR = 2
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"not JSON: {error}") from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="lowdata-cpt", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, text: str, *, config: bool = True) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        if config:
+            sub.add_argument("--config", type=_json, required=True, metavar="JSON", help="the part it depends on")
+            sub.add_argument("--out", type=Path, required=True)
+        return sub
+
+    def compute(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+        sub.add_argument("--threads", type=int, default=1)
+
+    validate = command("validate", "check configuration files and print nothing but their errors", config=False)
+    validate.add_argument("files", type=Path, nargs="+")
+    command("study", "write the study's resolved configuration")
+    command("data", "decode a domain once")
+    command("backbone", "fetch a released backbone")
+    subset = command("subset", "draw n images of the pool")
+    subset.add_argument("--manifest", type=Path, required=True)
+    pretrain = command("pretrain", "continue pretraining on a subset")
+    pretrain.add_argument("--backbone", type=Path, required=True)
+    pretrain.add_argument("--manifest", type=Path, required=True)
+    pretrain.add_argument("--subset", type=Path)
+    pretrain.add_argument("--seed", type=int, required=True)
+    pretrain.add_argument("--checkpoints", type=Path, required=True)
+    pretrain.add_argument("--checkpoint-seconds", type=float, default=300.0)
+    compute(pretrain)
+    features = command("features", "pass the labelled images through a model")
+    features.add_argument("--model", type=Path, required=True)
+    features.add_argument("--manifest", type=Path, required=True)
+    compute(features)
+    probe = command("probe", "train and score one probe")
+    probe.add_argument("task", choices=["linear", "segmentation", "depth"])
+    probe.add_argument("--features", type=Path, required=True)
+    probe.add_argument("--manifest", type=Path, required=True)
+    probe.add_argument("--seed", type=int, required=True)
+    compute(probe)
+    scores = command("scores", "collect scores, costs and curves of a study", config=False)
+    scores.add_argument("--study", type=Path, required=True, help="the resolved configuration")
+    scores.add_argument("--out", type=Path, required=True)
+    qualitative = command("qualitative", "collect example predictions", config=False)
+    qualitative.add_argument("--study", type=Path, required=True)
+    qualitative.add_argument("--backbone", required=True)
+    qualitative.add_argument("--domain", required=True)
+    qualitative.add_argument("--manifest", type=Path, required=True)
+    qualitative.add_argument("--out", type=Path, required=True)
+    for name, text in (
+        ("statistics", "intervals, tests and ranks from scores.csv"),
+        ("claims", "verdicts on the papers' claims from scores.csv"),
+        ("figures", "draw every figure from the study's tables"),
+        ("report", "build the offline HTML report"),
+        ("headline", "print the headline table"),
+    ):
+        sub = command(name, text, config=False)
+        sub.add_argument("folder", type=Path, help="results/<study>")
+    compare = command("compare", "compare two scores.csv: equal but for measured seconds?", config=False)
+    compare.add_argument("first", type=Path)
+    compare.add_argument("second", type=Path)
+    return parser
+
+
+def _prepare_compute(threads: int) -> None:
+    """Fix what decides the last bit of a result: thread count and deterministic kernels."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    command = arguments.command
+    if command in ("pretrain", "features") or (command == "probe" and arguments.task != "linear"):
+        _prepare_compute(arguments.threads)
+    if command == "validate":
+        from lowdata_cpt.config.load import load
+
+        for file in arguments.files:
+            load(file)
+    elif command in ("study", "data", "subset"):
+        from lowdata_cpt.io import write_json
+        from lowdata_cpt.stages import inputs
+
+        if command == "study":
+            write_json(arguments.out, arguments.config)
+        elif command == "data":
+            inputs.data(arguments.config, arguments.out)
+        else:
+            config = arguments.config
+            inputs.subset(arguments.manifest, config["n"], config["seed"], arguments.out)
+    elif command == "backbone":
+        from lowdata_cpt.stages import train
+
+        train.backbone(arguments.config, arguments.out)
+    elif command == "pretrain":
+        from lowdata_cpt.stages import train
+
+        train.pretrain(
+            arguments.config,
+            backbone_folder=arguments.backbone,
+            manifest=arguments.manifest,
+            subset_manifest=arguments.subset,
+            seed=arguments.seed,
+            target=arguments.out,
+            checkpoints=arguments.checkpoints,
+            device=arguments.device,
+            checkpoint_seconds=arguments.checkpoint_seconds,
+        )
+    elif command in ("features", "probe"):
+        _evaluate(arguments)
+    else:
+        _collect(arguments)
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from lowdata_cpt.stages import evaluate
+
+    common = {"manifest": arguments.manifest, "target": arguments.out, "device": arguments.device}
+    if arguments.command == "features":
+        evaluate.features(arguments.config, model=arguments.model, **common)
+    else:
+        evaluate.probe(
+            arguments.task, arguments.config, features_file=arguments.features, seed=arguments.seed, **common
+        )
+
+
+def _collect(arguments: argparse.Namespace) -> None:
+    command = arguments.command
+    if command in ("scores", "qualitative"):
+        from lowdata_cpt.stages import collect
+
+        if command == "scores":
+            collect.scores(arguments.study, arguments.out)
+        else:
+            collect.qualitative(
+                arguments.study, arguments.backbone, arguments.domain, arguments.manifest, arguments.out
+            )
+        return
+    if command == "compare":
+        from lowdata_cpt.stages.collect import differences
+
+        found = differences(arguments.first, arguments.second)
+        if found:
+            raise UserError(found)
+        print("equal")
+        return
+    from lowdata_cpt.stages import present
+
+    getattr(present, command)(arguments.folder)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; return the process's exit status (2 for bad input, 75 when interrupted and resumable)."""
+    arguments = _parser().parse_args(argv)
+    try:
+        _run(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_ERROR
+    except Exception as error:
+        # The loop's module is only loaded when something trained, so it is asked for by name here.
+        loop = sys.modules.get("lowdata_cpt.training.loop")
+        if loop is not None and isinstance(error, loop.InterruptedRunError):
+            print(f"interrupted: {error}", file=sys.stderr)
+            return int(loop.EXIT_INTERRUPTED)
+        raise
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""The configuration of a study: what is in the grid, how long it trains, how it is probed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from lowdata_cpt.config.base import Strict
+from lowdata_cpt.data import DOMAINS
+from lowdata_cpt.methods import METHODS
+from lowdata_cpt.probes.config import DepthConfig, FeaturesConfig, LinearConfig, SegmentationConfig
+from lowdata_cpt.training.config import Training
+
+NAME = r"^[a-z0-9][a-z0-9_]*$"
+Name = Annotated[str, Field(pattern=NAME)]
+
+
+def _named(key: str, tag: str) -> BeforeValidator:
+    """Let `diet_cp: {}` stand for `diet_cp: {method: diet_cp}`: an entry is of the kind it is named after."""
+
+    def fill(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {
+            name: {tag: name, **(entry or {})} if entry is None or isinstance(entry, dict) else entry
+            for name, entry in value.items()
+        }
+
+    return BeforeValidator(fill, json_schema_input_type=dict[str, Any])
+
+
+def _union(members: tuple[type[Strict], ...], tag: str) -> Any:
+    """Build the discriminated union of an explicit list of models."""
+    union: Any = members[0]
+    for member in members[1:]:
+        union = union | member
+    return Annotated[union, Field(discriminator=tag)] if len(members) > 1 else union
+
+
+MethodEntry = _union(METHODS, "method")
+DomainEntry = _union(DOMAINS, "kind")
+
+
+class Backbone(Strict):
+    """A released backbone: a timm ViT and where its weights come from."""
+
+    model: str = Field(
+        description="timm model name, e.g. vit_small_patch14_dinov2 or vit_base_patch16_dinov3.lvd1689m."
+    )
+    weights: str = Field(
+        default="timm",
+        pattern=r"^(timm|random|embedded:[a-z0-9_]+|file:.+)$",
+        description="timm (its hub), embedded:imgfocus (ships in a package), file:<safetensors>, or random.",
+    )
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$", description="Expected sha256 of a weights file.")
+    image_size: int = Field(default=224, ge=16, description="Side in pixels of training views and probe images.")
+
+
+class Probes(Strict):
+    """The three evaluations and the feature pass they share."""
+
+    features: FeaturesConfig = FeaturesConfig()
+    linear: LinearConfig = LinearConfig()
+    segmentation: SegmentationConfig = SegmentationConfig()
+    depth: DepthConfig = DepthConfig()
+    examples: int = Field(default=4, ge=0, description="Test images on the qualitative sheet.")
+
+
+class Resources(Strict):
+    """What a job asks for and how it runs. Not part of any result's identity: changing it re-runs nothing."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(default=1, ge=1, description="CPU threads of a training or feature job.")
+    gpu: int = Field(default=0, ge=0, description="GPUs of a training, feature or dense-probe job.")
+    mem_mb: int = Field(default=4000, ge=256)
+    runtime: int = Field(default=120, ge=1, description="Minutes a training job may take.")
+    checkpoint_seconds: float = Field(default=300.0, gt=0)
+
+
+class Study(Strict):
+    """A whole study. One file of this shape is one study."""
+
+    study: Name = Field(description="Name of the study and of its folder in results/.")
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1, description="Paired: every method gets the same ones.")
+    backbones: dict[Name, Backbone] = Field(min_length=1)
+    domains: Annotated[dict[Name, DomainEntry], _named("domains", "kind")] = Field(min_length=1)
+    methods: Annotated[dict[Name, MethodEntry], _named("methods", "method")] = Field(min_length=1)
+    training: Training
+    probes: Probes = Probes()
+    resources: Resources = Resources()
+    keep_models: bool = Field(default=True, description="Keep each cell's weights; false keeps scores and logs only.")
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) != len(seeds):
+            raise ValueError("seeds must differ from each other")
+        return seeds
+
+    @model_validator(mode="after")
+    def _has_sizes(self) -> Self:
+        if any(m.learner_path for m in self.methods.values()):
+            empty = [name for name, domain in self.domains.items() if not domain.sizes]
+            if empty:
+                raise ValueError(f"domains {empty} have no `sizes`, but there are methods to train")
+        if "base" not in self.methods:
+            raise ValueError("methods must have `base`: every gain is measured from it")
+        return self

@@ -1,0 +1,106 @@
+"""The table-top domain of the study: renders once, then is a store like any other."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from lowdata_cpt.data.base import Domain
+from lowdata_cpt.data.store import SPLITS, ImageSet, Meta, Split, Task, TaskInfo
+from lowdata_cpt.data.tabletop.catalogue import FAR, NEAR, PACKAGES
+from lowdata_cpt.data.tabletop.render import render
+from lowdata_cpt.io import identity, read_json, sha256_bytes, write_json
+from lowdata_cpt.packages import REPOSITORY, install, pinned_lines
+
+PACKAGE_CACHE = Path(".cache/packages/tabletop")
+
+
+class Tabletop(Domain):
+    """Rendered household objects on table tops: classification, segmentation and metric depth (m), exact."""
+
+    kind: Literal["tabletop"] = "tabletop"
+    pool: int = Field(default=1000, ge=1, description="Unlabelled scenes.")
+    train: int = Field(default=300, ge=1, description="Labelled scenes for the probes.")
+    val: int = Field(default=100, ge=1, description="Labelled scenes for selection.")
+    test: int = Field(default=200, ge=1, description="Labelled scenes for the reported scores.")
+    seed: int = Field(default=0, ge=0, description="Seed of all scenes.")
+    crop_size: int = Field(default=112, ge=16, description="Side in pixels of the crops that are classified.")
+
+    labelled: ClassVar[tuple[Task, ...]] = ("classification", "segmentation", "depth")
+
+    @model_validator(mode="after")
+    def _pool_is_large_enough(self) -> Self:
+        if self.sizes and max(self.sizes) > self.pool:
+            raise ValueError(f"sizes ask for {max(self.sizes)} images, but the pool has {self.pool}")
+        return self
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the settings, the pinned packages and the renderer's own source."""
+        folder = Path(__file__).parent
+        sources = {file.name: file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.py"))}
+        return {
+            "settings": self.model_dump(mode="json", exclude={"sizes"}),
+            "packages": pinned_lines(PACKAGES),
+            "renderer": identity(sources),
+        }
+
+    def build(self, target: Path, content_sha256: str) -> None:
+        """Install the assets if need be and render; a killed render continues from its finished blocks."""
+        root = install(PACKAGES, PACKAGE_CACHE)
+        counts = {"pool": self.pool, **{split: getattr(self, split) for split in SPLITS}}
+        render(
+            root,
+            target,
+            resolution=self.resolution,
+            counts=counts,
+            seed=self.seed,
+            processes=len(os.sched_getaffinity(0)),
+            crop_size=self.crop_size,
+            shards=target.parent / f".shards-{content_sha256[:16]}",
+        )
+        index = read_json(target / "index.json")
+        self._write_index(target, index)
+        classes = tuple(index["classes"])
+        scenes: dict[Split, str] = {split: split for split in SPLITS}
+        crops: dict[Split, str] = {split: f"crops_{split}" for split in SPLITS}
+        arrays = [*counts, *crops.values()]
+        meta = Meta(
+            domain=self.kind,
+            # What was drawn, not only what was asked for: another OpenGL may draw other pixels.
+            content_sha256=identity([content_sha256, index["sha256"]]),
+            resolution=self.resolution,
+            pool="pool",
+            sets={name: ImageSet(array=name) for name in arrays},
+            tasks={
+                "classification": TaskInfo(sets=crops, classes=classes),
+                "segmentation": TaskInfo(sets=scenes, classes=("background", *classes)),
+                "depth": TaskInfo(sets=scenes, depth_range=(NEAR, FAR)),
+            },
+        )
+        write_json(target / "meta.json", meta.model_dump(mode="json"))
+
+    @staticmethod
+    def _write_index(target: Path, index: dict[str, Any]) -> None:
+        with (target / "index.csv").open("w", newline="", encoding="utf-8") as stream:
+            rows = csv.writer(stream, lineterminator="\n")
+            rows.writerow(["array", "row", "id", "sha256", "stratum"])
+            for split, scenes in index["splits"].items():
+                images = np.load(target / f"{split}.images.npy", mmap_mode="r", allow_pickle=False)
+                for row, scene in enumerate(scenes):
+                    name = f"{split}-{row:05d}"
+                    rows.writerow([split, row, name, sha256_bytes(images[row].tobytes()), scene["stratum"]])
+            for split, places in index["crops"].items():
+                images = np.load(target / f"crops_{split}.images.npy", mmap_mode="r", allow_pickle=False)
+                for row, (_, scene, instance) in enumerate(places):
+                    name = f"{split}-{scene:05d}-{instance}"
+                    rows.writerow([f"crops_{split}", row, name, sha256_bytes(images[row].tobytes()), ""])
+
+    @classmethod
+    def card(cls) -> str:
+        """Return docs/data/tabletop.md."""
+        return (REPOSITORY / "docs/data/tabletop.md").read_text(encoding="utf-8")

@@ -1,0 +1,261 @@
+"""Writing a store with little memory: images are decoded in parallel, in order, and appended to .npy files."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowdata_cpt.data.decode import Sample, UndecodableError
+from lowdata_cpt.data.store import ImageSet, Meta, Split, Task, TaskInfo
+from lowdata_cpt.errors import UserError
+from lowdata_cpt.io import write_json
+
+BATCH = 128
+"""Images decoded ahead of the writer: bounds memory."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image to decode.
+
+    Attributes:
+        id: name of the image, unique in the domain.
+        decode: returns its pixels and labels, or raises `UndecodableError`.
+        stratum: what draws are balanced over: class, scene type, site, …; "" for nothing.
+    """
+
+    id: str
+    decode: Callable[[], Sample]
+    stratum: str = ""
+
+
+class _Npy:
+    """A .npy file that grows by one row at a time; the header gets the final count on closing."""
+
+    def __init__(self, path: Path, row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self._row_shape, self._dtype, self.rows = row_shape, dtype, 0
+        self._stream = path.open("w+b")
+        self._header()
+
+    def _header(self) -> None:
+        shape = (self.rows, *self._row_shape)
+        facts = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._stream, facts)
+
+    def append(self, row: NDArray[Any]) -> None:
+        if row.shape != self._row_shape:
+            raise ValueError(f"row of shape {row.shape}, expected {self._row_shape}")
+        self._stream.write(np.ascontiguousarray(row, self._dtype).tobytes())
+        self.rows += 1
+
+    def close(self) -> None:
+        # NumPy pads the header so that the first dimension can grow in place.
+        self._stream.seek(0)
+        self._header()
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        self._stream.close()
+
+
+@dataclass
+class Written:
+    """What became of the items of one array: ids and hashes in row order."""
+
+    ids: list[str] = field(default_factory=list)
+    sha256: list[str] = field(default_factory=list)
+
+
+class StoreWriter:
+    """Writes arrays, index.csv, quarantine.csv and meta.json of a store (a context manager)."""
+
+    def __init__(self, target: Path, side: int, max_quarantined: float = 0.05) -> None:
+        """Write into the empty folder `target`; at most the share `max_quarantined` of the images may be unusable."""
+        self.target, self.side, self.max_quarantined = target, side, max_quarantined
+        self.quarantined: list[tuple[str, str]] = []
+        self.notes: list[tuple[str, str]] = []
+        self._seen: set[str] = set()
+        self._index = (target / "index.csv").open("w", newline="", encoding="utf-8")
+        self._rows = csv.writer(self._index, lineterminator="\n")
+        self._rows.writerow(["array", "row", "id", "sha256", "stratum"])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._index.close()
+
+    def note(self, name: str, reason: str) -> None:
+        """List a file in quarantine.csv that does not count as a bad image."""
+        self.notes.append((name, reason))
+
+    def add(
+        self, array: str, items: Iterable[Item], tasks: Iterable[Task], barred: Mapping[str, str] | None = None
+    ) -> Written:
+        """Decode `items` into arrays named `array`, in order; those that cannot be decoded are quarantined.
+
+        Args:
+            array: name of the array files.
+            items: what to decode; may be lazy.
+            tasks: labels to write; every sample must have them.
+            barred: sha256 -> id of images (of the test set) whose exact copies must not come in.
+
+        Raises:
+            UserError: two images have one id.
+        """
+        files, written, wanted = self._open(array, set(tasks)), Written(), set(tasks)
+        try:
+            for item, result in _decoded(items):
+                if item.id in self._seen:
+                    raise UserError(f"two images have the id {item.id!r}; ids must be unique in a domain")
+                self._seen.add(item.id)
+                if isinstance(result, str):
+                    self.quarantined.append((item.id, result))
+                elif barred and result.sha256 in barred:
+                    reason = f"left out: the same bytes as test image {barred[result.sha256]}"
+                    self.quarantined.append((item.id, reason))
+                else:
+                    for kind, value in _values(result, wanted).items():
+                        files[kind].append(value)
+                    self._rows.writerow([array, len(written.ids), item.id, result.sha256, item.stratum])
+                    written.ids.append(item.id)
+                    written.sha256.append(result.sha256)
+        finally:
+            for file in files.values():
+                file.close()
+        return written
+
+    def _open(self, array: str, tasks: set[Task]) -> dict[str, _Npy]:
+        square, path = (self.side, self.side), self.target
+        files = {"images": _Npy(path / f"{array}.images.npy", (*square, 3), np.dtype(np.uint8))}
+        if "classification" in tasks:
+            files["labels"] = _Npy(path / f"{array}.labels.npy", (), np.dtype(np.int64))
+        if "segmentation" in tasks:
+            files["segmentation"] = _Npy(path / f"{array}.segmentation.npy", square, np.dtype(np.uint8))
+        if "depth" in tasks:
+            files["depth"] = _Npy(path / f"{array}.depth.npy", square, np.dtype(np.float32))
+        return files
+
+    def check(self, domain: str) -> None:
+        """Hold the quarantined share to the limit.
+
+        Raises:
+            UserError: too many images cannot be used, or all of them.
+        """
+        bad, total = len(self.quarantined), len(self._seen)
+        if bad and (bad == total or bad > self.max_quarantined * total):
+            name, reason = self.quarantined[0]
+            raise UserError(
+                f"domain {domain!r}: {bad} of {total} images cannot be used (for one, {name}: {reason}); "
+                f"repair them or raise `max_quarantined` ({self.max_quarantined:g})"
+            )
+
+    def finish(
+        self, domain: str, content_sha256: str, pool: str, sets: dict[str, ImageSet], tasks: dict[Task, TaskInfo]
+    ) -> None:
+        """Write quarantine.csv and meta.json.
+
+        Raises:
+            UserError: too many images were quarantined.
+        """
+        self.check(domain)
+        with (self.target / "quarantine.csv").open("w", newline="", encoding="utf-8") as stream:
+            rows = csv.writer(stream, lineterminator="\n")
+            rows.writerow(["id", "reason"])
+            rows.writerows(self.quarantined + self.notes)
+        self._index.flush()
+        meta = Meta(
+            domain=domain, content_sha256=content_sha256, resolution=self.side, pool=pool, sets=sets, tasks=tasks
+        )
+        write_json(self.target / "meta.json", meta.model_dump(mode="json"))
+
+
+def _values(sample: Sample, tasks: set[Task]) -> dict[str, NDArray[Any]]:
+    """Return array kind -> value of the labels that are to be written."""
+    values: dict[str, NDArray[Any]] = {"images": sample.image}
+    if "classification" in tasks:
+        values["labels"] = np.asarray(sample.label, np.int64)
+    if "segmentation" in tasks:
+        assert sample.segmentation is not None
+        values["segmentation"] = sample.segmentation
+    if "depth" in tasks:
+        assert sample.depth is not None
+        values["depth"] = sample.depth
+    return values
+
+
+def _try(item: Item) -> Sample | str:
+    try:
+        return item.decode()
+    except UndecodableError as error:
+        return str(error)
+
+
+def _decoded(items: Iterable[Item]) -> Iterator[tuple[Item, Sample | str]]:
+    """Decode in threads (Pillow releases the interpreter lock), results in the order of the items."""
+    workers = min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers) as pool:
+        remaining = iter(items)
+        while batch := list(islice(remaining, BATCH)):
+            yield from zip(batch, pool.map(_try, batch), strict=True)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The images of a labelled domain.
+
+    Attributes:
+        train, val, test: items to decode.
+        val_of_train: whether `val` was cut out of the training images, so that it belongs to the pool too.
+    """
+
+    train: Iterable[Item]
+    val: Iterable[Item]
+    test: Iterable[Item]
+    val_of_train: bool = True
+
+
+def write_splits(
+    writer: StoreWriter, domain: str, content_sha256: str, splits: Splits, tasks: Mapping[Task, TaskInfo]
+) -> None:
+    """Write a whole labelled domain. The pool is the training images, val included where it was cut from them.
+
+    The sets are named train, val, test and pool; `sets` of the given tasks is filled in. Training images that
+    are exact copies of a test image are left out and listed.
+
+    Raises:
+        UserError: a split has no usable image.
+    """
+    names: dict[Split, str] = {"train": "train", "val": "val", "test": "test"}
+    test = writer.add("test", splits.test, tasks)
+    barred = dict(zip(test.sha256, test.ids, strict=True))
+    val = list(splits.val) if splits.val_of_train else []
+    pool = writer.add("pool", chain(splits.train, val), tasks, barred)
+    sets = {"pool": ImageSet(array="pool"), "test": ImageSet(array="test")}
+    if splits.val_of_train:
+        val_ids = {item.id for item in val}
+        count = sum(name not in val_ids for name in pool.ids)
+        sets["train"] = ImageSet(array="pool", rows=tuple(range(count)))
+        sets["val"] = ImageSet(array="pool", rows=tuple(range(count, len(pool.ids))))
+        counts = {"train": count, "val": len(pool.ids) - count, "test": len(test.ids)}
+    else:
+        held_out = writer.add("val", splits.val, tasks, barred)
+        sets |= {"train": ImageSet(array="pool"), "val": ImageSet(array="val")}
+        counts = {"train": len(pool.ids), "val": len(held_out.ids), "test": len(test.ids)}
+    writer.check(domain)
+    for split, count in counts.items():
+        if not count:
+            raise UserError(f"domain {domain!r}: the {split} split has no image")
+    filled = {task: info.model_copy(update={"sets": names}) for task, info in tasks.items()}
+    writer.finish(domain, content_sha256, "pool", sets, filled)

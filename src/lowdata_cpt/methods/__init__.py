@@ -1,0 +1,11 @@
+"""The methods, in one explicit list. A new one is a file (or folder) beside these and a line in METHODS."""
+
+from __future__ import annotations
+
+from lowdata_cpt.methods.base import MethodConfig
+from lowdata_cpt.methods.diet_cp.config import DietCP
+from lowdata_cpt.methods.mae.config import MAE
+from lowdata_cpt.methods.tec.config import TEC
+from lowdata_cpt.methods.untrained import Base, Random
+
+METHODS: tuple[type[MethodConfig], ...] = (Base, Random, DietCP, TEC, MAE)

@@ -1,0 +1,52 @@
+"""DIET-CP's recipe and its rows of the deviations ledger."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from lowdata_cpt.methods.base import Deviation, MethodConfig, Optimiser, Schedule
+
+
+class DietCP(MethodConfig):
+    """DIET-CP (arXiv 2509.06990; the authors' experiment code)."""
+
+    learner_path: ClassVar[str | None] = "lowdata_cpt.methods.diet_cp.learner:DietCPLearner"
+    deviations: ClassVar[tuple[Deviation, ...]] = (
+        Deviation(
+            "class token of MAE-type backbones",
+            "not stated",
+            "CLS feature with all patches visible, after the final norm",
+            "the same feature that the probes read",
+        ),
+        Deviation(
+            "colour jitter",
+            "order of the four operations drawn per image",
+            "order drawn per batch, strengths per image",
+            "augmentation runs batched on tensors",
+        ),
+        Deviation(
+            "image resampling",
+            "PIL bilinear with antialiasing",
+            "bilinear sampling of the decoded cache, which is already near the training size",
+            "augmentation runs batched on tensors",
+        ),
+        Deviation(
+            "length of the run",
+            "150 epochs",
+            "paper study: 150 epochs; CPU studies: a fixed number of images seen, the same for every method",
+            "methods are compared at equal images seen; fractions of the run (5 % head only, 10 % warm-up) are kept",
+        ),
+    )
+
+    method: Literal["diet_cp"] = "diet_cp"
+    optimiser: Optimiser = Optimiser(lr=1e-4, weight_decay=0.05, decay_norm_and_bias=True)
+    schedule: Schedule = Schedule(unit="epoch", warmup=0.1, final_lr=1e-5)
+    label_smoothing: float = Field(default=0.2, ge=0, lt=1)
+    trained_blocks: int = Field(default=2, ge=1, description="Number of last transformer blocks that are trained.")
+    head_only: float = Field(default=0.05, ge=0, lt=1, description="Fraction of the epochs that trains W only.")
+    normalisation: Literal["domain", "pretraining"] = Field(
+        default="domain",
+        description="Whose mean and standard deviation normalise the views; the authors use the domain's.",
+    )

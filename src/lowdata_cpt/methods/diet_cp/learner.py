@@ -1,0 +1,60 @@
+"""DIET-CP: cross-entropy of the normalised CLS feature against the image's own index.
+
+z = CLS after the final norm; logits = W z/‖z‖₂; loss = CE(logits, index, label smoothing 0.2).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lowdata_cpt.backbones.vit import ViT
+from lowdata_cpt.methods.diet_cp.config import DietCP
+from lowdata_cpt.methods.learner import Context, Export, Learner, Progress, Views
+from lowdata_cpt.training import augment
+
+
+class DietCPLearner(Learner):
+    """Trains W [N, D] and the last blocks; everything else of the backbone stays frozen."""
+
+    def __init__(self, backbone: ViT, config: DietCP, context: Context) -> None:
+        super().__init__(backbone, config, context)
+        self.backbone, self.config, self.context = backbone, config, context
+        backbone.requires_grad_(False)
+        self.first_trained = max(0, backbone.depth - config.trained_blocks)
+        for block in list(backbone.blocks)[self.first_trained :]:
+            block.requires_grad_(True)
+        self.head = nn.Linear(backbone.width, context.n_images, bias=False)
+        own = config.normalisation == "domain"
+        self.mean = context.domain_mean if own else context.mean
+        self.std = context.domain_std if own else context.std
+
+    def views(self, images: Tensor, generator: torch.Generator) -> Views:
+        """One view: RandomResizedCrop, flip, ColorJitter(.4, .4, .4, .2) with p .3, grayscale with p .2."""
+        x = augment.random_resized_crop(images, self.context.image_size, generator)
+        x = augment.color_jitter(x, generator, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.2, p=0.3)
+        x = augment.random_grayscale(x, generator, p=0.2)
+        return {"x": augment.normalise(x, self.mean, self.std)}
+
+    def head_only(self, progress: Progress) -> bool:
+        """Whether this step belongs to the first int(5 % of the epochs), which train W alone."""
+        return progress.epoch < int(self.config.head_only * progress.epochs)
+
+    def step(self, views: Views, index: Tensor, progress: Progress) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the smoothed cross-entropy; no gradient reaches the backbone while `head_only`."""
+        with torch.no_grad():
+            tokens, rope = self.backbone.embed(views["x"])
+            for i in range(self.first_trained):
+                tokens = self.backbone.run_block(i, tokens, rope)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.head_only(progress)):
+            for i in range(self.first_trained, self.backbone.depth):
+                tokens = self.backbone.run_block(i, tokens, rope)
+            feature = F.normalize(self.backbone.finish(tokens).cls.float(), dim=1)
+        logits = self.head(feature)
+        loss = F.cross_entropy(logits, index, label_smoothing=self.config.label_smoothing)
+        return loss, {"accuracy": (logits.argmax(1) == index).float().mean()}
+
+    def export(self) -> Export:
+        """Return the backbone; W is dropped."""
+        return Export(self.backbone.timm_state())

@@ -1,0 +1,1 @@
+"""Probes: what a frozen backbone's features are worth on labelled images. Nothing here imports `methods`."""

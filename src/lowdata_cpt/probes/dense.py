@@ -1,0 +1,174 @@
+"""Linear heads with batch norm on patch tokens, one for each learning rate, trained side by side.
+
+A head is batch norm over channels, then a 1×1 convolution, then bilinear upsampling to the labels' pixels (the
+linear head of DINOv2-style dense evaluation; V-pretraining, 2601.22108). All candidates see the same batches from
+the same start, so the normalised tokens are computed once and the heads are one matrix product.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lowdata_cpt.errors import UserError
+from lowdata_cpt.probes.config import DenseConfig
+
+INIT_STD = 0.01
+BN_MOMENTUM = 0.1
+BETAS, EPS = (0.9, 0.999), 1e-8
+EVAL_BATCH = 16
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(raw head outputs [B, h, w, L, C], labels [B, h, w]) -> losses [L], each the mean over valid pixels."""
+
+
+def upsampling(size_in: int, size_out: int) -> Tensor:
+    """Return the matrix [size_out, size_in] of bilinear interpolation along one axis (half-pixel centres)."""
+    return F.interpolate(torch.eye(size_in)[None], size=size_out, mode="linear", align_corners=False)[0].T.contiguous()
+
+
+def upsample(z: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Interpolate maps [B, h, w, K] at pixels given by interpolation matrices [s, h] and [t, w]: [B, s, t, K]."""
+    batch, h, w, k = z.shape
+    tall = torch.matmul(rows, z.reshape(batch, h, w * k))
+    return torch.matmul(columns, tall.view(batch, len(rows), w, k))
+
+
+class Heads:
+    """L candidate heads of C outputs on tokens of width D; their weights are the rows of one matrix."""
+
+    def __init__(
+        self, width: int, outputs: int, candidates: int, bias: float, generator: torch.Generator, device: torch.device
+    ) -> None:
+        """Draw one head (weights N(0, 0.01²), outputs starting at `bias`) and give every candidate a copy."""
+        self.shapes = {"weight": (width, outputs), "bias": (outputs,), "gamma": (width,), "beta": (width,)}
+        start = (
+            torch.randn(width * outputs, generator=generator) * INIT_STD,
+            torch.full((outputs,), bias),
+            torch.ones(width),
+            torch.zeros(width),
+        )
+        self.flat = torch.cat(start).repeat(candidates, 1).to(device).requires_grad_()
+        self.mean, self.var = torch.zeros(width, device=device), torch.ones(width, device=device)
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Return weights [L, D, C] and biases [L, C] with batch norm's scale and shift folded in."""
+        parts = torch.split(self.flat, [math.prod(shape) for shape in self.shapes.values()], dim=1)
+        weight, bias, gamma, beta = (
+            part.view(-1, *shape) for part, shape in zip(parts, self.shapes.values(), strict=True)
+        )
+        return gamma.unsqueeze(-1) * weight, bias + torch.einsum("ld,ldc->lc", beta, weight)
+
+    def __call__(self, tokens: Tensor, *, training: bool, candidate: int | None = None) -> Tensor:
+        """Map tokens [B, h, w, D] to raw outputs [B, h, w, L, C], or [B, h, w, 1, C] of one candidate."""
+        width = tokens.shape[-1]
+        x = F.batch_norm(tokens.reshape(-1, width), self.mean, self.var, training=training, momentum=BN_MOMENTUM)
+        weight, bias = self.folded()
+        if candidate is not None:
+            weight, bias = weight[candidate : candidate + 1], bias[candidate : candidate + 1]
+        out = torch.addmm(bias.flatten(), x, weight.permute(1, 0, 2).reshape(width, -1))
+        return out.view(*tokens.shape[:-1], *bias.shape)
+
+
+class AdamW:
+    """AdamW (decoupled decay) on the rows of one matrix: each row has its own learning rate and gradient clip."""
+
+    def __init__(self, flat: Tensor, lrs: tuple[float, ...], weight_decay: float, clip: float) -> None:
+        self.flat, self.weight_decay, self.clip, self.t = flat, weight_decay, clip, 0
+        self.lrs = torch.tensor(lrs, device=flat.device).unsqueeze(1)
+        self.first, self.second = torch.zeros_like(flat), torch.zeros_like(flat)
+
+    @torch.no_grad()
+    def step(self, gradient: Tensor, factor: float) -> None:
+        """Update with `gradient` [L, P] at learning rates `factor` times the peaks."""
+        self.t += 1
+        norm = gradient.norm(dim=1, keepdim=True)
+        gradient = gradient * (self.clip / norm.clamp_min(self.clip))
+        self.first.lerp_(gradient, 1 - BETAS[0])
+        self.second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+        rate = self.lrs * factor
+        root = self.second.sqrt().div_(math.sqrt(1 - BETAS[1] ** self.t)).add_(EPS)
+        self.flat.mul_(1 - rate * self.weight_decay)
+        self.flat.sub_(rate * (self.first / (1 - BETAS[0] ** self.t)) / root)
+
+
+def lr_factor(step: int, steps: int, warmup: float) -> float:
+    """Return the share of the peak learning rate at 0-based `step`: linear warm-up, then cosine to zero."""
+    rising = int(warmup * steps)
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+
+def batches(count: int, size: int, steps: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Yield `steps` batches of `size` indices from a stream of seeded permutations of range(count)."""
+    stream = torch.empty(0, dtype=torch.int64)
+    for _ in range(steps):
+        while len(stream) < size:
+            stream = torch.cat([stream, torch.randperm(count, generator=generator)])
+        yield stream[:size]
+        stream = stream[size:]
+
+
+def train_heads(
+    patches: NDArray[np.float16],
+    labels: NDArray[Any],
+    outputs: int,
+    loss: Loss,
+    config: DenseConfig,
+    *,
+    bias: float,
+    seed: int,
+    device: torch.device,
+) -> Heads:
+    """Train one head per learning rate of the grid on patches [N, h, w, D] and labels [N, H, W].
+
+    With `train_stride` s > 1 the logits are interpolated only at every s-th pixel of each axis, from an offset drawn
+    per step: the expected gradient is that of the full-resolution loss.
+
+    Raises:
+        UserError: `train_stride` is larger than the labels, or a loss is not finite.
+    """
+    side = min(labels.shape[1:])
+    if config.train_stride > side:
+        raise UserError(f"train_stride {config.train_stride} is larger than the labels' side of {side} pixels")
+    generator = torch.Generator().manual_seed(seed)
+    heads = Heads(patches.shape[-1], outputs, len(config.lr_grid), bias, generator, device)
+    optimiser = AdamW(heads.flat, config.lr_grid, config.weight_decay, config.clip)
+    tokens, targets = torch.from_numpy(patches), torch.from_numpy(labels)
+    rows, columns = (upsampling(a, b).to(device) for a, b in zip(patches.shape[1:3], labels.shape[1:], strict=True))
+    s = config.train_stride
+    for step, index in enumerate(batches(len(patches), config.batch_size, config.steps, generator)):
+        top, left = torch.randint(s, (2,), generator=generator).tolist()
+        x = tokens[index].to(device).float()
+        y = targets[index, top::s, left::s].to(device)
+        z = heads(x, training=True)
+        maps = upsample(z.flatten(3), rows[top::s], columns[left::s]).view(len(x), *y.shape[1:], *z.shape[3:])
+        losses = loss(maps, y)
+        if not torch.isfinite(losses).all():
+            raise UserError(f"the dense probe's loss is not finite at step {step}; lower lr_grid {config.lr_grid}")
+        (gradient,) = torch.autograd.grad(losses.sum(), heads.flat)
+        optimiser.step(gradient, lr_factor(step, config.steps, config.warmup))
+    heads.flat.requires_grad_(False)
+    return heads
+
+
+@torch.inference_mode()
+def predict(
+    heads: Heads, patches: NDArray[np.float16], size: tuple[int, int], candidate: int, device: torch.device
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield (slice of images, raw outputs [B, H, W, C] at `size`) of one candidate, on `device`."""
+    rows, columns = (upsampling(a, b).to(device) for a, b in zip(patches.shape[1:3], size, strict=True))
+    for start in range(0, len(patches), EVAL_BATCH):
+        x = torch.from_numpy(patches[start : start + EVAL_BATCH]).to(device).float()
+        yield (
+            slice(start, start + len(x)),
+            upsample(heads(x, training=False, candidate=candidate)[..., 0, :], rows, columns),
+        )

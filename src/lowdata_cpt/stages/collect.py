@@ -1,0 +1,103 @@
+"""The last stages: one tidy table of scores, the training curves, the costs and the qualitative examples. No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lowdata_cpt.cells import PROBE_OF_TASK, Cell, cells, probes_of, shown_cells
+from lowdata_cpt.config.load import validate
+from lowdata_cpt.config.study import Study
+from lowdata_cpt.data.store import Task
+from lowdata_cpt.io import atomic_path, read_json, write_text
+from lowdata_cpt.provenance import write_sidecar
+from lowdata_cpt.stages.inputs import open_store
+
+SCORE_COLUMNS = [
+    *("study", "backbone", "domain", "method", "n", "seed"),
+    *("task", "metric", "split", "value", "images_seen", "train_seconds"),
+]
+
+
+def _write_table(target: Path, frame: pd.DataFrame, inputs: list[Path]) -> None:
+    write_text(target, frame.to_csv(index=False, lineterminator="\n"))
+    write_sidecar(target, inputs=list(inputs), rows=len(frame))
+
+
+def read_study(path: Path) -> Study:
+    """Read a resolved configuration."""
+    return validate(read_json(path) | {"resources": {}}, str(path))
+
+
+def scores(study_file: Path, target: Path) -> None:
+    """Write scores.csv (one row a metric), cost.csv and curves.csv of every cell into folder `target`.
+
+    Values are written with repr precision, so equal scores give equal bytes.
+    """
+    study = read_study(study_file)
+    score_rows: list[dict[str, Any]] = []
+    cost_rows: list[dict[str, Any]] = []
+    curves: list[pd.DataFrame] = []
+    inputs: list[Path] = []
+    for cell in cells(study):
+        key: dict[str, Any] = cell._asdict()
+        trained = cell.model.folder(study.study)
+        cost = read_json(trained / "cost.json")
+        cost_rows.append(key | cost)
+        log = pd.read_csv(trained / "log.csv")
+        if len(log):
+            curves.append(log.assign(**key)[[*key, *log.columns]])
+        spent = {"images_seen": cost["images_seen"], "train_seconds": cost["train_seconds"]}
+        for probe in probes_of(study, cell.domain):
+            path = cell.folder(study.study) / f"{probe}.json"
+            inputs.append(path)
+            for split, metrics in sorted(read_json(path)["metrics"].items()):
+                for metric, value in sorted(metrics.items()):
+                    row = {"task": probe, "metric": metric, "split": split, "value": value}
+                    score_rows.append({"study": study.study} | key | row | spent)
+    _write_table(target / "scores.csv", pd.DataFrame(score_rows, columns=SCORE_COLUMNS), inputs)
+    _write_table(target / "cost.csv", pd.DataFrame(cost_rows), [])
+    empty = pd.DataFrame(columns=[*Cell._fields, "step", "images_seen", "part", "value"])
+    _write_table(target / "curves.csv", pd.concat(curves, ignore_index=True) if curves else empty, [])
+
+
+def differences(first: Path, second: Path) -> str | None:
+    """Say how two score tables differ, None when they are equal but for `train_seconds`, which is a measurement."""
+    tables = [pd.read_csv(path, dtype=str).drop(columns="train_seconds", errors="ignore") for path in (first, second)]
+    if list(tables[0].columns) != list(tables[1].columns) or len(tables[0]) != len(tables[1]):
+        return f"{first} and {second} have other columns or rows: {tables[0].shape} and {tables[1].shape}"
+    unequal = (tables[0] != tables[1]).any(axis=1)
+    if not unequal.any():
+        return None
+    row = int(unequal.to_numpy().argmax())
+    return f"{int(unequal.sum())} rows differ, the first is row {row + 2}: {' '.join(tables[0].iloc[row])}"
+
+
+def qualitative(study_file: Path, backbone: str, domain: str, manifest: Path, target: Path) -> None:
+    """Write images, truth and each method's predictions of the first test images to one .npz (no pickle).
+
+    Shown are the first seed and the largest n.
+    """
+    study, store = read_study(study_file), open_store(manifest)
+    shown = {c.method: c for c in shown_cells(study, backbone, domain)}
+    arrays: dict[str, np.ndarray] = {}
+    dense: tuple[Task, ...] = ("segmentation", "depth")
+    for task in dense:
+        info = store.meta.tasks.get(task)
+        if info is None:
+            continue
+        test, examples = info.sets["test"], study.probes.examples
+        arrays["image"] = np.asarray(store.images(test)[:examples])
+        truth = store.segmentation(test) if task == "segmentation" else store.depth(test)
+        arrays[f"{task}_truth"] = np.asarray(truth[:examples])
+        if task == "segmentation":
+            arrays["segmentation_classes"] = np.array(info.classes)
+            arrays["segmentation_ignore"] = np.array(info.ignore_index)
+        for method, cell in shown.items():
+            predicted = cell.folder(study.study) / f"{PROBE_OF_TASK[task]}.npy"
+            arrays[f"{task}_{method}"] = np.load(predicted, allow_pickle=False)
+    with atomic_path(target) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, allow_pickle=False, **arrays)  # type: ignore[arg-type]

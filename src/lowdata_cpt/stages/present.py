@@ -1,0 +1,44 @@
+"""Stages that only read tables: statistics, claims, figures, report, headline. They run without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lowdata_cpt.analysis.commands import make_claims, make_figures, make_statistics
+from lowdata_cpt.analysis.report import build_report
+from lowdata_cpt.analysis.table import read_scores
+from lowdata_cpt.analysis.tables import headline as headline_table
+from lowdata_cpt.analysis.tables import write_tables
+from lowdata_cpt.provenance import write_sidecar
+
+CLAIMS = Path("config/claims.yaml")
+
+
+def statistics(folder: Path) -> None:
+    """Write results/<study>/statistics/."""
+    make_statistics(folder / "scores.csv", folder / "statistics")
+
+
+def claims(folder: Path) -> None:
+    """Write results/<study>/claims.json and claims.md."""
+    make_claims(folder / "scores.csv", CLAIMS, folder, folder.name)
+    write_sidecar(folder / "claims.json", inputs=[folder / "scores.csv", CLAIMS])
+
+
+def figures(folder: Path) -> None:
+    """Write results/<study>/figures/ and tables/, each figure with its source table, caption and sidecar."""
+    make_figures(folder, folder / "figures")
+    write_tables(read_scores(folder / "scores.csv"), folder / "tables")
+    for figure in sorted((folder / "figures").glob("*.png")):
+        write_sidecar(figure, inputs=[folder / "scores.csv"])
+
+
+def report(folder: Path) -> None:
+    """Write results/<study>/report.html."""
+    build_report(folder, folder / "report.html")
+
+
+def headline(folder: Path) -> None:
+    """Print the headline table and where the figures are."""
+    print(headline_table(read_scores(folder / "scores.csv")).to_string(index=False))
+    print(f"\nfigures: {folder / 'figures'}\nreport:  {folder / 'report.html'}")

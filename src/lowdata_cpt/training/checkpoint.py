@@ -1,0 +1,62 @@
+"""One file that holds a run's whole state, replaced atomically: safetensors, with a JSON header, never pickle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from lowdata_cpt.errors import UserError
+from lowdata_cpt.io import atomic_path, write_json
+
+Optimisers = dict[str, torch.optim.Optimizer]
+
+
+def save(folder: Path, identity: str, step: int, learner: nn.Module, optimisers: Optimisers) -> None:
+    """Write `state.safetensors` (state before `step` is taken) and `progress.json` into `folder`."""
+    tensors: dict[str, Tensor] = {f"learner/{key}": value for key, value in learner.state_dict().items()}
+    for name, optimiser in optimisers.items():
+        for i, state in optimiser.state_dict()["state"].items():
+            for key, value in state.items():
+                tensors[f"optimiser/{name}/{i}/{key}"] = torch.as_tensor(value)
+    # safetensors refuses tensors that share memory: a shared module (GLARE's frozen backbone) is stored once a name.
+    tensors = {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}
+    with atomic_path(folder / "state.safetensors") as temporary:
+        save_file(tensors, temporary, metadata={"run": json.dumps({"identity": identity, "step": step})})
+    write_json(folder / "progress.json", {"step": step, "identity": identity})
+
+
+def load(folder: Path, identity: str, learner: nn.Module, optimisers: Optimisers) -> int:
+    """Restore a run in place and return the step to go on with; 0 when `folder` has no state yet.
+
+    Raises:
+        UserError: the state belongs to another run, or cannot be read.
+    """
+    path = folder / "state.safetensors"
+    if not path.exists():
+        return 0
+    try:
+        with safe_open(path, framework="pt") as stored:
+            header: dict[str, Any] = json.loads(stored.metadata()["run"])
+            tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: not a readable training state ({error}); delete it to start this run again") from None
+    if header["identity"] != identity:
+        raise UserError(
+            f"{path}: is the state of another run ({header['identity'][:12]}, expected {identity[:12]}); "
+            "delete the folder to start this run from the beginning"
+        )
+    learner.load_state_dict({k.removeprefix("learner/"): v for k, v in tensors.items() if k.startswith("learner/")})
+    for name, optimiser in optimisers.items():
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith(f"optimiser/{name}/"):
+                _, _, i, field = key.split("/")
+                state.setdefault(int(i), {})[field] = value
+        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    return int(header["step"])

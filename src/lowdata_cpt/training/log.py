@@ -1,0 +1,80 @@
+"""The per-step log of a run (JSON lines, cut back on resume) and the progress line a person watches."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+
+class StepLog:
+    """Append-only `steps.jsonl`; rows at or after the resumed step are dropped, so that none is there twice."""
+
+    def __init__(self, folder: Path, start: int) -> None:
+        """Open the log of the run in `folder` that goes on at step `start`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / "steps.jsonl"
+        kept = [row for row in self.rows() if row["step"] < start]
+        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        self.seconds_before: float = kept[-1]["seconds"] if kept else 0.0
+        self.stream = self.path.open("a", encoding="utf-8")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the rows so far; a line cut short by a kill ends them."""
+        rows: list[dict[str, Any]] = []
+        if self.path.exists():
+            for line in self.path.read_text(encoding="utf-8").splitlines():
+                try:
+                    rows.append(json.loads(line))
+                except json.JSONDecodeError:
+                    break
+        return rows
+
+    def write(self, step: int, images_seen: int, seconds: float, parts: dict[str, float]) -> None:
+        """Append one step."""
+        row = {"step": step, "images_seen": images_seen, "seconds": round(seconds, 4), "parts": parts}
+        self.stream.write(json.dumps(row) + "\n")
+
+    def flush(self) -> None:
+        """Hand everything written to the operating system."""
+        self.stream.flush()
+
+    def frame(self) -> pd.DataFrame:
+        """Return the log in long form: step, images_seen, part, value."""
+        self.flush()
+        rows = [
+            {"step": row["step"], "images_seen": row["images_seen"], "part": part, "value": value}
+            for row in self.rows()
+            for part, value in row["parts"].items()
+        ]
+        return pd.DataFrame(rows, columns=["step", "images_seen", "part", "value"])
+
+
+class ProgressLine:
+    """Images per second, time left and loss parts: one line that rewrites itself, or a line every ten seconds."""
+
+    def __init__(self, label: str, steps: int, start: int) -> None:
+        """Start a line for a run of `steps` that goes on at `start`."""
+        self.label, self.steps, self.start = label, steps, start
+        self.begun = self.printed = time.monotonic()
+        self.images = 0
+        self.terminal = sys.stdout.isatty()
+
+    def update(self, step: int, batch: int, parts: dict[str, float]) -> None:
+        """Report that `step` is done with `batch` images."""
+        self.images += batch
+        now = time.monotonic()
+        done = step + 1 == self.steps
+        if not done and now - self.printed < (0.5 if self.terminal else 10.0):
+            return
+        self.printed = now
+        elapsed = max(now - self.begun, 1e-9)
+        left = elapsed / (step + 1 - self.start) * (self.steps - step - 1)
+        values = " ".join(f"{name} {value:.4g}" for name, value in parts.items())
+        text = f"{self.label} {step + 1}/{self.steps} {self.images / elapsed:.1f} images/s ETA {left:.0f} s {values}"
+        end = "\n" if done or not self.terminal else "\r"
+        print(text[:200], end=end, flush=True)

@@ -1,0 +1,202 @@
+"""The one training loop. It knows nothing of any method but the five hooks of `methods.learner.Learner`."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lowdata_cpt.errors import UserError
+from lowdata_cpt.methods.base import MethodConfig, Optimiser
+from lowdata_cpt.methods.learner import Learner, Progress
+from lowdata_cpt.training import checkpoint, sampling, schedule
+from lowdata_cpt.training.config import Training
+from lowdata_cpt.training.log import ProgressLine, StepLog
+
+EXIT_INTERRUPTED = 75
+
+
+class InterruptedRunError(Exception):
+    """The run was asked to stop and has saved its state; started again, it goes on from there."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run cost and how it went."""
+
+    steps: int
+    images_seen: int
+    seconds: float
+    trainable_parameters: int
+    log: pd.DataFrame
+
+
+def parameter_groups(learner: Learner, optimiser: Optimiser) -> list[dict[str, object]]:
+    """Split trained parameters into decayed and not decayed (vectors: norms, biases, layer scales), in fixed order.
+
+    Parameters of the method's own optimisers are left to them.
+    """
+    own = {id(p) for o in learner.own_optimisers().values() for group in o.param_groups for p in group["params"]}
+    trained = [p for p in learner.parameters() if p.requires_grad and id(p) not in own]
+    decayed = [p for p in trained if optimiser.decay_norm_and_bias or p.ndim > 1]
+    ids = {id(p) for p in decayed}
+    rest = [p for p in trained if id(p) not in ids]
+    return [{"params": group, "decay": decay} for group, decay in ((decayed, True), (rest, False)) if group]
+
+
+@contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """Collect SIGUSR2 (SLURM's warning) and SIGTERM instead of dying from them."""
+    received: list[int] = []
+    previous = {
+        s: signal.signal(s, lambda number, _: received.append(number)) for s in (signal.SIGUSR2, signal.SIGTERM)
+    }
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def to_images(batch: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """uint8 [B, H, W, 3] -> float32 [B, 3, H, W] in [0, 1] on `device`."""
+    return torch.from_numpy(np.ascontiguousarray(batch)).to(device).permute(0, 3, 1, 2).float().div_(255)
+
+
+def _check_finite(loss: Tensor, parts: dict[str, float], step: int, folder: Path) -> None:
+    if not torch.isfinite(loss):
+        values = ", ".join(f"{name} = {value:.4g}" for name, value in parts.items())
+        raise UserError(
+            f"the loss is not finite at step {step} ({values}); the last good state is kept in "
+            f"{folder}. Lower the learning rate or use precision fp32"
+        )
+
+
+class Run:
+    """One cell's training: learner, optimisers and where its state lives."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        images: NDArray[np.uint8],
+        method: MethodConfig,
+        training: Training,
+        *,
+        seed: int,
+        device: torch.device,
+        folder: Path,
+        identity: str,
+        checkpoint_seconds: float = 300.0,
+        label: str = "",
+    ) -> None:
+        """Prepare a run over `images` uint8 [N, H, W, 3]; `folder` keeps its checkpoint under `identity`."""
+        self.learner, self.images, self.method, self.training = learner.to(device), images, method, training
+        self.seed, self.device, self.folder, self.identity = seed, device, folder, identity
+        self.checkpoint_seconds, self.label = checkpoint_seconds, label
+        self.epochs, self.steps_per_epoch = training.length(len(images))
+        self.steps = min(self.epochs * self.steps_per_epoch, training.max_steps or self.epochs * self.steps_per_epoch)
+        groups = parameter_groups(learner, method.optimiser)
+        self.optimiser = torch.optim.AdamW(groups, lr=method.optimiser.lr, betas=method.optimiser.betas, fused=True)
+        self.optimisers = {"main": self.optimiser, **learner.own_optimisers()}
+
+    def _step(self, step: int) -> tuple[int, dict[str, float]]:
+        """Take one optimiser step; return images used and the loss parts."""
+        progress = Progress(step, self.steps, step // self.steps_per_epoch, self.epochs)
+        rate = schedule.learning_rate(
+            self.method.optimiser, self.method.schedule, step, self.steps, self.steps_per_epoch
+        )
+        decay = schedule.weight_decay(self.method.optimiser, step, self.steps)
+        for group in self.optimiser.param_groups:
+            group["lr"], group["weight_decay"] = rate, decay if group["decay"] else 0.0
+        torch.manual_seed(sampling.stream(self.seed, "global", step))
+        views_generator = sampling.generator(self.seed, "views", step)
+        index = sampling.batch_index(self.seed, step, len(self.images), self.training.batch_size)
+        self.optimiser.zero_grad(set_to_none=True)
+        sums: dict[str, float] = {}
+        for micro in index.chunk(self.training.accumulation):
+            share = len(micro) / len(index)
+            views = self.learner.views(to_images(self.images[micro.numpy()], self.device), views_generator)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.precision == "bf16"):
+                loss, parts = self.learner.step(views, micro.to(self.device), progress)
+            values = {"loss": float(loss.detach())} | {name: float(part) for name, part in parts.items()}
+            _check_finite(loss, values, step, self.folder)
+            (loss * share).backward()  # type: ignore[no-untyped-call]
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + share * value
+        clip = self.method.optimiser.clip
+        if clip is not None:
+            trained = [p for group in self.optimiser.param_groups for p in group["params"]]
+            sums["gradient_norm"] = float(nn.utils.clip_grad_norm_(trained, clip))
+        self.optimiser.step()
+        self.learner.after_step(progress)
+        return len(index), sums | {"lr": rate}
+
+    def _save(self, step: int, log: StepLog) -> None:
+        log.flush()
+        checkpoint.save(self.folder, self.identity, step, self.learner, self.optimisers)
+
+    def train(self) -> Result:
+        """Run to the end, going on from the checkpoint in the run's folder if there is one.
+
+        Raises:
+            InterruptedRunError: a signal asked to stop; the state is saved.
+            UserError: the loss is not finite; the state before that step is saved, unless it is tainted itself.
+        """
+        self.learner.train()
+        start = checkpoint.load(self.folder, self.identity, self.learner, self.optimisers)
+        log = StepLog(self.folder, start)
+        line = ProgressLine(self.label, self.steps, start)
+        begun = saved = time.monotonic()
+        per_epoch = len(self.images)
+        if self.training.compile:
+            compile_blocks(self.learner)
+        with stop_requests() as signals:
+            for step in range(start, self.steps):
+                if signals or time.monotonic() - saved >= self.checkpoint_seconds:
+                    self._save(step, log)
+                    saved = time.monotonic()
+                if signals:
+                    raise InterruptedRunError(
+                        f"{self.label}: stopped by signal {signals[0]} before step {step}; state saved"
+                    )
+                try:
+                    batch, parts = self._step(step)
+                except UserError:
+                    if all(v.isfinite().all() for v in self.learner.state_dict().values() if v.is_floating_point()):
+                        self._save(step, log)
+                    raise
+                epoch, within = divmod(step, self.steps_per_epoch)
+                seen = epoch * per_epoch + min((within + 1) * self.training.batch_size, per_epoch)
+                log.write(step, seen, log.seconds_before + time.monotonic() - begun, parts)
+                line.update(step, batch, parts)
+            self._save(self.steps, log)
+        seconds = log.seconds_before + (time.monotonic() - begun)
+        trained = sum(p.numel() for p in self.learner.parameters() if p.requires_grad)
+        frame = log.frame()
+        return Result(self.steps, int(frame["images_seen"].max()), seconds, trained, frame)
+
+
+def compile_blocks(learner: Learner) -> None:
+    """Compile the transformer blocks in place (state-dict names stay as they are).
+
+    Raises:
+        UserError: the method differentiates twice through its blocks, which compiled blocks cannot.
+    """
+    if not learner.compilable:
+        raise UserError(
+            f"training.compile: {type(learner).__name__} needs double backward; set `compile: false` for it"
+        )
+    for module in learner.modules():
+        blocks = getattr(module, "blocks", None)
+        if isinstance(blocks, nn.ModuleList | nn.Sequential):
+            for block in blocks:
+                block.compile()

@@ -1,0 +1,60 @@
+"""Snakemake executor plugin: jobs go to SLURM through submitit, and nothing is lost on the way.
+
+Settings, resources and guarantees are described in this folder's README.md.
+"""
+
+# Snakemake reads the annotations below as types: no `from __future__ import annotations`, no `str | None`.
+from dataclasses import dataclass, field
+from typing import Optional
+
+from snakemake_interface_executor_plugins.settings import CommonSettings, ExecutorSettingsBase
+
+from snakemake_executor_plugin_submitit.executor import Executor as Executor
+
+
+@dataclass
+class ExecutorSettings(ExecutorSettingsBase):  # type: ignore[misc]
+    """Settings of the plugin: `--submitit-<name>` on the command line, `submitit-<name>:` in a profile."""
+
+    folder: Optional[str] = field(  # noqa: UP045 - see above
+        default=None,
+        metadata={
+            "help": "Folder, shared with the nodes, for records, logs and the ledger (default: .snakemake/submitit).",
+        },
+    )
+    requeue_limit: int = field(
+        default=3,
+        metadata={"help": "Requeues in a row without progress after which a job fails.", "type": int},
+    )
+    signal_delay: int = field(
+        default=120,
+        metadata={
+            "help": "Seconds before the time limit at which a job is warned (SIGUSR2) to write its checkpoint.",
+            "type": int,
+        },
+    )
+    controller_patience: int = field(
+        default=900,
+        metadata={"help": "Seconds to wait for a SLURM controller that does not answer.", "type": int},
+    )
+    keep_successful_logs: bool = field(
+        default=False,
+        metadata={"help": "Keep the job folders (logs, job script) of successful jobs too."},
+    )
+    setup: Optional[str] = field(  # noqa: UP045 - see above
+        default=None,
+        metadata={"help": "Shell lines run in each job's batch script first, such as 'module load cuda'."},
+    )
+
+
+common_settings = CommonSettings(
+    non_local_exec=True,
+    implies_no_shared_fs=False,
+    job_deploy_sources=False,
+    pass_default_storage_provider_args=True,
+    pass_default_resources_args=True,
+    pass_envvar_declarations_to_cmd=False,  # the environment goes with sbatch; secrets stay out of job files
+    auto_deploy_default_storage_provider=False,
+    init_seconds_before_status_checks=1,
+    pass_group_args=True,
+)

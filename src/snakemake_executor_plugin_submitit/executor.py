@@ -1,0 +1,263 @@
+"""The executor: submits Snakemake's jobs, follows them, and takes them up again after Snakemake was killed."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import threading
+import time
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+from snakemake_interface_common.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
+from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
+from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
+
+from snakemake_executor_plugin_submitit import files, ledger, submission
+from snakemake_executor_plugin_submitit.decide import Verdict
+from snakemake_executor_plugin_submitit.records import (
+    REQUEUES,
+    Record,
+    Records,
+    key_of,
+    new_uid,
+    plain,
+    signature_of,
+    singles,
+)
+from snakemake_executor_plugin_submitit.slurm import Slurm
+from snakemake_executor_plugin_submitit.takeup import Earlier
+from snakemake_executor_plugin_submitit.watch import Watch
+from snakemake_executor_plugin_submitit.wrapper import Job
+
+
+class Executor(RemoteExecutor):  # type: ignore[misc]
+    """Runs each Snakemake job, or group of jobs, as one SLURM job through submitit."""
+
+    def __post_init__(self) -> None:
+        if shutil.which("sbatch") is None:
+            raise WorkflowError("the submitit executor needs SLURM: there is no `sbatch` on the PATH")
+        settings = self.workflow.executor_settings
+        remote = self.workflow.remote_execution_settings
+        self.root = Path(settings.folder or ".snakemake/submitit").absolute()
+        self.run_id = f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
+        self.records = Records(self.root)
+        self.slurm = Slurm(interval=float(remote.seconds_between_status_checks))
+        self.watch = Watch(patience=float(self.workflow.execution_settings.latency_wait))
+        self.earlier = Earlier(self.records, self.slurm, settings.controller_patience, self.settle, self.logger)
+        # Snakemake's own list is empty while a status check runs, just when Ctrl-C may come: keep another.
+        self.live: dict[str, Record] = {}
+        self.guard = threading.RLock()
+        self.stopped = False
+        # Result files are looked at every second (more seldom with very many jobs), SLURM at the interval above.
+        self.next_seconds_between_status_checks = 1
+        self.earlier.settle_finished(self.workflow)
+
+    # --- submitting -------------------------------------------------------------------------------------
+
+    def run_job(self, job: JobExecutorInterface) -> None:
+        """Submit a job, or follow the submission an earlier run has made for the same work."""
+        record = self._describe(job)
+        found = self.earlier.take_up(record)
+        if found is not None:
+            with self.guard:
+                self.live[found.key] = found
+            self.watch.begin(found)
+            self.logger.info(f"Job {found.job_id} of an earlier run is taken up ({found.rule}): log {found.log}")
+            self.report_job_submission(self._info(job, found))
+            return
+        error = self._submit(job, record)
+        info = self._info(job, record)
+        if error:
+            self.report_job_error(info, msg=f"{error}. ")
+            return
+        self.logger.info(f"Job {record.job_id} submitted ({record.rule}): log {record.log}")
+        self.report_job_submission(info)
+
+    def _info(self, job: JobExecutorInterface, record: Record) -> SubmittedJobInfo:
+        return SubmittedJobInfo(job, external_jobid=record.job_id, aux={"key": record.key})
+
+    def _describe(self, job: JobExecutorInterface) -> Record:
+        """Return the record a new submission of this job would have."""
+        uid = new_uid()
+        rule = str(job.groupid) if job.is_group() else str(job.rule.name)
+        rule = "group" if job.is_group() and len(rule) == 36 else rule  # an unnamed group has a UUID for a name
+        parts = singles(job)
+        wildcards = {
+            str(name): str(value)
+            for single in reversed(parts)
+            for name, value in single.wildcards_dict.items()
+            if all(other.wildcards_dict.get(name, value) == value for other in parts)
+        }
+        outputs = [str(path) for single in parts for path in single.output]
+        resources = dict(job.resources.items())
+        return Record(
+            key=key_of(outputs, f"{rule} {wildcards}"),
+            uid=uid,
+            name=f"{plain(rule)[:40]}-{uid}",
+            folder=str(self.records.new_folder(rule, wildcards, uid)),
+            signature=signature_of(parts),
+            rule=rule,
+            wildcards=wildcards,
+            outputs=outputs,
+            gpus=submission.gpus_of(resources),
+            cpus=max(1, job.threads) * int(resources.get("tasks") or resources.get("nodes") or 1),
+            checkpointable=bool(resources.get("slurm_progress")),
+        )
+
+    def _submit(self, job: JobExecutorInterface, record: Record) -> str:
+        """Submit a job under a record, waiting for SLURM if need be; return why it cannot be, or ""."""
+        settings = self.workflow.executor_settings
+        resources = dict(job.resources.items())
+        parameters = submission.sbatch_parameters(
+            resources, job.threads, record.rule, settings.signal_delay, settings.setup
+        )
+        task = Job(
+            uid=record.uid,
+            key=record.key,
+            folder=record.folder,
+            # In a group the jobs share what was allocated, not the whole node.
+            command=f"{self.format_job_exec(job)} --cores {parameters['cpus_per_task']}",
+            directory=str(Path.cwd()),
+            progress=_absolute(str(resources.get("slurm_progress") or "")),
+            limit=settings.requeue_limit,
+            logs=[str(Path(str(log)).absolute()) for single in singles(job) for log in single.log],
+        )
+        record.path.mkdir(parents=True, exist_ok=True)
+        with self.guard:
+            if self.stopped:
+                return "Snakemake is stopping"
+            self.live[record.key] = record
+        self.records.save(record)  # first: if Snakemake is killed from here on, the next run knows what to look for
+        deadline = time.monotonic() + settings.controller_patience
+        error = ""
+        while record.job_id is None and not self.stopped:
+            try:
+                record.job_id = submission.submit(task, record.name, parameters)
+            except submission.RefusedError as refusal:
+                error = f"SLURM refuses the job: {refusal}"
+                break
+            except submission.UnreachableError as trouble:
+                # It may have arrived all the same. A second copy would find the claim taken and end at once.
+                self.logger.warning(f"SLURM does not answer, trying again: {str(trouble).splitlines()[-1:]}")
+                if time.monotonic() > deadline:
+                    error = f"SLURM did not answer for {settings.controller_patience} s"
+                    break
+                time.sleep(5)
+                record.job_id = self.earlier.find_id(record)
+        if error or record.job_id is None:
+            self.earlier.abandon(record)
+            self.settle(record, "failed")
+            return error or "Snakemake is stopping"
+        self.records.save(record)
+        self.watch.begin(record)
+        return ""
+
+    def get_job_exec_prefix(self, job: JobExecutorInterface) -> str:
+        """Run the inner Snakemake where this one was started; relative paths mean the same there."""
+        return f"cd {shlex.quote(str(self.workflow.workdir_init))}"
+
+    # --- following --------------------------------------------------------------------------------------
+
+    async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]) -> AsyncGenerator[SubmittedJobInfo, None]:
+        """Report the jobs that have ended, submit interrupted ones again, yield those still under way."""
+        if not active_jobs:
+            return
+        self.next_seconds_between_status_checks = max(1, len(active_jobs) // 100)
+        async with self.status_rate_limiter:
+            with self.guard:
+                ids = [record.job_id for record in self.live.values() if record.job_id]
+            snapshot = self.slurm.snapshot(ids)
+        if self.slurm.complaint:
+            self.logger.warning(f"SLURM: {self.slurm.complaint}")
+            self.slurm.complaint = ""
+        for info in active_jobs:
+            with self.guard:
+                record = self.live.get(info.aux["key"])
+            if record is None:  # cancelled meanwhile
+                continue
+            decision = self.watch.judge(record, snapshot)
+            verdict = decision.verdict
+            if verdict is Verdict.FAILED and record.adopted and record.result() is None:
+                verdict = Verdict.LOST  # it failed in an earlier run: what was asked for now is to run it
+            if verdict is Verdict.DONE:
+                row = snapshot.find(record.job_id, record.name)
+                if row is not None and row.state == "PENDING":  # requeued at the very moment it finished
+                    self.slurm.cancel([str(record.job_id)])
+                self.settle(record, "finished")
+                self.report_job_success(info)
+            elif verdict is Verdict.FAILED:
+                self._fail(info, record, decision.reason)
+            elif verdict is Verdict.LOST:
+                again = self._again(info, record, decision.reason)
+                if again is not None:
+                    yield again
+            else:
+                yield info
+
+    def _fail(self, info: SubmittedJobInfo, record: Record, reason: str) -> None:
+        log = record.log
+        self.settle(record, "failed")
+        # A group's error report leaves the message out.
+        self.logger.error(f"Job {record.job_id} ({record.rule}) failed: {reason}. Log: {log}")
+        self.report_job_error(info, msg=f"SLURM job {record.job_id}: {reason}. ", aux_logs=[log])
+
+    def _again(self, info: SubmittedJobInfo, old: Record, reason: str) -> SubmittedJobInfo | None:
+        """Submit an interrupted job anew; its count of requeues without progress goes on."""
+        self.logger.warning(f"Job {old.job_id} ({old.rule}) is submitted again: {reason}")
+        self.settle(old, "requeued", keep=True)
+        record = self._describe(info.job)
+        notes = files.read_json(old.path / REQUEUES)
+        if notes is not None:
+            files.write_json(record.path / REQUEUES, notes)
+        error = self._submit(info.job, record)
+        if error:
+            if not self.stopped:
+                self.report_job_error(info, msg=f"{error}. ")
+            return None
+        return self._info(info.job, record)
+
+    def settle(self, record: Record, outcome: str, keep: bool = False) -> None:
+        """Enter a submission that has come to its end in the ledger, and forget it."""
+        self._enter(record, outcome)
+        self.records.drop(record)
+        self.watch.end(record)
+        with self.guard:
+            if self.live.get(record.key) is record:
+                del self.live[record.key]
+        if outcome == "finished" and not keep and not self.workflow.executor_settings.keep_successful_logs:
+            shutil.rmtree(record.path, ignore_errors=True)
+
+    def _enter(self, record: Record, outcome: str) -> None:
+        path = self.root / "ledger" / f"{self.run_id}.jsonl"
+        ledger.append(path, ledger.lines_of(record, outcome, self.run_id))
+
+    # --- stopping ---------------------------------------------------------------------------------------
+
+    def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
+        """Cancel everything under way, whatever Snakemake's own list says."""
+        with self.guard:
+            self.stopped = True
+            records = list(self.live.values())
+            self.live.clear()
+        complaint = self.slurm.cancel(
+            [record.job_id for record in records if record.job_id],
+            [record.name for record in records if not record.job_id],
+        )
+        for record in records:
+            record.cancelled = True
+            self.records.save(record)  # the next run waits for its end before it submits the same work again
+            self.earlier.abandon(record)
+            self._enter(record, "cancelled")
+        if complaint:
+            self.logger.error(
+                f"SLURM could not be told to cancel ({complaint}). These jobs may still be running; the next run "
+                f"deals with them: {' '.join(str(record.job_id) for record in records)}"
+            )
+
+
+def _absolute(pattern: str) -> str:
+    """Return a glob relative to the working directory as an absolute one."""
+    return str(Path.cwd() / pattern) if pattern else ""

@@ -1,0 +1,57 @@
+"""Small files that survive crashes: atomic JSON, and a claim that only one of two rivals can make."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def _temporary(path: Path, value: Mapping[str, Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        json.dump(value, stream, sort_keys=True)
+        stream.flush()
+        os.fsync(stream.fileno())
+    return Path(name)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Replace `path` by `value` as JSON; a reader sees the old or the new content, never a part."""
+    temporary = _temporary(path, value)
+    try:
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the JSON object in `path`, or None while it is missing or not (yet) readable."""
+    # Opening the directory makes an NFS client look again instead of answering from its cache.
+    with contextlib.suppress(OSError), os.scandir(path.parent):
+        pass
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def claim(path: Path, value: Mapping[str, Any]) -> dict[str, Any]:
+    """Claim `path` for `value` and return who holds it now: `value`, or an earlier claim.
+
+    A hard link either makes the whole file or fails because it exists; that holds on NFS too.
+    """
+    temporary = _temporary(path, value)
+    try:
+        os.link(temporary, path)
+        return dict(value)
+    except FileExistsError:
+        return read_json(path) or {}
+    finally:
+        temporary.unlink(missing_ok=True)

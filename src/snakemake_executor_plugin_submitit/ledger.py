@@ -1,0 +1,110 @@
+"""What was spent: one line per start of a job, kept for every outcome, failed and requeued ones included."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from snakemake_executor_plugin_submitit.records import Record
+
+STATES = ("finished", "failed", "requeued", "cancelled")
+
+
+def lines_of(record: Record, outcome: str, run: str) -> list[dict[str, Any]]:
+    """Return the ledger lines of one submission that has come to its end.
+
+    Every start but the last was requeued; the last one has the submission's `outcome` (one of STATES). A job that was
+    killed outright noted no end: its last heartbeat stands for it.
+    """
+    attempts = record.attempts()
+    lines = []
+    for number, attempt in enumerate(attempts, start=1):
+        start = float(attempt["start"])
+        end = float(attempt.get("end") or attempt.get("beat") or start)
+        lines.append(
+            {
+                "run": run,
+                "submission": record.uid,
+                "job_id": attempt.get("job_id", record.job_id),
+                "rule": record.rule,
+                "wildcards": record.wildcards,
+                "state": outcome if number == len(attempts) else "requeued",
+                "attempts": number,
+                "start": start,
+                "elapsed": round(max(0.0, end - start), 3),
+                "gpus": record.gpus,
+                "cpus": record.cpus,
+                "host": attempt.get("host", ""),
+            }
+        )
+    if not attempts:  # cancelled or failed before it ever started: it cost nothing, but it did happen
+        lines.append(
+            {
+                "run": run,
+                "submission": record.uid,
+                "job_id": record.job_id,
+                "rule": record.rule,
+                "wildcards": record.wildcards,
+                "state": outcome,
+                "attempts": 0,
+                "start": None,
+                "elapsed": 0.0,
+                "gpus": record.gpus,
+                "cpus": record.cpus,
+                "host": "",
+            }
+        )
+    return lines
+
+
+def append(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Append lines to a ledger file in one write."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines)
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(text)
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """Read every run's ledger in a folder, oldest run first; a line cut off by a crash is skipped."""
+    lines = []
+    for path in sorted(folder.glob("*.jsonl")):
+        for text in path.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(text))
+            except ValueError:
+                continue
+    return lines
+
+
+def summarise(
+    lines: Iterable[Mapping[str, Any]], by: Sequence[str] = ("rule",)
+) -> dict[tuple[str, ...], dict[str, float]]:
+    """Sum a ledger up.
+
+    Args:
+        lines: ledger lines; one repeated after a crash (same submission and start) counts once.
+        by: what to group by: names of line keys or of wildcards, such as ("rule", "method").
+
+    Returns:
+        group -> `starts`, `hours`, `cpu_hours`, `gpu_hours`, and for each state in STATES `<state>` (starts) and
+        `<state>_gpu_hours`. A job without one of the wildcards is filed under "".
+    """
+    unique = {(line["submission"], line["attempts"]): line for line in lines}
+    totals: dict[tuple[str, ...], dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for line in unique.values():
+        wildcards = line.get("wildcards") or {}
+        group = tuple(str(line[name] if name in line else wildcards.get(name, "")) for name in by)
+        hours = float(line["elapsed"]) / 3600
+        total = totals[group]
+        total["starts"] += 1
+        total["hours"] += hours
+        total["cpu_hours"] += hours * line["cpus"]
+        total["gpu_hours"] += hours * line["gpus"]
+        for state in STATES:
+            total[state] += line["state"] == state
+            total[f"{state}_gpu_hours"] += hours * line["gpus"] * (line["state"] == state)
+    return {group: dict(total) for group, total in sorted(totals.items())}

@@ -1,0 +1,192 @@
+"""What has been submitted: one record file per set of outputs, and one folder per submission.
+
+Snakemake forgets the ids of its jobs when it is killed. A record outlives it: the next run finds the job by the files
+it makes, and takes it up only when it is certainly the same work (`signature`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import marshal
+import re
+import types
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from snakemake_executor_plugin_submitit.files import read_json, write_json
+
+RESULT = "result.json"
+CLAIM = "claim.json"
+REQUEUES = "requeues.json"
+
+
+def digest(value: Any) -> str:
+    """Return a short hash of a JSON-able value."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+@dataclass
+class Record:
+    """One submission.
+
+    Attributes:
+        key: hash of the working directory and the outputs; all submissions for the same outputs share it.
+        uid: names this submission and no other, in SLURM too (it is part of the job's name).
+        folder: the submission's own folder, where the job leaves its result.
+        signature: hash of everything that changes the work: rule code, command, parameters, input files.
+        job_id: SLURM's id; None between the decision to submit and SLURM's answer.
+        gpus, cpus: what was asked for, in all, for the ledger.
+        checkpointable: whether the job names a progress file.
+        cancelled: whether Snakemake has cancelled it.
+        first: its first submission's uid, when this one continues an interrupted one.
+    """
+
+    key: str
+    uid: str
+    name: str
+    folder: str
+    signature: str
+    rule: str
+    wildcards: dict[str, str]
+    outputs: list[str]
+    gpus: int = 0
+    cpus: int = 1
+    checkpointable: bool = False
+    job_id: str | None = None
+    cancelled: bool = False
+    first: str = ""
+    adopted: bool = field(default=False, compare=False)
+
+    @property
+    def path(self) -> Path:
+        """The submission's folder."""
+        return Path(self.folder)
+
+    @property
+    def log(self) -> str:
+        """Where the job's own output goes; submitit names it by job id and task."""
+        return str(self.path / f"{self.job_id}_0_log.out")
+
+    def result(self) -> dict[str, Any] | None:
+        """Return the job's result, but never another submission's."""
+        result = read_json(self.path / RESULT)
+        return result if result is not None and result.get("uid") == self.uid else None
+
+    def attempts(self) -> list[dict[str, Any]]:
+        """Return what each start of the job has noted, oldest first."""
+        found = (read_json(path) for path in sorted(self.path.glob("attempt-*.json")))
+        return [attempt for attempt in found if attempt is not None]
+
+
+class Records:
+    """The record files of one working directory."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def load(self, key: str) -> Record | None:
+        """Return the record for these outputs, if any."""
+        value = read_json(self.root / "records" / f"{key}.json")
+        if value is None:
+            return None
+        known = {item.name for item in dataclasses.fields(Record)}
+        return Record(**{name: value[name] for name in value.keys() & known})
+
+    def save(self, record: Record) -> None:
+        """Write a record."""
+        write_json(self.root / "records" / f"{record.key}.json", dataclasses.asdict(record) | {"adopted": False})
+
+    def drop(self, record: Record) -> None:
+        """Forget a record, unless it has been replaced by another submission's."""
+        current = self.load(record.key)
+        if current is not None and current.uid == record.uid:
+            (self.root / "records" / f"{record.key}.json").unlink(missing_ok=True)
+
+    def all(self) -> Iterator[Record]:
+        """Yield every record."""
+        for path in sorted((self.root / "records").glob("*.json")):
+            record = self.load(path.stem)
+            if record is not None:
+                yield record
+
+    def new_folder(self, rule: str, wildcards: Mapping[str, str], uid: str) -> Path:
+        """Return a fresh folder whose path tells the rule and the wildcards."""
+        words = ",".join(f"{name}={value}" for name, value in wildcards.items())
+        return self.root / "jobs" / plain(rule) / plain(words or "all") / uid
+
+
+def plain(text: str) -> str:
+    """Return `text` as a file name: SLURM gives `%` and backslash a meaning, shells most of the rest."""
+    return re.sub(r"[^A-Za-z0-9._=,-]", "_", text)[:100]
+
+
+def new_uid() -> str:
+    """Return a name no other submission has."""
+    return uuid.uuid4().hex[:16]
+
+
+def key_of(outputs: Iterable[str], name: str) -> str:
+    """Return the key of a job: its outputs in this directory, or its name when it makes none."""
+    return digest([str(Path.cwd()), sorted(outputs) or [name]])
+
+
+def singles(job: Any) -> list[Any]:
+    """Return the single jobs of a job or a group, in a stable order."""
+    return sorted(job.jobs, key=_order) if job.is_group() else [job]
+
+
+def _order(single: Any) -> tuple[str, list[str]]:
+    return single.rule.name, sorted(map(str, single.output))
+
+
+def signature_of(jobs: Iterable[Any]) -> str:
+    """Return the hash of everything that changes what these jobs make together; resources do not."""
+    jobs = sorted(jobs, key=_order)
+    inside = {str(path) for single in jobs for path in single.output}
+    return digest(
+        [
+            {
+                "rule": single.rule.name,
+                "code": _code(single.rule),
+                "command": str(single.shellcmd),
+                "params": [[name, str(value)] for name, value in single.params._allitems()],
+                "wildcards": sorted((name, str(value)) for name, value in single.wildcards_dict.items()),
+                "input": [_file(str(path)) for path in single.input if str(path) not in inside],
+                "output": [str(path) for path in single.output],
+            }
+            for single in jobs
+        ]
+    )
+
+
+def _code(rule: Any) -> list[str]:
+    """Return what a rule runs: its compiled body, and the content of the script it names."""
+    parts = [str(rule.shellcmd), str(rule.script), str(rule.notebook), str(rule.wrapper)]
+    for script in (rule.script, rule.notebook):
+        path = Path(str(rule.basedir or "."), str(script)) if script else None
+        if path is not None and path.is_file():
+            parts.append(hashlib.sha256(path.read_bytes()).hexdigest())
+    code = getattr(rule.run_func, "__code__", None)
+    if isinstance(code, types.CodeType) and rule.is_run:
+        parts.append(hashlib.sha256(marshal.dumps(_without_lines(code))).hexdigest())
+    return parts
+
+
+def _without_lines(code: types.CodeType) -> types.CodeType:
+    """Return code without file name and line numbers, so that editing another rule changes nothing."""
+    constants = tuple(_without_lines(item) if isinstance(item, types.CodeType) else item for item in code.co_consts)
+    return code.replace(co_filename="", co_firstlineno=1, co_linetable=b"", co_consts=constants)
+
+
+def _file(path: str) -> list[Any]:
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return [path, None]
+    return [path, status.st_mtime_ns, status.st_size]

@@ -1,0 +1,191 @@
+"""From Snakemake's resources to a job in SLURM's queue, by way of submitit."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import submitit
+from snakemake_interface_common.exceptions import WorkflowError
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+from snakemake_executor_plugin_submitit import processes
+from snakemake_executor_plugin_submitit.wrapper import Job
+
+# Resources with a meaning of their own; every other `slurm_<flag>` becomes sbatch's `--<flag>`.
+RESERVED = frozenset({"slurm_partition", "slurm_account", "slurm_extra", "slurm_progress"})
+# Plain names shared with the published slurm plugin that sbatch knows as they are.
+SAME_NAME = ("clusters", "constraint", "gres", "qos", "reservation")
+TRANSIENT = (
+    "Unable to contact slurm controller",
+    "Socket timed out",
+    "Connection refused",
+    "Connection timed out",
+    "Zero Bytes were transmitted",
+    "Transport endpoint is not connected",
+    "temporarily unable",
+    "Resource temporarily unavailable",
+    "Protocol authentication error",
+)
+
+
+class UnreachableError(Exception):
+    """SLURM's controller could not be reached; the same submission may work later."""
+
+
+class RefusedError(Exception):
+    """SLURM refused the job; the message is sbatch's."""
+
+
+def gpus_of(resources: Mapping[str, Any]) -> int:
+    """Return the number of GPUs in all: `gpu`, or what a `gres` such as `gpu:a100:2` asks for on each node."""
+    if resources.get("gpu"):
+        return int(resources["gpu"])
+    per_node = 0
+    for part in str(resources.get("gres") or resources.get("slurm_gres") or "").split(","):
+        name, *rest = part.split(":")
+        if name == "gpu":
+            per_node += int(rest[-1]) if rest and rest[-1].isdigit() else 1
+    return per_node * int(resources.get("nodes") or 1)
+
+
+def sbatch_parameters(
+    resources: Mapping[str, Any], threads: int, rule: str, signal_delay: int, setup: str | None = None
+) -> dict[str, Any]:
+    """Return submitit's parameters for a job's resources.
+
+    Args:
+        resources: Snakemake's, under the published slurm plugin's names; memory in MB, runtime in minutes.
+        threads: CPUs for each task.
+        rule: named in error messages.
+        signal_delay: seconds between the warning signal and the time limit.
+        setup: shell lines to run in the batch script before the job, such as `module load cuda`.
+
+    Raises:
+        WorkflowError: a resource has a value SLURM could not understand.
+    """
+
+    def number(name: str) -> int | None:
+        value = resources.get(name)
+        if value is None or value == "":
+            return None
+        try:
+            return int(value)
+        except (TypeError, ValueError):
+            raise WorkflowError(f"rule {rule}: resource {name} must be a whole number, not {value!r}") from None
+
+    extra: dict[str, Any] = {"requeue": True}
+    for name in SAME_NAME:
+        if resources.get(name):
+            extra[name] = resources[name]
+    for name, value in resources.items():
+        if name.startswith("slurm_") and name not in RESERVED and value not in (None, "", False):
+            extra[name.removeprefix("slurm_").replace("_", "-")] = value
+    for word in shlex.split(str(resources.get("slurm_extra") or "")):
+        flag, has_value, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--"):
+            raise WorkflowError(f"rule {rule}: slurm_extra takes words such as --flag=value, not {word!r}")
+        extra[flag] = value if has_value else True
+
+    nodes = number("nodes") or 1
+    tasks = number("tasks")
+    cpus = number("cpus_per_task") or max(1, threads)
+    runtime = number("runtime")
+    parameters: dict[str, Any] = {
+        "nodes": nodes,
+        "cpus_per_task": cpus,
+        "partition": resources.get("slurm_partition") or None,
+        "account": resources.get("slurm_account") or None,
+        "time": runtime,
+        "mem": None,
+        # A warning later than the start, and under ten minutes: above that submitit's clock disagrees with SLURM's.
+        "signal_delay_s": min(signal_delay, 599, max(1, (runtime or 60) * 60 // 2)),
+        "stderr_to_stdout": True,
+        # One inner Snakemake, on the first node, that sees the whole allocation; without --cpus-per-task a step
+        # gets one CPU since SLURM 22.05.
+        "srun_args": ["--nodes=1", "--ntasks=1", "--overlap", f"--cpus-per-task={cpus}"],
+    }
+    if tasks:
+        extra["ntasks"] = tasks
+    if number("mem_mb_per_cpu"):
+        parameters["mem_per_cpu"] = f"{number('mem_mb_per_cpu')}M"
+    elif number("mem_mb"):
+        parameters["mem"] = f"{number('mem_mb')}M"
+    gpus = number("gpu")
+    if gpus:
+        if gpus % nodes:
+            raise WorkflowError(f"rule {rule}: resource gpu={gpus} does not divide over nodes={nodes}")
+        model = f"{resources['gpu_model']}:" if resources.get("gpu_model") else ""
+        parameters["gpus_per_node"] = f"{model}{gpus // nodes}"
+    if setup:
+        parameters["setup"] = setup.splitlines()
+    parameters["additional_parameters"] = extra
+    return parameters
+
+
+class _SlurmExecutor(submitit.SlurmExecutor):
+    """submitit's executor, with the partition's own time limit for jobs that name none."""
+
+    no_limit = False
+
+    def _make_submission_file_text(self, command: str, uid: str) -> str:
+        text: str = super()._make_submission_file_text(command, uid)
+        if self.no_limit:
+            text = "\n".join(line for line in text.split("\n") if not line.startswith("#SBATCH --time="))
+        return text
+
+
+@contextlib.contextmanager
+def _own_environment() -> Iterator[None]:
+    """Hide what a surrounding job has left in the environment; sbatch would pass it on."""
+    # SBATCH_ACCOUNT and the like are the user's own defaults.
+    kept = {name: value for name, value in os.environ.items() if name == "SLURM_CONF" or name.startswith("SBATCH_")}
+    with submitit.helpers.clean_env(extra_names=[processes.KEY_VARIABLE]):
+        os.environ.update(kept)
+        try:
+            yield
+        finally:
+            for name in kept:
+                os.environ.pop(name, None)
+
+
+def submit(job: Job, name: str, parameters: Mapping[str, Any]) -> str:
+    """Submit a job and return SLURM's id.
+
+    Raises:
+        UnreachableError: SLURM did not answer; whether the job is in its queue is not known.
+        RefusedError: SLURM answered that it does not take this job.
+    """
+    # Timeouts are not counted by submitit: the wrapper counts requeues without progress.
+    executor = _SlurmExecutor(folder=Path(job.folder), max_num_timeout=1_000_000_000)
+    settings = {key: value for key, value in parameters.items() if value is not None}
+    no_limit = "time" not in settings
+    python = shlex.quote(sys.executable)
+    settings["teardown"] = [
+        "status=$?",
+        f"[ $status = 0 ] || {python} -m {processes.__name__} {shlex.quote(job.key)}",
+        "exit $status",
+    ]
+    executor.update_parameters(job_name=name, **settings)
+    if no_limit:
+        executor.parameters["time"] = 365 * 24 * 60  # for submitit's clock only
+    executor.no_limit = no_limit
+    try:
+        with _own_environment():
+            return str(executor.submit(job).job_id)
+    except (FailedJobError, FailedSubmissionError) as error:
+        message = str(error)
+        if any(sign in message for sign in TRANSIENT):
+            raise UnreachableError(message) from None
+        raise RefusedError(_last_words(message)) from None
+
+
+def _last_words(message: str) -> str:
+    """Return sbatch's own complaint from submitit's account of it."""
+    lines = [line.strip() for line in message.splitlines() if "error:" in line]
+    return "; ".join(lines) or message.strip()

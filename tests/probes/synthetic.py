@@ -1,0 +1,125 @@
+"""Synthetic stores and feature files for the probe tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import save_file
+
+from lowdata_cpt.data.store import Store
+from lowdata_cpt.io import write_json
+from lowdata_cpt.probes.feature_file import METADATA_KEY, Facts
+
+CONTENT = "a" * 64
+
+
+def write_store(
+    root: Path,
+    arrays: dict[str, dict[str, np.ndarray]],
+    tasks: dict[str, dict[str, Any]],
+    *,
+    resolution: int = 16,
+    rows: dict[str, tuple[str, list[int]]] | None = None,
+    content: str = CONTENT,
+) -> Store:
+    """Write a store whose sets are its arrays, plus `rows`: set name -> (array, rows)."""
+    root.mkdir(parents=True, exist_ok=True)
+    index = []
+    for name, kinds in arrays.items():
+        for kind, array in kinds.items():
+            np.save(root / f"{name}.{kind}.npy", array)
+        count = len(next(iter(kinds.values())))
+        index += [
+            {"array": name, "row": i, "id": f"{name}/{i}", "sha256": f"{name}{i}", "stratum": ""} for i in range(count)
+        ]
+    pd.DataFrame(index).to_csv(root / "index.csv", index=False)
+    sets: dict[str, Any] = {name: {"array": name, "rows": None} for name in arrays}
+    sets |= {name: {"array": array, "rows": picked} for name, (array, picked) in (rows or {}).items()}
+    meta = {
+        "domain": "toy",
+        "content_sha256": content,
+        "resolution": resolution,
+        "pool": next(iter(arrays)),
+        "sets": sets,
+        "tasks": tasks,
+    }
+    write_json(root / "meta.json", meta)
+    return Store(root)
+
+
+def write_features(path: Path, tensors: dict[str, np.ndarray], *, content: str = CONTENT) -> Path:
+    """Write a feature file; grid and width are those of the tensors."""
+    patches = [value for key, value in tensors.items() if key.endswith("/patches")]
+    facts = Facts(
+        domain="toy",
+        content_sha256=content,
+        backbone="toy",
+        image_size=16,
+        grid=patches[0].shape[1] if patches else 1,
+        width=next(iter(tensors.values())).shape[-1],
+    )
+    save_file(tensors, path, metadata={METADATA_KEY: facts.model_dump_json()})
+    return path
+
+
+def splits(prefix: str = "") -> dict[str, str]:
+    return {split: f"{prefix}{split}" for split in ("train", "val", "test")}
+
+
+COUNTS = {"train": 24, "val": 12, "test": 12}
+
+
+def dense_toy(
+    root: Path, *, seed: int = 0, counts: dict[str, int] = COUNTS, grid: int = 4, side: int = 16, width: int = 8
+) -> tuple[Store, Path]:
+    """Class maps and depths that a linear head can read off the patch tokens; 20 % of the pixels are unlabelled."""
+    rng = np.random.default_rng(seed)
+    arrays: dict[str, dict[str, np.ndarray]] = {}
+    tensors: dict[str, np.ndarray] = {}
+    columns = np.arange(grid)
+    for split, count in counts.items():
+        edge = rng.integers(1, grid, size=count)
+        left = columns[None, :] < edge[:, None]
+        classes = np.broadcast_to(np.where(left, 0, 1)[:, None, :], (count, grid, grid))
+        patches = rng.normal(0, 0.05, (count, grid, grid, width))
+        patches[..., 0] += classes * 4.0 - 2.0
+        patches[..., 1] += classes * 2.0
+        scale = side // grid
+        truth = classes.repeat(scale, 1).repeat(scale, 2).astype(np.uint8)
+        metres = np.where(truth == 0, 1.0, 3.0).astype(np.float32)
+        unlabelled = rng.random(truth.shape) < 0.2
+        truth[unlabelled] = 255
+        metres[unlabelled] = 0
+        arrays[split] = {
+            "images": rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8),
+            "segmentation": truth,
+            "depth": metres,
+        }
+        tensors[f"{split}/patches"] = patches.astype(np.float16)
+    tasks = {
+        "segmentation": {"sets": splits(), "classes": ["left", "right"]},
+        "depth": {"sets": splits(), "depth_range": [0.1, 10.0]},
+    }
+    store = write_store(root / "store", arrays, tasks, resolution=side)
+    return store, write_features(root / "features.safetensors", tensors)
+
+
+def linear_toy(
+    root: Path, *, seed: int = 0, counts: dict[str, int] = COUNTS, classes: int = 3, width: int = 8, noise: float = 0.1
+) -> tuple[Store, Path]:
+    """Class tokens around one direction per class."""
+    rng = np.random.default_rng(seed)
+    centres = np.eye(classes, width)
+    arrays: dict[str, dict[str, np.ndarray]] = {}
+    tensors: dict[str, np.ndarray] = {}
+    for split, count in counts.items():
+        labels = np.arange(count, dtype=np.int64) % classes
+        scale = rng.uniform(1, 5, (count, 1))
+        tensors[f"{split}/cls"] = (scale * (centres[labels] + rng.normal(0, noise, (count, width)))).astype(np.float32)
+        arrays[split] = {"labels": labels}
+    names = [f"class{i}" for i in range(classes)]
+    store = write_store(root / "store", arrays, {"classification": {"sets": splits(), "classes": names}})
+    return store, write_features(root / "features.safetensors", tensors)

@@ -1,0 +1,127 @@
+rule scores:
+    """Collect one tidy table: a row a metric."""
+    input:
+        study=f"{RESULTS}/study.json",
+        probes=probe_results(CELLS),
+        costs=[f"{cell.model.folder(STUDY.study)}/cost.json" for cell in CELLS],
+    output:
+        scores=f"{RESULTS}/scores.csv",
+        cost=f"{RESULTS}/cost.csv",
+        curves=f"{RESULTS}/curves.csv",
+    params:
+        folder=RESULTS,
+    log:
+        f"{RESULTS}/logs/scores.log",
+    conda:
+        "../../environment.yml"
+    message:
+        "collect the scores of study {config[study]}"
+    shell:
+        "lowdata-cpt scores --study {input.study} --out {params.folder} > {log} 2> >(tee -a {log} >&2)"
+
+
+rule qualitative:
+    """Collect example predictions of every method: first seed, largest n."""
+    input:
+        study=f"{RESULTS}/study.json",
+        manifest=f"{RESULTS}/data/{{domain}}/manifest.json",
+        probes=lambda wildcards: probe_results(grid.shown_cells(STUDY, wildcards.backbone, wildcards.domain)),
+    output:
+        f"{RESULTS}/qualitative/{{backbone}}-{{domain}}.npz",
+    log:
+        f"{RESULTS}/logs/qualitative/{{backbone}}-{{domain}}.log",
+    conda:
+        "../../environment.yml"
+    message:
+        "collect examples of {wildcards.domain}"
+    shell:
+        "lowdata-cpt qualitative --study {input.study} --backbone {wildcards.backbone} --domain {wildcards.domain}"
+        " --manifest {input.manifest} --out {output} > {log} 2> >(tee -a {log} >&2)"
+
+
+DENSE = [domain for domain in STUDY.domains if set(grid.probes_of(STUDY, domain)) & {"segmentation", "depth"}]
+
+
+rule figures_drawn:
+    """Draw every figure and table from the study's tables: torch is not needed."""
+    input:
+        f"{RESULTS}/scores.csv",
+        f"{RESULTS}/cost.csv",
+        f"{RESULTS}/curves.csv",
+        expand(f"{RESULTS}/qualitative/{{backbone}}-{{domain}}.npz", backbone=STUDY.backbones, domain=DENSE),
+    output:
+        report(
+            directory(f"{RESULTS}/figures"),
+            patterns=["{name}.png"],
+            category="Figures",
+            labels={"figure": "{name}"},
+            caption="../report/figures.rst",
+        ),
+    params:
+        folder=RESULTS,
+    log:
+        f"{RESULTS}/logs/figures.log",
+    conda:
+        "../../environment.yml"
+    message:
+        "draw the figures of study {config[study]}"
+    shell:
+        "lowdata-cpt figures {params.folder} > {log} 2> >(tee -a {log} >&2)"
+
+
+rule statistics:
+    """Intervals, tests with Holm correction, minimum detectable effects, ranks."""
+    input:
+        f"{RESULTS}/scores.csv",
+    output:
+        directory(f"{RESULTS}/statistics"),
+    params:
+        folder=RESULTS,
+    log:
+        f"{RESULTS}/logs/statistics.log",
+    conda:
+        "../../environment.yml"
+    message:
+        "statistics of study {config[study]}"
+    shell:
+        "lowdata-cpt statistics {params.folder} > {log} 2> >(tee -a {log} >&2)"
+
+
+rule claims:
+    """Verdicts on the papers' claims."""
+    input:
+        scores=f"{RESULTS}/scores.csv",
+        claims="config/claims.yaml",
+    output:
+        json=f"{RESULTS}/claims.json",
+        text=report(f"{RESULTS}/claims.md", category="Claims", caption="../report/claims.rst"),
+    params:
+        folder=RESULTS,
+    log:
+        f"{RESULTS}/logs/claims.log",
+    conda:
+        "../../environment.yml"
+    message:
+        "verdicts of study {config[study]}"
+    shell:
+        "lowdata-cpt claims {params.folder} > {log} 2> >(tee -a {log} >&2)"
+
+
+rule report:
+    """One offline page: the answer, the claims, the figures, where each number comes from."""
+    input:
+        rules.figures_drawn.output,
+        rules.statistics.output,
+        rules.claims.output,
+    output:
+        f"{RESULTS}/report.html",
+    params:
+        folder=RESULTS,
+    log:
+        f"{RESULTS}/logs/report.log",
+    conda:
+        "../../environment.yml"
+    message:
+        "report of study {config[study]}"
+    shell:
+        "lowdata-cpt report {params.folder} > {log} 2> >(tee -a {log} >&2)"

@@ -1,0 +1,34 @@
+rule pretrain:
+    """Continue pretraining one cell; interrupted, it goes on from its checkpoint with the same command."""
+    input:
+        backbone=f"{RESULTS}/backbones/{{backbone}}/model.safetensors",
+        manifest=f"{RESULTS}/data/{{domain}}/manifest.json",
+        subset=subset_of,
+    output:
+        export=(directory if STUDY.keep_models else lambda path: temp(directory(path)))(f"{CELL}/export"),
+        log=f"{CELL}/log.csv",
+        cost=f"{CELL}/cost.json",
+    params:
+        config=training_config,
+        backbone=subpath(input.backbone, parent=True),
+        folder=subpath(output.cost, parent=True),
+        subset=lambda wildcards, input: f"--subset {input.subset}" if input.subset else "",
+        checkpoints=f"work/checkpoints/{CELL}",
+    log:
+        f"{RESULTS}/logs/pretrain/{{backbone}}/{{domain}}/{{method}}/n{{n}}/s{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/pretrain/{{backbone}}/{{domain}}/{{method}}/n{{n}}/s{{seed}}.tsv"
+    threads: RESOURCES.threads
+    resources:
+        gpu=RESOURCES.gpu,
+        mem_mb=RESOURCES.mem_mb,
+        runtime=RESOURCES.runtime,
+    conda:
+        "../../environment.yml"
+    message:
+        "pretrain {wildcards.method} on {wildcards.n} images of {wildcards.domain}, seed {wildcards.seed}"
+    shell:
+        "lowdata-cpt pretrain --config {params.config:q} --backbone {params.backbone} --manifest {input.manifest}"
+        " {params.subset} --seed {wildcards.seed} --checkpoints {params.checkpoints} --out {params.folder}"
+        " --device {RESOURCES.device} --threads {threads} --checkpoint-seconds {RESOURCES.checkpoint_seconds}"
+        " > {log} 2> >(tee -a {log} >&2)"
