@@ -23,8 +23,12 @@ def make_wheel(folder: Path) -> str:
     path = folder / "lowdata_cpt_test_data-1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as wheel:
         wheel.writestr("lowdata_cpt_test_data/data.txt", "meshes")
-        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {NAME}\nVersion: 1.0\nRequires-Dist: nothing-like-this\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(
+            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {NAME}\nVersion: 1.0\nRequires-Dist: nothing-like-this\n"
+        )
+        wheel.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         wheel.writestr(f"{info}/RECORD", "")
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -78,9 +82,7 @@ def test_a_wheel_with_another_hash_is_refused(tmp_path: Path, index: str) -> Non
     assert not (tmp_path / "cache" / "data").exists()
 
 
-def test_an_unreachable_index_is_one_sentence(
-    tmp_path: Path, index: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreachable_index_is_one_sentence(tmp_path: Path, index: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("UV_INDEX_URL", "UV_DEFAULT_INDEX", "PIP_INDEX_URL"):
         monkeypatch.setenv(name, "http://127.0.0.1:9/simple")
     monkeypatch.setenv("UV_HTTP_TIMEOUT", "2")

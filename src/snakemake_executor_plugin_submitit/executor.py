@@ -27,10 +27,13 @@ from snakemake_executor_plugin_submitit.records import (
     signature_of,
     singles,
 )
-from snakemake_executor_plugin_submitit.slurm import Slurm
+from snakemake_executor_plugin_submitit.slurm import Slurm, Snapshot
 from snakemake_executor_plugin_submitit.takeup import Earlier
 from snakemake_executor_plugin_submitit.watch import Watch
 from snakemake_executor_plugin_submitit.wrapper import Job
+
+# A job in the queue of a healthy cluster waits for one of these.
+ORDINARY_REASONS = frozenset({"", "None", "Priority", "Resources", "BeginTime", "Dependency", "JobArrayTaskLimit"})
 
 
 class Executor(RemoteExecutor):  # type: ignore[misc]
@@ -51,6 +54,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
         self.live: dict[str, Record] = {}
         self.guard = threading.RLock()
         self.stopped = False
+        self.told: set[tuple[str, str]] = set()
         # Result files are looked at every second (more seldom with very many jobs), SLURM at the interval above.
         self.next_seconds_between_status_checks = 1
         self.earlier.settle_finished(self.workflow)
@@ -195,7 +199,17 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
                 if again is not None:
                     yield again
             else:
+                self._tell_waiting(record, snapshot)
                 yield info
+
+    def _tell_waiting(self, record: Record, snapshot: Snapshot) -> None:
+        """Say once that a job waits for something that may never come."""
+        row = snapshot.find(record.job_id, record.name)
+        if row is None or row.state != "PENDING" or (record.uid, row.reason) in self.told:
+            return
+        if row.reason not in ORDINARY_REASONS:
+            self.told.add((record.uid, row.reason))
+            self.logger.warning(f"Job {record.job_id} ({record.rule}) is waiting; SLURM gives as reason: {row.reason}")
 
     def _fail(self, info: SubmittedJobInfo, record: Record, reason: str) -> None:
         log = record.log

@@ -44,7 +44,6 @@ class Record:
         gpus, cpus: what was asked for, in all, for the ledger.
         checkpointable: whether the job names a progress file.
         cancelled: whether Snakemake has cancelled it.
-        first: its first submission's uid, when this one continues an interrupted one.
     """
 
     key: str
@@ -60,7 +59,6 @@ class Record:
     checkpointable: bool = False
     job_id: str | None = None
     cancelled: bool = False
-    first: str = ""
     adopted: bool = field(default=False, compare=False)
 
     @property

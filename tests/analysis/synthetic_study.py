@@ -100,7 +100,7 @@ def cost(table: pd.DataFrame) -> pd.DataFrame:
 
 def qualitative(path: Path, methods: tuple[str, ...] = ("base", "diet_cp", "glare", "tec", "v_pretraining")) -> None:
     rng = np.random.default_rng(0)
-    K, H, W = 4, 84, 112
+    K, H, W = 2, 84, 112
     y, x = np.mgrid[:H, :W] / 100
     images, truth, depth = [], [], []
     for k in range(K):

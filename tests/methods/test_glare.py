@@ -191,6 +191,26 @@ def test_student_sees_blurred_patches_and_teacher_clean_ones() -> None:
     assert patches.any()
 
 
+def test_one_pass_each_with_its_own_adapters_and_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, _ = small_learner()
+    views = learner.views(make_images(4, 80), torch.Generator().manual_seed(0))
+    encode, passes = learner.encode, []
+
+    def watch(x: Tensor, attention: bool = False) -> Encoded:
+        seen = next(key for key in ("clean", "blurred") if x is views[key])
+        owner = next(
+            side
+            for side in ("student", "teacher")
+            if [hook.adapter for hook in learner.hooks.blocks] == list(getattr(learner, side)["adapters"])
+        )
+        passes.append((owner, seen, torch.is_grad_enabled(), attention))
+        return encode(x, attention)
+
+    monkeypatch.setattr(learner, "encode", watch)
+    learner.step(views, torch.arange(4), MIDDLE)
+    assert passes == [("teacher", "clean", False, True), ("student", "blurred", True, False)]
+
+
 def test_regional_compares_a_region_with_what_the_other_view_returns() -> None:
     """If the other view's patches change, the student's side changes and the teacher's target does not."""
     learner, _ = small_learner(**only("regional"))

@@ -147,3 +147,23 @@ def test_a_loss_that_is_not_finite_stops_the_probe() -> None:
     patches, labels = toy()
     with pytest.raises(UserError, match="not finite at step 0"):
         dense.train_heads(patches, labels * np.inf, 1, squared, DenseConfig(steps=2), bias=0.0, seed=0, device=CPU)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_strided_outputs_lie_at_the_pixels_of_their_labels(seed: int) -> None:
+    """Labels that are the first head's own full-resolution output leave no error at any offset."""
+    patches, _ = toy()
+    heads = dense.Heads(3, 1, 1, 0.0, generator(seed), CPU)
+    u = dense.upsampling(2, 8)
+    with torch.no_grad():
+        maps = dense.upsample(heads(torch.from_numpy(patches).float(), training=True).flatten(3), u, u)
+    losses: list[float] = []
+
+    def loss(maps: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        losses.append(squared(maps, y).item())
+        return squared(maps, y)
+
+    config = DenseConfig(steps=3, batch_size=4, train_stride=4, lr_grid=(1e-9,))
+    dense.train_heads(patches, maps[..., 0].numpy(), 1, loss, config, bias=0.0, seed=seed, device=CPU)
+    assert max(losses) < 1e-9
+    assert maps.var() > 1e-6

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
-
-import pandas as pd
+from typing import Any
 
 from lowdata_cpt.analysis import claims as claims_module
 from lowdata_cpt.analysis.figures.claims import draw_claims
 from lowdata_cpt.analysis.figures.cost import draw_cost
 from lowdata_cpt.analysis.figures.curves import draw_curves
-from lowdata_cpt.analysis.figures.gain import draw_gain_by_n, draw_gain_summary
+from lowdata_cpt.analysis.figures.gain import FAMILIES, draw_gain_by_n, draw_gain_summary
 from lowdata_cpt.analysis.figures.improvement import GROUPS, draw_improvement
 from lowdata_cpt.analysis.figures.qualitative import draw_qualitative
 from lowdata_cpt.analysis.figures.tradeoff import draw_tradeoff
@@ -68,10 +69,15 @@ def read_results(path: Path) -> list[claims_module.Result]:
         raise UserError(f"{path}: expected a list of judged claims, as `make_claims` writes it") from None
 
 
-def make_figures(study_dir: Path, out_dir: Path) -> list[Path]:
+def make_figures(study_dir: Path, out_dir: Path, workers: int = 1) -> list[Path]:
     """Draw every figure that the study's files allow: `scores.csv` is required, all others are optional.
 
     Reads `curves.csv`, `cost.csv`, `claims.json` and `qualitative/*.npz` beside it where present.
+
+    Args:
+        study_dir: folder of the study's results.
+        out_dir: folder to write to.
+        workers: number of processes that draw.
 
     Returns:
         The files written.
@@ -80,18 +86,23 @@ def make_figures(study_dir: Path, out_dir: Path) -> list[Path]:
         UserError: a file is present but wrong.
     """
     scores = read_scores(study_dir / "scores.csv")
-    cost: pd.DataFrame | None = None
-    if (study_dir / "cost.csv").exists():
-        cost = read_table(study_dir / "cost.csv", COST_COLUMNS)
-    paths = draw_gain_by_n(scores, out_dir)
-    paths += draw_gain_summary(scores, out_dir)
-    paths += draw_improvement(scores, out_dir)
-    paths += draw_cost(scores, out_dir, cost)
-    paths += draw_tradeoff(scores, out_dir)
+    cost = read_table(study_dir / "cost.csv", COST_COLUMNS) if (study_dir / "cost.csv").exists() else None
+    jobs: list[tuple[Any, ...]] = [
+        (draw_gain_by_n, scores, out_dir),
+        *((draw_gain_summary, scores, out_dir, family) for family in FAMILIES),
+        (draw_improvement, scores, out_dir),
+        (draw_cost, scores, out_dir, cost),
+        (draw_tradeoff, scores, out_dir),
+    ]
     if (study_dir / "claims.json").exists():
-        paths += draw_claims(read_results(study_dir / "claims.json"), out_dir)
+        jobs.append((draw_claims, read_results(study_dir / "claims.json"), out_dir))
     if (study_dir / "curves.csv").exists():
-        paths += draw_curves(read_table(study_dir / "curves.csv", CURVE_COLUMNS), out_dir)
-    for archive in sorted((study_dir / "qualitative").glob("*.npz")):
-        paths += draw_qualitative(archive, out_dir)
-    return paths
+        curves = read_table(study_dir / "curves.csv", CURVE_COLUMNS)
+        jobs += [(draw_curves, part, out_dir) for _, part in curves.groupby(["backbone", "domain"])]
+    jobs += [(draw_qualitative, path, out_dir) for path in sorted((study_dir / "qualitative").glob("*.npz"))]
+    if workers == 1:
+        return [path for function, *arguments in jobs for path in function(*arguments)]
+    # Spawned, not forked: the caller may hold threads.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(function, *arguments) for function, *arguments in jobs]
+        return [path for future in futures for path in future.result()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -182,13 +183,14 @@ def improvement(scores: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> pd
     methods = [name for name in ordered(test["method"]) if name not in ("random", "floor")]
     rows = []
     for group, metrics in groups.items():
-        for first in methods:
-            for second in methods:
-                cells = [] if first == second else paired_cells(test, first, second, metrics)
-                if cells:
-                    found = stats.probability_of_improvement(cells)
-                    row = {"group": group, "method": first, "over": second, "probability": found.estimate}
-                    rows.append({**row, "ci_low": found.low, "ci_high": found.high, "cells": len(cells)})
+        for first, second in combinations(methods, 2):
+            cells = paired_cells(test, first, second, metrics)
+            if cells:
+                found = stats.probability_of_improvement(cells)
+                row = {"group": group, "method": first, "over": second, "probability": found.estimate}
+                rows.append({**row, "ci_low": found.low, "ci_high": found.high, "cells": len(cells)})
+                row = {"group": group, "method": second, "over": first, "probability": 1 - found.estimate}
+                rows.append({**row, "ci_low": 1 - found.high, "ci_high": 1 - found.low, "cells": len(cells)})
     names = ["group", "method", "over", "probability", "ci_low", "ci_high", "cells"]
     return pd.DataFrame(rows, columns=names)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -87,7 +88,10 @@ def read_image(data: bytes, *, orient: bool = True) -> Image.Image:
     """
     image = _load(data)
     if orient:
-        image = ImageOps.exif_transpose(image)
+        try:
+            image = ImageOps.exif_transpose(image)
+        except Exception as error:  # EXIF is parsed only here, and damaged EXIF raises what its parser stumbles on
+            raise UndecodableError(f"damaged EXIF ({type(error).__name__}: {error})") from None
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
@@ -127,8 +131,14 @@ def square_box(width: float, height: float, fit: Literal["crop", "stretch"] = "c
 
 
 def resize_image(image: Image.Image, box: Box, side: int) -> NDArray[np.uint8]:
-    """Resample `box` of an RGB image, antialiased (bicubic with the filter widened when shrinking): [R, R, 3]."""
-    return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, box=box))
+    """Resample `box` of an RGB image, antialiased (bicubic with the filter widened when shrinking): [R, R, 3].
+
+    Pixels outside the box are cut off first: Pillow's filter would reach over its edge, into borders and banners.
+    """
+    left, upper, right, lower = math.floor(box[0]), math.floor(box[1]), math.ceil(box[2]), math.ceil(box[3])
+    inner = (box[0] - left, box[1] - upper, box[2] - left, box[3] - upper)
+    cut = image.crop((left, upper, right, lower))
+    return np.asarray(cut.resize((side, side), Image.Resampling.BICUBIC, box=inner))
 
 
 def resize_nearest(array: NDArray[Any], box: Box, side: int) -> NDArray[Any]:

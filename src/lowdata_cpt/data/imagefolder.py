@@ -30,7 +30,7 @@ class ImageFolder(FolderDomain):
     """Any folder of images."""
 
     kind: Literal["imagefolder"] = "imagefolder"
-    root: str | None = Field(
+    root: str = Field(
         description="Folder of images; relative paths are below $LOWDATA_DATA (default ./data).", min_length=1
     )
     labels: Literal["folders", "none"] = Field(
@@ -69,10 +69,12 @@ class ImageFolder(FolderDomain):
         inside = {path.name for path in subfolders(base)} & set(SPLITS)
         if inside and "train" not in inside:
             self.wrong_layout(f"{base} has {sorted(inside)} but no train/")
-        splits, others = {}, []
+        splits: dict[str, list[tuple[Path, str]]] = {}
+        others: list[Path] = []
+        classed = self.labels == "folders" and len(_first_parts(base / ("train" if inside else ""))) > 1
         for split in SPLITS if inside else ("",):
             if split in inside or not split:
-                splits[split], left = self._images(base / split)
+                splits[split], left = self._images(base / split, classed)
                 others += left
         if inside:  # what lies beside the split folders is in no split
             others += [path for path in images_in(base)[0] if path.relative_to(base).parts[0] not in inside]
@@ -82,18 +84,17 @@ class ImageFolder(FolderDomain):
         for split, images in layout.splits.items():
             unknown = {name for _, name in images} - {name for _, name in layout.splits.get("train", images)}
             if unknown:
-                self.wrong_layout(f"{base / split} has images in {sorted(unknown)[:3]}, which train/ has not")
+                self.wrong_layout(f"{base / split} has the classes {sorted(unknown)[:3]}, which train/ has not")
         if inside and layout.classes and "test" not in inside:
             self.wrong_layout(f"{base} has class folders in train/ but no test/ (or set `labels: none`)")
         return layout
 
-    def _images(self, folder: Path) -> tuple[list[tuple[Path, str]], list[Path]]:
+    def _images(self, folder: Path, classed: bool) -> tuple[list[tuple[Path, str]], list[Path]]:
         """Return the images of a split with their classes, and the files that are not named like images."""
         images, others = images_in(folder)
-        within = [path.relative_to(folder).parts for path in images]
-        classes = {parts[0] for parts in within if len(parts) > 1}
-        if self.labels == "none" or len(classes) < 2:
+        if not classed:
             return [(path, "") for path in images], others
+        within = [path.relative_to(folder).parts for path in images]
         loose = [path for path, parts in zip(images, within, strict=True) if len(parts) == 1]
         if loose:
             self.wrong_layout(
@@ -127,3 +128,9 @@ class ImageFolder(FolderDomain):
             else:
                 writer.add("pool", items("train") or items(""), ())
                 writer.finish(self.kind, content_sha256, "pool", {"pool": ImageSet(array="pool")}, {})
+
+
+def _first_parts(folder: Path) -> set[str]:
+    """Return the names of the subfolders that hold images in any depth."""
+    parts = (path.relative_to(folder).parts for path in images_in(folder)[0])
+    return {found[0] for found in parts if len(found) > 1}

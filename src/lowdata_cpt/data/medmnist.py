@@ -19,12 +19,6 @@ from lowdata_cpt.data.store import SPLITS, Task, TaskInfo
 from lowdata_cpt.data.writer import Item, Splits, write_splits
 from lowdata_cpt.errors import UserError
 
-FLAGS = (
-    "pathmnist", "dermamnist", "octmnist", "pneumoniamnist", "retinamnist", "breastmnist", "bloodmnist", "tissuemnist",
-    "organamnist", "organcmnist", "organsmnist",
-)  # fmt: skip
-"""The 2D sets with one label an image; chestmnist has 14."""
-
 
 class MedMNIST(FolderDomain):
     """One of the MedMNIST+ 2D sets."""
@@ -33,7 +27,7 @@ class MedMNIST(FolderDomain):
     flag: Literal[
         "pathmnist", "dermamnist", "octmnist", "pneumoniamnist", "retinamnist", "breastmnist", "bloodmnist",
         "tissuemnist", "organamnist", "organcmnist", "organsmnist",
-    ] = Field(default="pathmnist", description="Which set.")  # fmt: skip
+    ] = Field(default="pathmnist", description="Which of the 2D sets with one label an image.")  # fmt: skip
     pixels: Literal[28, 64, 224] = Field(default=224, description="Side in pixels of the published images.")
 
     labelled: ClassVar[tuple[Task, ...]] = ("classification",)

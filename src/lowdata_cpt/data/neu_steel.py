@@ -23,8 +23,8 @@ class NEUSteel(ClassifiedFiles):
         source='Song and Yan, "A noise robust method based on completed local binary patterns for hot-rolled steel '
         'strip surface defects", Applied Surface Science 2013; 300 grey images of 200×200 pixels a class.',
         licence="Not stated; research use.",
-        obtain="download the NEU surface defect database from the page of Kechen Song (Northeastern University) and put "
-        "its images (Cr_1.bmp … or crazing_1.jpg …) into that folder, or sort them into the class folders "
+        obtain="download the NEU surface defect database from the page of Kechen Song (Northeastern University) and "
+        "put its images (Cr_1.bmp … or crazing_1.jpg …) into that folder, or sort them into the class folders "
         + ", ".join(CLASSES)
         + ", optionally below train/ and test/",
         split="As given by train/ and test/ (val is a seeded part of train); otherwise seeded, balanced over classes.",

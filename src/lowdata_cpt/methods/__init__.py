@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from lowdata_cpt.methods.base import MethodConfig
 from lowdata_cpt.methods.diet_cp.config import DietCP
+from lowdata_cpt.methods.dino.config import DINO
+from lowdata_cpt.methods.glare.config import GLARE
 from lowdata_cpt.methods.mae.config import MAE
 from lowdata_cpt.methods.tec.config import TEC
 from lowdata_cpt.methods.untrained import Base, Random
+from lowdata_cpt.methods.v_pretraining.config import VPretraining
 
-METHODS: tuple[type[MethodConfig], ...] = (Base, Random, DietCP, TEC, MAE)
+METHODS: tuple[type[MethodConfig], ...] = (Base, Random, DietCP, GLARE, TEC, VPretraining, DINO, MAE)

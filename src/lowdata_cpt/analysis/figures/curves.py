@@ -19,6 +19,7 @@ from lowdata_cpt.analysis.style import (
     PAGE_WIDTH,
     domain_label,
     house_style,
+    is_variant,
     ordered,
     panels,
     save,
@@ -31,12 +32,13 @@ POINTS = 150  # longer curves are averaged into this many steps: a page cannot s
 def draw_curves(curves: pd.DataFrame, out: Path) -> list[Path]:
     """Draw one sheet per backbone and domain: one row a method, one column a part, one line an n.
 
-    Lines are means over seeds, bands their range.
+    Lines are means over seeds, bands their range. Variants are left out.
 
     Returns:
         The files written.
     """
     paths: list[Path] = []
+    curves = curves[~curves["method"].map(is_variant).astype(bool)]
     for (backbone, domain), group in curves.groupby(["backbone", "domain"]):
         paths += _sheet(group, out, str(backbone), str(domain))
     return paths
@@ -63,7 +65,7 @@ def _sheet(group: pd.DataFrame, out: Path, backbone: str, domain: str) -> list[P
             for column in range(width):
                 axis = axes[row * width + column]
                 if column >= len(parts):
-                    axis.set_axis_off()
+                    axis.remove()
                     continue
                 part = parts[column]
                 picked = group[(group["method"] == method) & (group["part"] == part)]
@@ -75,8 +77,7 @@ def _sheet(group: pd.DataFrame, out: Path, backbone: str, domain: str) -> list[P
                     look = style_of(method)
                     label = "\n".join(wrap(look.label, 15))
                     axis.set_ylabel(label, fontweight="bold", color=look.color, fontsize=6.5)
-                if row == len(layout) - 1 or column >= len(list(layout.values())[row + 1]):
-                    axis.set_xlabel("images seen")
+        figure.supxlabel("images seen", fontsize=7.5)
         handles = [Line2D([], [], color=_shade(INK, shades[n]), label=f"n = {n}") for n in sizes]
         figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(sizes)))
         source = pd.concat(sources, ignore_index=True)

@@ -22,7 +22,7 @@ from lowdata_cpt.analysis.style import (
     style_of,
 )
 from lowdata_cpt.analysis.summary import cell_statistics, main_rows, seeds_text, sizes_text, summary
-from lowdata_cpt.analysis.table import HEADLINE, METRICS, records
+from lowdata_cpt.analysis.table import HEADLINE, METRICS, UNTRAINED, held_out, records
 
 SPREAD = 0.022  # share of the axis by which neighbouring methods are set apart, so that intervals stay legible
 COLUMNS = 4
@@ -51,7 +51,7 @@ def draw_gain_by_n(scores: pd.DataFrame, out: Path) -> list[Path]:
         for index, axis in enumerate(axes):
             row, column = rows[index // columns], index % columns
             if column >= len(row):
-                axis.set_axis_off()
+                axis.remove()
                 continue
             metric, backbone, domain = row[column]
             picked = (cells["metric"] == metric) & (cells["backbone"] == backbone)
@@ -98,7 +98,7 @@ def _lines(axis: Axes, cells: pd.DataFrame) -> None:
     axis.xaxis.set_major_locator(FixedLocator([float(n) for n in sizes]))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.set_xticklabels([str(n) for n in sizes])
-    axis.margins(x=0.1)
+    axis.margins(x=0.1, y=0.1)
 
 
 def interval_sentence(cells: pd.DataFrame, scores: pd.DataFrame) -> str:
@@ -121,40 +121,54 @@ def _caption_by_n(scores: pd.DataFrame, cells: pd.DataFrame) -> str:
     )
 
 
-def draw_gain_summary(scores: pd.DataFrame, out: Path) -> list[Path]:
+# Family of comparisons (see `summary`) → file name, title of its caption, axis label.
+FAMILIES = {
+    "base": ("gain_summary", "Gain over the untouched backbone", "gain over base"),
+    "control": ("gain_over_control", "Gain over the control at the same n", "gain over control"),
+    "parent": ("ablations", "What a variant gains or loses against the full method", "gain over full method"),
+}
+
+
+def draw_gain_summary(scores: pd.DataFrame, out: Path, family: str = "base") -> list[Path]:
     """Draw the gain pooled over domains, n and seeds: one row a method, one panel a headline metric.
+
+    Args:
+        scores: the tidy table.
+        out: folder to write to.
+        family: gain over `base`, over each method's `control`, or of variants over their `parent`.
 
     The point is the interquartile mean with its stratified-bootstrap 95 % interval (10,000 resamples of seeds
     within domains); with a single domain the mean with its Student interval, since a bootstrap of a few seeds
     is too narrow. A filled marker: the paired Student test stays below .05 after Holm's correction.
 
     Returns:
-        The files written; empty if nothing was trained.
+        The files written; empty if no method has such a comparison.
     """
-    table = summary(main_rows(scores))
-    if table.empty:
+    table = summary(scores)
+    if table.empty or not (table["family"] == family).any():
         return []
-    table = table[table["family"] == "base"].reset_index(drop=True)
+    table = table[table["family"] == family].reset_index(drop=True)
+    name, title, axis_label = FAMILIES[family]
     single = table["domains"] == 1
     table["interval"] = np.where(single, "mean, Student", "IQM, stratified bootstrap")
-    for name, robust, plain in (
+    for shown, robust, plain in (
         ("estimate", "iqm", "mean"),
         ("low", "iqm_low", "ci_low"),
         ("high", "iqm_high", "ci_high"),
     ):
-        table[name] = table[plain].where(single, table[robust])
+        table[shown] = table[plain].where(single, table[robust])
     metrics = [name for name in HEADLINE if name in set(table["metric"])]
-    methods = [name for name in ordered(table["method"]) if not is_variant(name)]
+    methods = ordered(table["method"])
     with house_style():
         figure, axes = panels(len(metrics), len(metrics), max(3.4, 1.8 * len(metrics)), 0.75 + 0.22 * len(methods))
         for axis, metric in zip(axes, metrics, strict=True):
             _forest(axis, table[table["metric"] == metric], methods)
             domains = int(table.loc[table["metric"] == metric, "domains"].max())
             axis.set_title(METRICS[metric].label)
-            axis.set_xlabel(f"gain over base ({METRICS[metric].gain_unit})\n{domains} domain{'s' * (domains > 1)}")
+            axis.set_xlabel(f"{axis_label} ({METRICS[metric].gain_unit})\n{domains} domain{'s' * (domains > 1)}")
         for axis in axes[1:]:
             axis.tick_params(labelleft=False)
-        return save(figure, out, "gain_summary", _caption_summary(scores, table), table)
+        return save(figure, out, name, _caption_summary(held_out(scores), table, title), table)
 
 
 def _forest(axis: Axes, table: pd.DataFrame, methods: list[str]) -> None:
@@ -173,17 +187,26 @@ def _forest(axis: Axes, table: pd.DataFrame, methods: list[str]) -> None:
             markersize=5,
         )
     axis.axvline(0, color=INK, linewidth=0.8, zorder=1)
-    axis.set_yticks(range(len(methods)), [style_of(name).label for name in methods[::-1]])
+    against = dict(zip(table["method"], table["reference"], strict=True))
+    labels = {name: style_of(name).label for name in methods}
+    for name, reference in against.items():
+        if reference not in UNTRAINED and not is_variant(name):
+            labels[name] += f" vs {style_of(reference).label.removesuffix(' (control)')}"
+    axis.set_yticks(range(len(methods)), [labels[name] for name in methods[::-1]])
     axis.set_ylim(-0.6, len(methods) - 0.4)
     axis.grid(axis="y", visible=False)
     axis.margins(x=0.12)
 
 
-def _caption_summary(scores: pd.DataFrame, table: pd.DataFrame) -> str:
+def _caption_summary(scores: pd.DataFrame, table: pd.DataFrame, title: str) -> str:
     text = (
-        "**Gain over the untouched backbone, pooled over domains, sizes and seeds** (test split, "
+        f"**{title}, pooled over domains, sizes and seeds** (test split, "
         f"{sizes_text(scores)}, {seeds_text(scores[scores['n'] > 0])}). "
     )
+    unequal = table.loc[~table["equal_images"].astype(bool), "method"]
+    if len(unequal):
+        names = ", ".join(style_of(name).label for name in ordered(unequal))
+        text += f"Images seen differ from the reference's for {names}. "
     if table["low"].isna().all():
         return text + "One seed: no confidence interval can be given and none is drawn."
     text += (

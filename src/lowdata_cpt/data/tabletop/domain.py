@@ -30,6 +30,7 @@ class Tabletop(Domain):
     test: int = Field(default=200, ge=1, description="Labelled scenes for the reported scores.")
     seed: int = Field(default=0, ge=0, description="Seed of all scenes.")
     crop_size: int = Field(default=112, ge=16, description="Side in pixels of the crops that are classified.")
+    max_crops: int | None = Field(default=None, ge=50, description="Use the first so many crops of each split only.")
 
     labelled: ClassVar[tuple[Task, ...]] = ("classification", "segmentation", "depth")
 
@@ -42,7 +43,8 @@ class Tabletop(Domain):
     def fingerprint(self) -> dict[str, Any]:
         """Return the settings, the pinned packages and the renderer's own source."""
         folder = Path(__file__).parent
-        sources = {file.name: file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.py"))}
+        files = sorted(file for file in folder.glob("*.py") if file != Path(__file__))
+        sources = {file.name: file.read_text(encoding="utf-8") for file in files}
         return {
             "settings": self.model_dump(mode="json", exclude={"sizes"}),
             "packages": pinned_lines(PACKAGES),
@@ -52,7 +54,7 @@ class Tabletop(Domain):
     def build(self, target: Path, content_sha256: str) -> None:
         """Install the assets if need be and render; a killed render continues from its finished blocks."""
         root = install(PACKAGES, PACKAGE_CACHE)
-        counts = {"pool": self.pool, **{split: getattr(self, split) for split in SPLITS}}
+        counts: dict[str, int] = {"pool": self.pool} | {split: getattr(self, split) for split in SPLITS}
         render(
             root,
             target,
@@ -75,7 +77,7 @@ class Tabletop(Domain):
             content_sha256=identity([content_sha256, index["sha256"]]),
             resolution=self.resolution,
             pool="pool",
-            sets={name: ImageSet(array=name) for name in arrays},
+            sets={name: ImageSet(array=name, rows=self._kept(name, index)) for name in arrays},
             tasks={
                 "classification": TaskInfo(sets=crops, classes=classes),
                 "segmentation": TaskInfo(sets=scenes, classes=("background", *classes)),
@@ -83,6 +85,12 @@ class Tabletop(Domain):
             },
         )
         write_json(target / "meta.json", meta.model_dump(mode="json"))
+
+    def _kept(self, name: str, index: dict[str, Any]) -> tuple[int, ...] | None:
+        """Return the rows of a set that are used: all (None), or the first `max_crops` of a set of crops."""
+        if self.max_crops is None or not name.startswith("crops_"):
+            return None
+        return tuple(range(min(self.max_crops, len(index["crops"][name.removeprefix("crops_")]))))
 
     @staticmethod
     def _write_index(target: Path, index: dict[str, Any]) -> None:

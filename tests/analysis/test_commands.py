@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from lowdata_cpt.analysis import commands
+from lowdata_cpt.analysis.summary import cell_statistics, improvement, references_of, summary
+from lowdata_cpt.errors import UserError
+
+FORBIDDEN = ("torch", "timm", "torchvision", "sklearn", "snakemake")
+
+
+def test_analysis_imports_neither_torch_nor_the_workflow() -> None:
+    code = (
+        "import pkgutil, importlib, sys, lowdata_cpt.analysis as package\n"
+        "names = [m.name for m in pkgutil.walk_packages(package.__path__, package.__name__ + '.')]\n"
+        "assert len(names) > 12, names\n"
+        "[importlib.import_module(name) for name in names]\n"
+        f"print([name for name in {FORBIDDEN!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_make_statistics(small: Path, tmp_path: Path) -> None:
+    paths = commands.make_statistics(small / "scores.csv", tmp_path)
+    tables = {path.stem: pd.read_csv(path) for path in paths}
+    assert set(tables) == {"cells", "summary", "improvement", "ranks"}
+    assert len(tables["cells"]) == (2 + 2 * 4) * 10
+    assert set(tables["summary"]["family"]) == {"base", "control"}
+    assert (tables["summary"]["p_holm"] >= tables["summary"]["p"]).all()
+
+
+def test_cell_statistics_are_the_paired_t_interval(scores: pd.DataFrame) -> None:
+    from scipy import stats as reference
+
+    cells = cell_statistics(scores).set_index(["domain", "method", "n", "metric"])
+    rows = scores[scores["domain"].eq("nyuv2") & scores["metric"].eq("rmse") & scores["split"].eq("test")]
+    value = rows.set_index(["method", "n", "seed"])["value"]
+    gains = [value["base", 0, seed] - value["tec", 250, seed] for seed in range(3)]
+    low, high = reference.ttest_1samp(gains, 0).confidence_interval(0.95)
+    row = cells.loc[("nyuv2", "tec", 250, "rmse")]
+    assert (row["gain"], row["ci_low"], row["ci_high"]) == pytest.approx((sum(gains) / 3, low, high))
+    assert row["sd"] == pytest.approx(value["tec", 250].std())
+
+
+def test_summary_finds_the_effects_that_were_put_in(scores: pd.DataFrame) -> None:
+    table = summary(scores).set_index(["family", "method", "metric"])
+    row = table.loc[("base", "diet_cp", "knn_accuracy")]
+    assert row["ci_low"] > 0
+    assert row["p_holm"] < 0.05
+    assert row["p_sign_flip"] == pytest.approx(2 / 2**9)  # three domains of three seeds, all of one sign
+    assert table.loc[("base", "mae", "miou"), "ci_high"] < 0
+    assert table.loc[("control", "tec", "miou"), "reference"] == "mae"
+    assert table.loc[("parent", "glare_no_regional", "miou"), "reference"] == "glare"
+    assert table["equal_images"].all()
+
+
+def test_references() -> None:
+    assert references_of("glare") == {"base": "base", "control": "dino"}
+    assert references_of("dino") == {"base": "base"}
+    assert references_of("v_pretraining_random_mask") == {"parent": "v_pretraining"}
+
+
+def test_improvement_is_antisymmetric(scores: pd.DataFrame) -> None:
+    table = improvement(scores, {"Depth": ["rmse"]}).set_index(["method", "over"])["probability"]
+    assert table["v_pretraining", "mae"] > 0.9
+    assert table["base", "tec"] + table["tec", "base"] == pytest.approx(1)
+
+
+def test_wrong_claims_json_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "claims.json").write_text("[1]")
+    with pytest.raises(UserError, match="list of judged claims"):
+        commands.read_results(tmp_path / "claims.json")

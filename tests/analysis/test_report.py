@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from lowdata_cpt.analysis import commands
+from lowdata_cpt.analysis.report import build_report
+from lowdata_cpt.analysis.tables import headline, headline_markdown, latex_escape, write_tables
+from lowdata_cpt.io import write_json
+
+VOID = {"meta", "link", "img", "input", "br"}
+
+
+class Page(HTMLParser):
+    """Collects ids, links and outside resources, and checks that tags close in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.sources: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        known = dict(attrs)
+        self.ids += [known["id"]] if known.get("id") else []
+        if tag in ("a", "link"):
+            self.links.append(known["href"] or "")
+        if known.get("src"):
+            self.sources.append(known["src"] or "")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def full(small: Path, claims_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report") / "study"
+    shutil.copytree(small, folder)
+    shutil.rmtree(folder / "qualitative")
+    (folder / "curves.csv").unlink()
+    commands.make_claims(folder / "scores.csv", claims_file, folder, "embedded")
+    if not (folder / "figures").exists():
+        commands.make_figures(folder, folder / "figures")
+    write_json(folder / "scores.csv.prov.json", {"code": {"commit": "abc"}, "note": "<b>&"})
+    cell = folder / "cells" / "vits14_imgfocus" / "tabletop" / "diet_cp" / "n100" / "s1"
+    write_json(cell / "model.safetensors.prov.json", {"seed": 1})
+    build_report(folder, folder / "report.html")
+    return folder
+
+
+def test_report_is_self_contained_and_its_links_lead_somewhere(full: Path) -> None:
+    text = (full / "report.html").read_text()
+    page = Page(text)
+    assert page.open == []
+    assert len(page.ids) == len(set(page.ids))
+    for link in page.links:
+        assert link == "data:," or link.removeprefix("#") in page.ids, link
+    assert page.sources
+    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert not re.search(r"https?://", re.sub(r"base64,[^\"]+", "", text))
+
+
+def test_report_answers_first_and_leads_from_a_number_to_its_sidecar(full: Path) -> None:
+    text = (full / "report.html").read_text()
+    order = [text.index(f'id="{name}"') for name in ("answer", "claims", "figures", "scores", "compute", "provenance")]
+    assert order == sorted(order)
+    cell = "cell-vits14_imgfocus-tabletop-diet_cp-100"
+    assert f'href="#{cell}"' in text
+    row = text[text.index(f'id="{cell}"') :].split("</tr>")[0]
+    assert "seed 1: model.safetensors" in row
+    assert "&lt;b&gt;&amp;" in text
+
+
+def test_report_copes_without_optional_parts(full: Path, tmp_path: Path) -> None:
+    scores = pd.read_csv(full / "scores.csv")
+    scores.to_csv(tmp_path / "scores.csv", index=False)
+    build_report(tmp_path, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert "No figure has been drawn" in text
+    assert 'id="claims"' not in text
+    scores[scores["n"].eq(0)].to_csv(tmp_path / "scores.csv", index=False)
+    build_report(tmp_path, tmp_path / "report.html")
+    assert "Nothing was trained" in (tmp_path / "report.html").read_text()
+
+
+def test_headline_is_the_mean_at_the_largest_n(scores: pd.DataFrame) -> None:
+    table = headline(scores)
+    assert list(table.columns[:6]) == ["backbone", "domain", "metric", "n", "random", "base"]
+    assert "glare_no_regional" not in table.columns
+    row = table[table["domain"].eq("nyuv2") & table["metric"].eq("rmse")].iloc[0]
+    rows = scores[scores["domain"].eq("nyuv2") & scores["metric"].eq("rmse") & scores["split"].eq("test")]
+    assert row["n"] == 795
+    assert row["tec"] == pytest.approx(rows.loc[rows["method"].eq("tec") & rows["n"].eq(795), "value"].mean())
+    line = next(line for line in headline_markdown(scores).splitlines() if "NYUv2 | Depth" in line)
+    best = min(row[name] for name in table.columns[4:])
+    assert re.findall(r"\*\*([^*]+)\*\*", line) == [f"{best:.3f}"]
+
+
+def test_tables_are_written_in_latex_and_markdown(small: Path, tmp_path: Path) -> None:
+    scores = pd.read_csv(small / "scores.csv")
+    paths = write_tables(scores, tmp_path)
+    assert all(path.exists() for path in paths)
+    tex = (tmp_path / "scores-vits14_imgfocus-tabletop.tex").read_text()
+    assert tex.count(r"\begin{") == tex.count(r"\end{")
+    assert tex.count("{") == tex.count("}")
+    body = [line for line in tex.splitlines() if line.endswith(r"\\")]
+    assert len({line.count(" & ") for line in body}) == 1
+    assert len(body) == 1 + 2 + 2 * 4  # header, base and random, two methods at four sizes
+    assert r"\textbf{" in tex
+    assert "Random init" in tex
+    assert latex_escape("a_b 5 %") == r"a\_b 5 \%"

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats as reference
+
+from lowdata_cpt.analysis import stats
+
+numbers = st.lists(st.floats(-100, 100).map(lambda x: round(x, 6)), min_size=1, max_size=30)
+
+
+@given(numbers)
+def test_iqm_is_scipys_trimmed_mean(values: list[float]) -> None:
+    assert stats.iqm(values) == pytest.approx(reference.trim_mean(values, 0.25), abs=1e-9)
+
+
+def test_iqm_by_hand() -> None:
+    assert float(stats.iqm([100, 1, 2, 3, 4, 5, 6, -50])) == pytest.approx((2 + 3 + 4 + 5) / 4)
+    assert float(stats.iqm([1, 2, np.nan, 3, 1000])) == pytest.approx(2.5)  # four values: one cut at each end
+    assert stats.iqm(np.arange(12.0).reshape(3, 4)).shape == (3,)
+
+
+def test_one_stratum_t_interval_is_scipys() -> None:
+    values = np.array([0.3, 0.1, 0.5, 0.2])
+    found = stats.t_interval(values, ["a"] * 4, range(4))
+    expected = reference.ttest_1samp(values, 0)
+    low, high = expected.confidence_interval(0.95)
+    assert (found.estimate, found.low, found.high) == pytest.approx((values.mean(), low, high))
+    assert found.p_value == pytest.approx(expected.pvalue)
+
+
+def test_t_interval_averages_clusters_then_strata() -> None:
+    values = [1, 3, 5, 7, 10, 20]
+    strata = ["a"] * 4 + ["b"] * 2
+    clusters = [0, 0, 1, 1, 0, 1]
+    found = stats.t_interval(values, strata, clusters)  # a: 2, 6 -> 4; b: 10, 20 -> 15
+    parts = np.array([8 / 2, 50 / 2]) / 4
+    assert found.estimate == pytest.approx(9.5)
+    assert found.standard_error == pytest.approx(math.sqrt(parts.sum()))
+    assert found.degrees_of_freedom == pytest.approx(parts.sum() ** 2 / (parts**2).sum())
+
+
+def test_one_seed_gives_no_interval() -> None:
+    for found in (stats.t_interval([1.0], ["a"], [0]), stats.bootstrap_interval([1.0, 2.0], ["a", "a"], [0, 0])):
+        assert not found.known
+        assert not found.excludes_zero
+    # one domain with a single seed is enough to make the pooled interval unknown
+    assert not stats.t_interval([1.0, 2.0, 3.0], ["a", "a", "b"], [0, 1, 0]).known
+
+
+def test_bootstrap_matches_exhaustive_enumeration() -> None:
+    values = np.array([0.0, 1.0, 5.0])
+    found = stats.bootstrap_interval(values, ["a"] * 3, range(3), stats.mean, resamples=40_000)
+    every = np.array([np.mean(draw) for draw in itertools.product(values, repeat=3)])
+    assert found.estimate == pytest.approx(2.0)
+    assert found.standard_error == pytest.approx(every.std(), rel=0.02)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(every, [0.025, 0.975], method="inverted_cdf")))
+
+
+def test_bootstrap_is_seeded_and_keeps_clusters_and_strata_together() -> None:
+    values, strata, clusters = [1, 1, 9, 9, 5, 5], ["a"] * 4 + ["b"] * 2, [0, 0, 1, 1, 0, 1]
+    first = stats.bootstrap_interval(values, strata, clusters, stats.mean)
+    assert first == stats.bootstrap_interval(values, strata, clusters, stats.mean)
+    # clusters of `a` come whole, `b` is always two fives: only three means are possible
+    assert first.low == pytest.approx((4 * 1 + 10) / 6)
+    assert first.high == pytest.approx((4 * 9 + 10) / 6)
+
+
+def test_coverage_with_three_seeds() -> None:
+    rng = np.random.default_rng(1)
+    draws = rng.standard_normal((400, 3))
+    t = [stats.t_interval(d, ["a"] * 3, range(3)) for d in draws]
+    b = [stats.bootstrap_interval(d, ["a"] * 3, range(3), stats.mean, resamples=500) for d in draws]
+    assert 0.92 < np.mean([i.low <= 0 <= i.high for i in t]) < 0.98
+    assert 0.65 < np.mean([i.low <= 0 <= i.high for i in b]) < 0.82
+
+
+def cell(x: list[float], y: list[float], stratum: str = "a") -> stats.PairedCell:
+    return stats.PairedCell(stratum, tuple(range(len(x))), np.array(x), np.array(y))
+
+
+@given(st.lists(st.integers(0, 5), min_size=2, max_size=8), st.lists(st.integers(0, 5), min_size=2, max_size=8))
+@settings(max_examples=30)
+def test_probability_of_improvement_is_mann_whitney(x: list[int], y: list[int]) -> None:
+    size = min(len(x), len(y))
+    x, y = x[:size], y[:size]
+    found = stats.probability_of_improvement([cell([float(v) for v in x], [float(v) for v in y])], resamples=50)
+    u = reference.mannwhitneyu(x, y).statistic
+    assert found.estimate == pytest.approx(u / size**2)
+    assert 0 <= found.low <= found.high <= 1
+
+
+def test_probability_of_improvement_by_hand() -> None:
+    cells = [cell([2, 3], [1, 1]), cell([1, 1], [1, 1], "b")]
+    found = stats.probability_of_improvement(cells)
+    assert found.estimate == pytest.approx((1 + 0.5) / 2)
+    assert (found.low, found.high) == (pytest.approx(0.75), pytest.approx(0.75))
+    with pytest.raises(ValueError, match="at least one"):
+        stats.probability_of_improvement([])
+
+
+def test_sign_flip_by_hand() -> None:
+    assert stats.sign_flip_test([1, 1, 1]) == pytest.approx(2 / 8)
+    assert stats.sign_flip_test([1, 2, 3, 4, 5, 6]) == pytest.approx(2 / 64)
+    assert stats.sign_flip_test([1, -1]) == 1.0
+    assert stats.sign_flip_test([0.0, 0.0]) == 1.0
+    # sizes of one seed flip together: three clusters, not six differences
+    assert stats.sign_flip_test([1] * 6, [0, 0, 1, 1, 2, 2]) == pytest.approx(2 / 8)
+
+
+def test_sign_flip_is_scipys_permutation_test() -> None:
+    values = np.array([0.4, -0.1, 0.7, 0.2, 0.9, -0.3, 0.5])
+    expected = reference.permutation_test(
+        (values, np.zeros(7)), lambda x, y: np.mean(x - y), permutation_type="samples", n_resamples=np.inf
+    )
+    assert stats.sign_flip_test(values) == pytest.approx(expected.pvalue)
+    many = np.concatenate([values, values, values])
+    assert stats.sign_flip_test(many) == pytest.approx(reference.ttest_1samp(many, 0).pvalue, abs=0.005)
+
+
+def test_wilcoxon_leaves_out_zeros() -> None:
+    values = [0.0, 1.0, 2.0, -0.5, 3.0]
+    assert stats.wilcoxon_test(values) == pytest.approx(reference.wilcoxon(values[1:]).pvalue)
+    assert stats.wilcoxon_test([0.0, 0.0]) == 1.0
+
+
+def test_holm_by_hand() -> None:
+    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert stats.holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
+    adjusted = stats.holm([0.02, math.nan, 0.04])
+    assert adjusted[[0, 2]] == pytest.approx([0.04, 0.04])
+    assert math.isnan(adjusted[1])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_lies_between_the_raw_and_bonferroni(p: list[float]) -> None:
+    adjusted = stats.holm(p)
+    assert (adjusted >= np.array(p) - 1e-12).all()
+    assert (adjusted <= np.minimum(len(p) * np.array(p), 1) + 1e-12).all()
+    assert (np.diff(adjusted[np.argsort(p, kind="stable")]) >= -1e-12).all()
+
+
+@pytest.mark.parametrize(("count", "effect"), [(10, 0.9960), (34, 0.4950)])
+def test_detectable_effect_of_published_power_tables(count: int, effect: float) -> None:
+    found = stats.minimum_detectable_effect(1 / math.sqrt(count), count - 1)
+    assert found == pytest.approx(effect, abs=5e-4)
+
+
+def test_detectable_effect_has_the_power_it_promises() -> None:
+    effect = stats.minimum_detectable_effect(1 / math.sqrt(5), 4)
+    draws = np.random.default_rng(0).standard_normal((20_000, 5)) + effect
+    assert (reference.ttest_1samp(draws, 0, axis=1).pvalue < 0.05).mean() == pytest.approx(0.8, abs=0.015)
+    assert math.isnan(stats.minimum_detectable_effect(math.nan, 4))
+
+
+def test_rank_stability() -> None:
+    same = stats.rank_stability([[3, 2, 1], [30, 20, 10], [0.3, 0.2, 0.1]])
+    assert same.mean_rank == pytest.approx([1, 2, 3])
+    assert same.concordance == pytest.approx(1.0)
+    assert same.best == pytest.approx([1, 0, 0])
+    opposed = stats.rank_stability([[1, 2], [2, 1]])
+    assert opposed.concordance == pytest.approx(0.0)
+    with pytest.raises(ValueError, match="complete"):
+        stats.rank_stability([[1, math.nan]])
+
+
+def test_concordance_is_friedmans() -> None:
+    table = np.random.default_rng(2).integers(0, 4, (6, 4)).astype(float)
+    chi = reference.friedmanchisquare(*table.T).statistic
+    assert stats.rank_stability(table).concordance == pytest.approx(chi / (6 * 3))

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from lowdata_cpt.analysis.table import COST_COLUMNS, paired_gain, read_scores, read_table
+from lowdata_cpt.errors import UserError
+
+
+def write(tmp_path: Path, frame: pd.DataFrame) -> Path:
+    path = tmp_path / "scores.csv"
+    frame.to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture
+def rows(scores: pd.DataFrame) -> pd.DataFrame:
+    picked = scores["domain"].eq("tabletop") & scores["method"].isin(["base", "diet_cp", "dino"])
+    return scores[picked & scores["seed"].lt(2)].reset_index(drop=True)
+
+
+def test_reads_what_was_written(tmp_path: Path, rows: pd.DataFrame) -> None:
+    found = read_scores(write(tmp_path, rows))
+    assert len(found) == len(rows)
+    assert found["n"].dtype.kind == "i"
+    assert found["value"].sum() == pytest.approx(rows["value"].sum())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.drop(columns="seed"), "missing seed"),
+        (lambda t: t.assign(extra=1), "unexpected extra"),
+        (lambda t: t[t.columns[::-1]], "wrong order"),
+        (lambda t: t.iloc[:0], "no rows"),
+        (lambda t: pd.concat([t, t.iloc[[3]]]), "duplicate key"),
+        (lambda t: t.replace({"metric": {"miou": "iou"}}), "unknown metric"),
+        (lambda t: t.replace({"task": {"depth": "segmentation"}}), "task does not report"),
+        (lambda t: t.replace({"split": {"test": "train"}}), "split must be"),
+        (lambda t: t.assign(value=[float("nan"), *t["value"][1:]]), "line 2: value must be a finite number"),
+        (lambda t: t.assign(value=[float("inf"), *t["value"][1:]]), "finite"),
+        (lambda t: t.assign(value=["good", *t["value"][1:]]), "finite"),
+        (lambda t: t.assign(value=[41.2, *t["value"][1:]]), r"\[0, 1\]"),
+        (lambda t: t.assign(n=t["n"] + 0.5), "whole number"),
+        (lambda t: t.assign(n=100), "untrained row must have n = 0"),
+        (lambda t: t.assign(n=0, images_seen=0), "trained method must have n > 0"),
+        (lambda t: t.assign(domain=""), "domain is empty"),
+    ],
+)
+def test_wrong_tables_are_one_clear_error(tmp_path: Path, rows: pd.DataFrame, change, message: str) -> None:
+    path = write(tmp_path, change(rows))
+    with pytest.raises(UserError, match=message) as caught:
+        read_scores(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_and_binary_files(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        read_scores(tmp_path / "none.csv")
+    (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(UserError, match="not a CSV"):
+        read_scores(tmp_path / "b.csv")
+    (tmp_path / "c.csv").write_text("backbone,domain\na,b\n")
+    with pytest.raises(UserError, match="missing column method"):
+        read_table(tmp_path / "c.csv", COST_COLUMNS)
+
+
+def test_gains_are_oriented_and_paired(rows: pd.DataFrame) -> None:
+    test = rows[rows["split"].eq("test")]
+    gains = paired_gain(test, "base", complete=True).set_index(["method", "n", "seed", "metric"])
+    plain = test.set_index(["method", "n", "seed", "metric"])["value"]
+    for metric, sign in (("miou", 1), ("rmse", -1)):
+        expected = sign * (plain["diet_cp", 500, 1, metric] - plain["base", 0, 1, metric])
+        assert gains.loc[("diet_cp", 500, 1, metric), "gain"] == pytest.approx(expected)
+    row = gains.loc[("diet_cp", 500, 1, "rmse")]
+    assert row["shown_gain"] == pytest.approx(100 * row["gain"] / row["reference_value"])
+    assert gains.loc[("diet_cp", 500, 1, "miou"), "shown_gain"] == pytest.approx(
+        100 * gains.loc[("diet_cp", 500, 1, "miou"), "gain"]
+    )
+
+
+def test_gain_over_a_control_is_at_the_same_n(rows: pd.DataFrame) -> None:
+    test = rows[rows["split"].eq("test")]
+    gains = paired_gain(test[~(test["method"].eq("dino") & test["n"].eq(250))], "dino")
+    assert set(gains["n"]) == {100, 500, 1000}
+    assert set(gains["method"]) == {"diet_cp"}
+
+
+def test_a_missing_base_is_an_error(rows: pd.DataFrame) -> None:
+    broken = rows[~(rows["method"].eq("base") & rows["seed"].eq(1) & rows["metric"].eq("miou"))]
+    with pytest.raises(UserError, match=re.escape("diet_cp on tabletop, miou, seed 1 has no base row")):
+        paired_gain(broken, "base", complete=True)

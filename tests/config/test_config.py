@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lowdata_cpt.cells import cells
+from lowdata_cpt.config.load import load, validate
+from lowdata_cpt.errors import UserError
+from lowdata_cpt.generate import GENERATED, ROOT
+
+STUDIES = sorted(path for path in (ROOT / "config").glob("*.yaml") if "study" in yaml.safe_load(path.read_text()))
+
+
+def raw() -> dict[str, Any]:
+    value: dict[str, Any] = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
+    return value
+
+
+@pytest.mark.parametrize("path", [p for p in STUDIES if p.name != "defaults.yaml"], ids=lambda p: p.name)
+def test_every_study_file_is_valid_and_says_how_to_run_it(path: Path) -> None:
+    assert list(cells(load(path)))
+    header = path.read_text(encoding="utf-8").split("study:")[0]
+    for word in ("command", "wall time", "headline"):
+        assert word in header, word
+
+
+def test_the_default_study_is_quick() -> None:
+    assert load(ROOT / "config/config.yaml").study == "quick"
+
+
+@pytest.mark.parametrize("name", sorted(GENERATED))
+def test_generated_files_have_not_drifted(name: str) -> None:
+    assert (ROOT / name).read_text(encoding="utf-8") == GENERATED[name](), f"run `make config` and commit {name}"
+
+
+def mutate(path: str, value: Any) -> dict[str, Any]:
+    config = raw()
+    *parents, last = path.split(".")
+    inner = config
+    for key in parents:
+        inner = inner[key]
+    inner[last] = value
+    return config
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("metods", {}, "metods: unknown key; did you mean 'methods'?"),
+        ("training.imags_seen", 3, "training.imags_seen: unknown key; did you mean 'images_seen'?"),
+        ("methods.diet_cp.label_smothing", 0.1, "did you mean 'label_smoothing'?"),
+        ("domains.tabletop.pol", 3, "did you mean 'pool'?"),
+        ("training.batch_size", "many", "training.batch_size"),
+        ("training.epochs", 3, "exactly one of `images_seen` and `epochs`"),
+        ("methods.diet", {}, "methods.diet"),
+        ("domains.moon", {}, "domains.moon"),
+        ("seeds", [0, 0], "seeds must differ"),
+        ("domains.tabletop.sizes", [100, 5000], "the pool has"),
+        ("backbones.vits14_imgfocus.weights", "the internet", "backbones.vits14_imgfocus.weights"),
+        ("study", "../elsewhere", "study"),
+        ("training", None, "training"),
+    ],
+)
+def test_each_mistake_has_one_clear_message(path: str, value: Any, expected: str) -> None:
+    with pytest.raises(UserError) as error:
+        validate(mutate(path, value))
+    assert expected in str(error.value)
+    assert "1 error(s)" in str(error.value)
+
+
+def test_all_mistakes_are_reported_at_once() -> None:
+    config = mutate("training.batch_size", 0) | {"seed": [1]}
+    del config["backbones"]
+    with pytest.raises(UserError) as error:
+        validate(config)
+    message = str(error.value)
+    assert "3 error(s)" in message
+    for key in ("training.batch_size", "seed:", "backbones: required key is missing"):
+        assert key in message
+
+
+def test_base_is_required() -> None:
+    config = raw()
+    del config["methods"]["base"]
+    with pytest.raises(UserError, match="`base`"):
+        validate(config)
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [1\n", "just words"])
+def test_a_file_that_is_no_mapping_is_named(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"study\.yaml"):
+        load(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such configuration file"):
+        load(tmp_path / "absent.yaml")
+
+
+def test_resources_are_not_in_a_cells_identity() -> None:
+    study = load(ROOT / "config/config.yaml")
+    assert "resources" not in study.model_dump(exclude={"resources"})
+    for model in study.methods.values():
+        assert not {"device", "threads", "gpu"} & set(model.model_dump())

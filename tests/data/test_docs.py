@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from lowdata_cpt.data import DOMAINS
+from lowdata_cpt.data.__main__ import cards
+from lowdata_cpt.data.folders import FolderDomain
+
+DOCS = Path(__file__).parents[2] / "docs" / "data"
+
+
+def test_cards_are_those_of_the_code() -> None:
+    written = (DOCS / "cards.md").read_text(encoding="utf-8")
+    assert written == cards(), "run: python -m lowdata_cpt.data > docs/data/cards.md"
+
+
+def test_the_table_names_every_domain() -> None:
+    text = (DOCS / "README.md").read_text(encoding="utf-8")
+    for domain in DOMAINS:
+        if issubclass(domain, FolderDomain):
+            assert f"| `{domain.model_fields['kind'].default}` |" in text

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lowdata_cpt.data.decode import Sample
+from lowdata_cpt.data.store import ImageSet, Store, TaskInfo
+from lowdata_cpt.data.subsets import balanced_order, draw, read_manifest, seeded_split, write_manifest
+from lowdata_cpt.data.writer import Item, StoreWriter
+from lowdata_cpt.errors import UserError
+
+strata_lists = st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=120)
+
+
+def tiny_store(folder: Path, strata: list[str], test: int = 2) -> Store:
+    def item(number: int, stratum: str) -> Item:
+        image = np.full((4, 4, 3), number, np.uint8)
+        return Item(f"i{number}", lambda: Sample(image, f"{number:064x}", label=0), stratum)
+
+    folder.mkdir()
+    with StoreWriter(folder, 4) as writer:
+        writer.add("pool", [item(i, s) for i, s in enumerate(strata)], ())
+        writer.add("test", [item(200 + i, "") for i in range(test)], ("classification",))
+        sets = {"pool": ImageSet(array="pool"), "test": ImageSet(array="test")}
+        task = TaskInfo(sets={"train": "test", "val": "test", "test": "test"}, classes=("x",))
+        writer.finish("tiny", "0" * 64, "pool", sets, {"classification": task})
+    return Store(folder)
+
+
+@given(strata_lists, st.integers(0, 2**32))
+@settings(max_examples=200, deadline=None)
+def test_every_prefix_is_proportional_within_one(strata: list[str], seed: int) -> None:
+    order = balanced_order([f"{i}" for i in range(len(strata))], strata, seed)
+    assert sorted(order.tolist()) == list(range(len(strata)))
+    sizes, seen = Counter(strata), Counter[str]()
+    for taken, position in enumerate(order, start=1):
+        seen[strata[position]] += 1
+        for stratum, size in sizes.items():
+            assert abs(seen[stratum] - taken * size / len(strata)) < 1
+
+
+def test_rare_strata_are_spread_and_differ_by_seed() -> None:
+    strata = ["big"] * 900 + [f"s{i}" for i in range(100)]
+    ids = [f"{i}" for i in range(1000)]
+    first = [balanced_order(ids, strata, seed)[:50] for seed in range(4)]
+    assert all(sum(i >= 900 for i in order) in (4, 5, 6) for order in first)
+    assert len({frozenset(order[order >= 900].tolist()) for order in first}) > 1
+
+
+@given(st.permutations(range(30)), st.integers(0, 9))
+@settings(max_examples=30, deadline=None)
+def test_the_draw_does_not_depend_on_the_order_of_the_pool(permutation: list[int], seed: int) -> None:
+    ids, strata = [f"id{i}" for i in range(30)], ["a", "b", "c"] * 10
+    shuffled = balanced_order([ids[i] for i in permutation], [strata[i] for i in permutation], seed)
+    assert [ids[permutation[i]] for i in shuffled] == [ids[i] for i in balanced_order(ids, strata, seed)]
+
+
+def test_known_order() -> None:
+    """Pins the draw: a change of it would silently change every study."""
+    ids = [f"i{i}" for i in range(8)]
+    assert balanced_order(ids, ["a"] * 6 + ["b"] * 2, 0).tolist() == [0, 1, 7, 2, 4, 3, 6, 5]
+
+
+@given(st.integers(3, 200), st.floats(0.05, 0.45), st.floats(0.05, 0.45), st.integers(0, 5))
+@settings(max_examples=60, deadline=None)
+def test_split_covers_disjointly(count: int, first: float, second: float, seed: int) -> None:
+    parts = seeded_split([f"{i}" for i in range(count)], ["ab"[i % 2] for i in range(count)], [first, second], seed)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(count))
+    assert [len(parts[0]), len(parts[1])] == [max(1, round(first * count)), max(1, round(second * count))]
+
+
+@given(strata=st.lists(st.sampled_from(["", "x", "y"]), min_size=5, max_size=40), seed=st.integers(0, 99))
+@settings(max_examples=20, deadline=None)
+def test_draws_are_nested_and_paired(strata: list[str], seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    store = tiny_store(tmp_path_factory.mktemp("s") / "store", strata)
+    frames = [draw(store, n, seed) for n in range(1, len(strata) + 1)]
+    for n, frame in enumerate(frames, start=1):
+        assert len(frame) == n
+        assert frame["sha256"].is_unique
+        assert frame.equals(frames[-1].iloc[:n])
+    images = store.images("pool")
+    assert [f"i{images[row][0, 0, 0]}" for row in frames[-1]["row"]] == frames[-1]["id"].tolist()
+
+
+def test_seeds_differ(tmp_path: Path) -> None:
+    store = tiny_store(tmp_path / "s", [""] * 50)
+    assert set(draw(store, 10, 0)["id"]) != set(draw(store, 10, 1)["id"])
+
+
+@pytest.mark.parametrize("n", [0, -1, 6])
+def test_n_beyond_the_pool(n: int, tmp_path: Path) -> None:
+    store = tiny_store(tmp_path / "s", [""] * 5)
+    with pytest.raises(UserError, match=rf"n = {n} .*'tiny', whose pool has 5"):
+        draw(store, n, 0)
+
+
+def test_manifest_round_trip(tmp_path: Path) -> None:
+    store = tiny_store(tmp_path / "s", ["a", "b"] * 5)
+    frame = draw(store, 7, 3)
+    write_manifest(tmp_path / "m.csv", frame)
+    assert (tmp_path / "m.csv").read_text().startswith("row,id,sha256\n")
+    assert read_manifest(tmp_path / "m.csv", store).equals(frame)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("i3,", "i9,", "id of image i9"),
+        ("0000003\n", "0000009\n", "sha256 of image i3"),
+        ("3,i3", "7,i3", "beyond the pool of 5"),
+        ("3,i3,", "2,i2,", "listed twice"),
+        ("row,id,sha256", "row,name,sha256", "expected the columns row,id,sha256"),
+        ("3,i3", "x,i3", "not a subset manifest"),
+    ],
+)
+def test_tampered_manifest(old: str, new: str, said: str, tmp_path: Path) -> None:
+    store = tiny_store(tmp_path / "s", [""] * 5)
+    write_manifest(tmp_path / "m.csv", draw(store, 5, 0).sort_values("row"))
+    text = (tmp_path / "m.csv").read_text()
+    assert old in text
+    (tmp_path / "m.csv").write_text(text.replace(old, new))
+    with pytest.raises(UserError, match=said):
+        read_manifest(tmp_path / "m.csv", store)
+
+
+@pytest.mark.parametrize("text", [None, "", "row,id,sha256\n"])
+def test_no_manifest(text: str | None, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "m.csv").write_text(text)
+    with pytest.raises(UserError, match=r"m\.csv"):
+        read_manifest(tmp_path / "m.csv", tiny_store(tmp_path / "s", [""] * 5))
+
+
+def test_a_test_image_never_comes_in(tmp_path: Path) -> None:
+    store = tiny_store(tmp_path / "s", [""] * 5)
+    write_manifest(tmp_path / "m.csv", draw(store, 3, 0))
+    index = (store.root / "index.csv").read_text()
+    drawn = draw(store, 3, 0)["sha256"].iloc[0]
+    (store.root / "index.csv").write_text(index.replace(f"{200:064x}", drawn))
+    with pytest.raises(UserError, match="is a test image"):
+        read_manifest(tmp_path / "m.csv", Store(store.root))

@@ -1,0 +1,233 @@
+"""The plugin on a real SLURM: each way a job or Snakemake can end, and that nothing is lost or done twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cluster import Workflow, environment, queue, slurm, trainers, wait_until, wrappers
+from toy_trainer import result_of
+
+pytestmark = pytest.mark.slurm
+
+Make = Callable[..., Workflow]
+
+
+def expected(runs: int, steps: int) -> str:
+    return "".join(f"run{n},{result_of(f'run{n}', steps)}\n" for n in range(runs))
+
+
+def check(flow: Workflow, runs: int, steps: int, status: int = 0) -> None:
+    assert status == 0, flow.text
+    assert (flow.directory / "scores.csv").read_text() == expected(runs, steps)
+    assert not flow.violations()
+    wait_until(lambda: not queue(), 30, "an empty queue")
+    assert not trainers(flow.directory)
+
+
+def running_job(rule: str = "train") -> str:
+    def find() -> str | None:
+        return next((j["id"] for j in queue() if j["name"].startswith(rule) and j["state"] == "RUNNING"), None)
+
+    return str(wait_until(find, 60, f"a running {rule} job"))
+
+
+def training(flow: Workflow, step: int = 1) -> str:
+    """Wait until run0 trains; return its job id."""
+    job = running_job()
+    wait_until(lambda: len(flow.steps("run0")) >= step, 90, "training steps")
+    return job
+
+
+def test_success_with_gpu_groups_logs_and_ledger(workflow: Make) -> None:
+    flow = workflow("runs=2 steps=3 gpu=1", "--submitit-keep-successful-logs")
+    check(flow, 2, 3, flow.run())
+    lines = flow.ledger()
+    assert {line["state"] for line in lines} == {"finished"}
+    assert sorted(line["rule"] for line in lines).count("train") == 2
+    assert all(line["gpus"] == (line["rule"] == "train") for line in lines)
+    logs = list((flow.directory / ".snakemake/submitit/jobs/train/run=run0").rglob("*_log.out"))
+    assert logs
+    assert str(logs[0]) in flow.text
+    # Only resources changed: nothing is run again.
+    assert flow.run("--set-resources", "train:mem_mb=310", "train:runtime=11", "--dry-run") == 0
+    assert "Nothing to be done" in flow.text
+
+
+def test_failure_names_the_log(workflow: Make) -> None:
+    flow = workflow("runs=1 steps=3 flags=--no-such-flag")
+    assert flow.run() == 1
+    assert "its command ended with status 1" in flow.text
+    assert [line["state"] for line in flow.ledger() if line["rule"] == "train"] == ["failed"]
+
+
+def test_refused_submission_is_told(workflow: Make) -> None:
+    flow = workflow("runs=1 partition=nowhere")
+    assert flow.run() == 1
+    assert "SLURM refuses the job" in flow.text
+    assert "nvalid partition" in flow.text
+
+
+def test_scancel_fails_clearly(workflow: Make) -> None:
+    flow = workflow("runs=1 steps=100")
+    process = flow.start()
+    slurm(f"scancel {training(flow)}")
+    assert process.wait(90) == 1
+    assert "somebody cancelled it" in flow.text
+    assert not trainers(flow.directory)
+
+
+def test_scontrol_requeue_resumes(workflow: Make) -> None:
+    flow = workflow("runs=1 steps=40")
+    process = flow.start()
+    slurm(f"scontrol requeue {training(flow, 7)}")
+    check(flow, 1, 40, process.wait(180))
+    assert len(flow.steps("run0")) == 40  # the checkpoint was written at the last step: none was done twice
+    assert [line["state"] for line in flow.ledger() if line["rule"] == "train"] == ["requeued", "finished"]
+
+
+def test_warning_requeues_through_submitit(workflow: Make) -> None:
+    flow = workflow("runs=1 steps=40")
+    process = flow.start()
+    slurm(f"scancel --signal=USR2 {training(flow, 7)}")
+    check(flow, 1, 40, process.wait(180))
+    assert flow.steps("run0") == list(range(40))
+    assert [line["state"] for line in flow.ledger() if line["rule"] == "train"] == ["requeued", "finished"]
+
+
+def test_preemption_resumes(workflow: Make) -> None:
+    flow = workflow("runs=1 steps=40 partition=preemptible")
+    process = flow.start()
+    training(flow, 7)
+    slurm("sbatch --partition=main --exclusive --time=1 --output=/dev/null --wrap 'sleep 2'", check=True)
+    check(flow, 1, 40, process.wait(180))
+    assert flow.steps("run0") == list(range(40))
+
+
+def test_time_limit_of_a_minute_is_no_obstacle(workflow: Make) -> None:
+    # 45 s of work, warned (and requeued) about every 20 s.
+    flow = workflow("runs=1 steps=225 runtime=1 signal=USR2@40")
+    check(flow, 1, 225, flow.run(timeout=500))
+    assert flow.steps("run0") == list(range(225))
+    assert [line["state"] for line in flow.ledger() if line["rule"] == "train"].count("requeued") >= 1
+
+
+def test_requeues_without_progress_fail_clearly(workflow: Make) -> None:
+    flow = workflow("runs=1 steps=400 flags=--stuck", "--submitit-requeue-limit 2")
+    process = flow.start()
+    for start in (1, 2):
+        wait_until(lambda start=start: len(flow.steps("run0")) > 2 * (start - 1), 90, "a new start")
+        job = running_job()
+        wait_until(lambda: trainers(flow.directory), 60, "a trainer")
+        slurm(f"scancel --signal=USR2 {job}")
+        wait_until(lambda: not trainers(flow.directory), 60, "its end")
+    assert process.wait(120) == 1
+    assert "requeued 2 times in a row without progress" in flow.text
+
+
+def test_killed_snakemake_takes_its_jobs_up_again(workflow: Make) -> None:
+    flow = workflow("runs=2 steps=60")
+    flow.start()
+    job = training(flow, 3)
+    flow.kill()
+    assert any(entry["id"] == job for entry in queue())
+    check(flow, 2, 60, flow.run())
+    assert "of an earlier run is taken up" in flow.text
+    assert flow.steps("run0") == list(range(60))  # one job, never interrupted
+    assert [line["job_id"] for line in flow.ledger() if line["wildcards"].get("run") == "run0"].count(job) == 1
+
+
+def test_job_that_finished_while_snakemake_was_dead_is_not_run_again(workflow: Make) -> None:
+    flow = workflow("runs=1 steps=10")
+    flow.start()
+    training(flow)
+    flow.kill()
+    wait_until(lambda: not queue(), 60, "the job's end")
+    check(flow, 1, 10, flow.run())
+    assert flow.steps("run0") == list(range(10))
+    # Its parameters are in Snakemake's memory all the same: a later change is seen.
+    flow.arguments = [word.replace("steps=10", "steps=12") for word in flow.arguments]
+    assert flow.run("--dry-run") == 0
+    assert "Params have changed" in flow.text
+
+
+def test_changed_parameters_withdraw_the_job_of_an_earlier_run(workflow: Make) -> None:
+    flow = workflow("runs=1 steps=300")
+    flow.start()
+    training(flow)
+    flow.kill()
+    flow.arguments = [word.replace("steps=300", "steps=20") for word in flow.arguments]
+    check(flow, 1, 20, flow.run())
+    assert "is withdrawn" in flow.text
+
+
+@pytest.mark.parametrize("which", [trainers, wrappers])
+def test_killed_process_is_retried_and_resumes(workflow: Make, which: Callable[[Path], list[int]]) -> None:
+    flow = workflow("runs=1 steps=40", "--retries 1")
+    process = flow.start()
+    training(flow, 7)
+    for pid in which(flow.directory):
+        os.kill(pid, signal.SIGKILL)
+    check(flow, 1, 40, process.wait(180))
+    # Steps since the last checkpoint are done again, one after the other.
+    assert len(flow.steps("run0")) >= 40
+    assert [line["state"] for line in flow.ledger() if line["rule"] == "train"] == ["failed", "finished"]
+
+
+def test_node_failure_is_survived(workflow: Make) -> None:
+    flow = workflow("runs=1 steps=40")
+    process = flow.start()
+    training(flow, 7)
+    node = slurm("sinfo --noheader --format=%n").split()[0]
+    slurm(f"scontrol update nodename={node} state=down reason=test", check=True)
+    time.sleep(3)
+    slurm(f"scontrol update nodename={node} state=resume", check=True)
+    check(flow, 1, 40, process.wait(240))
+
+
+def test_controller_restart_is_survived(workflow: Make) -> None:
+    flow = workflow("runs=1 steps=60")
+    process = flow.start()
+    training(flow)
+    restart_controller(seconds_down=6)
+    check(flow, 1, 60, process.wait(180))
+    assert flow.steps("run0") == list(range(60))
+
+
+def restart_controller(seconds_down: float) -> None:
+    pid = int((Path(environment()["SLURM_CONF"]).parent / "run" / "slurmctld.pid").read_text())
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(seconds_down)
+    subprocess.run(["slurmctld"], env=environment(), check=True)
+    wait_until(lambda: "is UP" in slurm("scontrol ping"), 30, "the controller")
+
+
+def test_late_result_is_waited_for(workflow: Make) -> None:
+    flow = workflow("runs=1 steps=5")
+    process = flow.start()
+    jobs = flow.directory / ".snakemake/submitit/jobs/train"
+    result = wait_until(lambda: next(jobs.glob("*/*/result.json"), None), 90, "a result")
+    hidden = flow.directory / "hidden"
+    result.parent.rename(hidden)
+    wait_until(lambda: not queue(), 30, "the job's end")
+    time.sleep(4)
+    assert process.poll() is None
+    hidden.rename(result.parent)
+    check(flow, 1, 5, process.wait(120))
+    assert flow.steps("run0") == list(range(5))
+
+
+def test_interrupt_leaves_no_orphan(workflow: Make) -> None:
+    flow = workflow("runs=2 steps=300")
+    flow.start()
+    training(flow)
+    assert flow.interrupt() != 0
+    wait_until(lambda: not queue(), 40, "an empty queue")
+    assert not trainers(flow.directory)
+    assert {line["state"] for line in flow.ledger() if line["rule"] == "train"} == {"cancelled"}
+    flow.arguments = [word.replace("steps=300", "steps=20") for word in flow.arguments]
