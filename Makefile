@@ -49,7 +49,7 @@ config docs: .venv/.ready ## regenerate schema, defaults, deviations ledger, env
 	@$(RUN)/python -m lowdata_cpt.generate
 
 figures: .venv/.ready ## draw the figures of STUDY again from its committed tables
-	@$(RUN)/lowdata-cpt figures results/$(STUDY)
+	@$(RUN)/lowdata-cpt figures results/$(STUDY) --workers $(CORES)
 
 slurm-up: ## start a real one-node SLURM for tests (Debian packages, loopback only)
 	@bash tools/slurm/up

@@ -1,13 +1,17 @@
 """Which continued-pretraining method helps on 100 to 1000 unlabelled images? One workflow, three studies.
 
-    snakemake --cores 2                                     the quick study
-    snakemake --cores 2 --configfile config/embedded.yaml   the full grid on a CPU
-    snakemake --profile slurm --configfile config/paper.yaml
+snakemake --cores 2                                     the quick study
+snakemake --cores 2 --configfile config/embedded.yaml   the full grid on a CPU
+snakemake --profile slurm --configfile config/paper.yaml
 """
 
 from snakemake.utils import min_version
 
 min_version("9.19")
+
+
+report: "workflow/report/workflow.rst"
+
 
 # A study's file is whole: the default one is read only when no other was given.
 if "study" not in config:

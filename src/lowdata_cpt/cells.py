@@ -33,13 +33,31 @@ class Cell(NamedTuple):
 
 
 def cells(study: Study) -> Iterator[Cell]:
-    """Yield every cell of the grid, untrained rows first."""
+    """Yield every cell of the grid once, in the order in which the study names backbones, domains and methods."""
     for backbone in study.backbones:
         for domain, settings in study.domains.items():
             for method, config in study.methods.items():
                 for n in sorted(settings.sizes) if config.learner_path else (0,):
+                    if not _wanted(study, backbone, domain, method, n):
+                        continue
                     for seed in study.seeds:
                         yield Cell(backbone, domain, method, n, seed)
+
+
+def _wanted(study: Study, backbone: str, domain: str, method: str, n: int) -> bool:
+    """Say whether a block of `grid` has this cell (all cells are wanted where there is no `grid`)."""
+    return study.grid is None or any(
+        (block.backbones is None or backbone in block.backbones)
+        and (block.domains is None or domain in block.domains)
+        and (block.methods is None or method in block.methods)
+        and (block.sizes is None or n == 0 or n in block.sizes)
+        for block in study.grid
+    )
+
+
+def pairs(study: Study) -> list[tuple[str, str]]:
+    """Return every (backbone, domain) that has cells."""
+    return list(dict.fromkeys((cell.backbone, cell.domain) for cell in cells(study)))
 
 
 def probes_of(study: Study, domain: str) -> tuple[str, ...]:

@@ -79,6 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     ):
         sub = command(name, text, config=False)
         sub.add_argument("folder", type=Path, help="results/<study>")
+        if name == "figures":
+            sub.add_argument("--workers", type=int, default=1, help="processes that draw")
     compare = command("compare", "compare two scores.csv: equal but for measured seconds?", config=False)
     compare.add_argument("first", type=Path)
     compare.add_argument("second", type=Path)
@@ -172,7 +174,10 @@ def _collect(arguments: argparse.Namespace) -> None:
         return
     from lowdata_cpt.stages import present
 
-    getattr(present, command)(arguments.folder)
+    if command == "figures":
+        present.figures(arguments.folder, arguments.workers)
+    else:
+        getattr(present, command)(arguments.folder)
 
 
 def main(argv: list[str] | None = None) -> int:

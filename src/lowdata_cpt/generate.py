@@ -40,7 +40,8 @@ def defaults() -> str:
             for name, field in model.model_fields.items()
             if not field.is_required()
         }
-        return json.loads(json.dumps({k: v.model_dump(mode="json") if hasattr(v, "model_dump") else v for k, v in fields.items()}))
+        values = {k: v.model_dump(mode="json") if hasattr(v, "model_dump") else v for k, v in fields.items()}
+        return json.loads(json.dumps(values))
 
     value = {
         "study": plain(Study),
@@ -82,7 +83,7 @@ def requirements() -> str:
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise UserError(f"requirements.txt: could not export the lock with {uv} ({error}); run `make test` once") from None
+        raise UserError(f"requirements.txt: could not export the lock with {uv} ({error})") from None
     return "# Generated from uv.lock by `make config`; environment.yml installs it.\n" + done.stdout
 
 
@@ -103,7 +104,8 @@ def main(arguments: list[str]) -> int:
             write_text(path, text)
             continue
         current = path.read_text(encoding="utf-8") if path.exists() else ""
-        difference = list(difflib.unified_diff(current.splitlines(), text.splitlines(), name, "generated", lineterm="", n=1))
+        lines = difflib.unified_diff(current.splitlines(), text.splitlines(), name, "generated", lineterm="", n=1)
+        difference = list(lines)
         if difference:
             drifted = True
             print("\n".join(difference[:60]))

@@ -223,6 +223,7 @@ class _Run:
         for remaining in reversed(range(6)):
             try:
                 self.requeue(signal.SIGUSR2, None)  # ends this process
+                break
             except (subprocess.SubprocessError, OSError) as error:
                 print(f"Could not be requeued: {error}", flush=True)
                 if remaining and own_state(self.job_id) in (None, "RUNNING"):

@@ -56,6 +56,29 @@ def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
     raise TimeoutError(f"waited {seconds} s for {what}")
 
 
+def fail_node() -> str:
+    """Take the node down for some seconds and bring it back; return its name."""
+    node = slurm("sinfo --noheader --format=%n").split()[0]
+    slurm(f"scontrol update nodename={node} state=down reason=test", check=True)
+    time.sleep(3)
+
+    def back() -> bool:
+        slurm(f"scontrol update nodename={node} state=resume")  # refused while the node is not (any longer) down
+        return not {"down", "drain"} & {state.rstrip("*") for state in slurm("sinfo --noheader --format=%T").split()}
+
+    wait_until(back, 60, "the node")
+    return node
+
+
+def restart_controller(seconds_down: float) -> None:
+    """kill -9 of slurmctld, and a new one after some seconds."""
+    pid = int((Path(environment()["SLURM_CONF"]).parent / "run" / "slurmctld.pid").read_text())
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(seconds_down)
+    subprocess.run(["slurmctld"], env=environment(), check=True)
+    wait_until(lambda: "is UP" in slurm("scontrol ping"), 60, "the controller")
+
+
 def processes_in(directory: Path) -> list[int]:
     """The processes of jobs whose working directory is `directory`, without SLURM's own and Snakemake's main one."""
     found = []
@@ -118,6 +141,8 @@ class Workflow:
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            # A shell's background jobs ignore Ctrl-C, and so would everything they start.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
         )
         return self.process
 

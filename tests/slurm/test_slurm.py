@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cluster import Workflow, environment, queue, slurm, trainers, wait_until, wrappers
+from cluster import Workflow, fail_node, queue, restart_controller, slurm, trainers, wait_until, wrappers
 from toy_trainer import result_of
 
 pytestmark = pytest.mark.slurm
@@ -183,10 +182,7 @@ def test_node_failure_is_survived(workflow: Make) -> None:
     flow = workflow("runs=1 steps=40")
     process = flow.start()
     training(flow, 7)
-    node = slurm("sinfo --noheader --format=%n").split()[0]
-    slurm(f"scontrol update nodename={node} state=down reason=test", check=True)
-    time.sleep(3)
-    slurm(f"scontrol update nodename={node} state=resume", check=True)
+    fail_node()
     check(flow, 1, 40, process.wait(240))
 
 
@@ -197,14 +193,6 @@ def test_controller_restart_is_survived(workflow: Make) -> None:
     restart_controller(seconds_down=6)
     check(flow, 1, 60, process.wait(180))
     assert flow.steps("run0") == list(range(60))
-
-
-def restart_controller(seconds_down: float) -> None:
-    pid = int((Path(environment()["SLURM_CONF"]).parent / "run" / "slurmctld.pid").read_text())
-    os.kill(pid, signal.SIGKILL)
-    time.sleep(seconds_down)
-    subprocess.run(["slurmctld"], env=environment(), check=True)
-    wait_until(lambda: "is UP" in slurm("scontrol ping"), 30, "the controller")
 
 
 def test_late_result_is_waited_for(workflow: Make) -> None:

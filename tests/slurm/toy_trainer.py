@@ -58,10 +58,12 @@ def main() -> int:
             stream.write(f"{time.time()} {os.getpid()}\n")
         return 1
 
-    state = {"step": 0, "value": arguments.name}
+    state = {"step": 0, "value": arguments.name, "steps": arguments.steps}
     if (folder / "checkpoint.json").exists():
-        state = json.loads((folder / "checkpoint.json").read_text())
-        print(f"resumed at step {state['step']}", flush=True)
+        found = json.loads((folder / "checkpoint.json").read_text())
+        if found["steps"] == arguments.steps:  # another run's checkpoint is not ours to resume
+            state = found
+            print(f"resumed at step {state['step']}", flush=True)
 
     def save() -> None:
         if not arguments.stuck:

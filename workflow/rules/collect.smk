@@ -8,12 +8,12 @@ rule scores:
         scores=f"{RESULTS}/scores.csv",
         cost=f"{RESULTS}/cost.csv",
         curves=f"{RESULTS}/curves.csv",
-    params:
-        folder=RESULTS,
     log:
         f"{RESULTS}/logs/scores.log",
     conda:
         "../../environment.yml"
+    params:
+        folder=subpath(output.scores, parent=True),
     message:
         "collect the scores of study {config[study]}"
     shell:
@@ -25,7 +25,9 @@ rule qualitative:
     input:
         study=f"{RESULTS}/study.json",
         manifest=f"{RESULTS}/data/{{domain}}/manifest.json",
-        probes=lambda wildcards: probe_results(grid.shown_cells(STUDY, wildcards.backbone, wildcards.domain)),
+        probes=lambda wildcards: probe_results(
+            grid.shown_cells(STUDY, wildcards.backbone, wildcards.domain)
+        ),
     output:
         f"{RESULTS}/qualitative/{{backbone}}-{{domain}}.npz",
     log:
@@ -39,34 +41,38 @@ rule qualitative:
         " --manifest {input.manifest} --out {output} > {log} 2> >(tee -a {log} >&2)"
 
 
-DENSE = [domain for domain in STUDY.domains if set(grid.probes_of(STUDY, domain)) & {"segmentation", "depth"}]
-
-
 rule figures_drawn:
     """Draw every figure and table from the study's tables: torch is not needed."""
     input:
         f"{RESULTS}/scores.csv",
         f"{RESULTS}/cost.csv",
         f"{RESULTS}/curves.csv",
-        expand(f"{RESULTS}/qualitative/{{backbone}}-{{domain}}.npz", backbone=STUDY.backbones, domain=DENSE),
+        f"{RESULTS}/claims.json",
+        expand(
+            f"{RESULTS}/qualitative/{{backbone}}-{{domain}}.npz",
+            backbone=STUDY.backbones,
+            domain=DENSE,
+        ),
     output:
-        report(
+        figures=report(
             directory(f"{RESULTS}/figures"),
             patterns=["{name}.png"],
             category="Figures",
             labels={"figure": "{name}"},
             caption="../report/figures.rst",
         ),
-    params:
-        folder=RESULTS,
+        tables=directory(f"{RESULTS}/tables"),
     log:
         f"{RESULTS}/logs/figures.log",
     conda:
         "../../environment.yml"
+    threads: 2
+    params:
+        folder=subpath(output.figures, parent=True),
     message:
         "draw the figures of study {config[study]}"
     shell:
-        "lowdata-cpt figures {params.folder} > {log} 2> >(tee -a {log} >&2)"
+        "lowdata-cpt figures {params.folder} --workers {threads} > {log} 2> >(tee -a {log} >&2)"
 
 
 rule statistics:
@@ -75,12 +81,12 @@ rule statistics:
         f"{RESULTS}/scores.csv",
     output:
         directory(f"{RESULTS}/statistics"),
-    params:
-        folder=RESULTS,
     log:
         f"{RESULTS}/logs/statistics.log",
     conda:
         "../../environment.yml"
+    params:
+        folder=subpath(output[0], parent=True),
     message:
         "statistics of study {config[study]}"
     shell:
@@ -94,13 +100,15 @@ rule claims:
         claims="config/claims.yaml",
     output:
         json=f"{RESULTS}/claims.json",
-        text=report(f"{RESULTS}/claims.md", category="Claims", caption="../report/claims.rst"),
-    params:
-        folder=RESULTS,
+        text=report(
+            f"{RESULTS}/claims.md", category="Claims", caption="../report/claims.rst"
+        ),
     log:
         f"{RESULTS}/logs/claims.log",
     conda:
         "../../environment.yml"
+    params:
+        folder=subpath(output.json, parent=True),
     message:
         "verdicts of study {config[study]}"
     shell:
@@ -115,12 +123,12 @@ rule report:
         rules.claims.output,
     output:
         f"{RESULTS}/report.html",
-    params:
-        folder=RESULTS,
     log:
         f"{RESULTS}/logs/report.log",
     conda:
         "../../environment.yml"
+    params:
+        folder=subpath(output[0], parent=True),
     message:
         "report of study {config[study]}"
     shell:

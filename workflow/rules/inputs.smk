@@ -2,12 +2,12 @@ rule study:
     """Write the resolved configuration, resources left out."""
     output:
         f"{RESULTS}/study.json",
-    params:
-        config=dump(STUDY.model_dump(mode="json", exclude={"resources"})),
     log:
         f"{RESULTS}/logs/study.log",
     conda:
         "../../environment.yml"
+    params:
+        config=hand.study_params(STUDY),
     message:
         "resolve the configuration of study {config[study]}"
     shell:
@@ -20,18 +20,18 @@ rule data:
         manifest=f"{RESULTS}/data/{{domain}}/manifest.json",
         card=f"{RESULTS}/data/{{domain}}/card.md",
         quarantine=f"{RESULTS}/data/{{domain}}/quarantine.csv",
-    params:
-        config=lambda wildcards: as_json(STUDY.domains[wildcards.domain]),
     log:
         f"{RESULTS}/logs/data/{{domain}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/data/{{domain}}.tsv"
+    conda:
+        "../../environment.yml"
     threads: 2
     resources:
         mem_mb=RESOURCES.mem_mb,
         runtime=RESOURCES.runtime,
-    conda:
-        "../../environment.yml"
+    params:
+        config=lambda wildcards: hand.dump(STUDY.domains[wildcards.domain]),
     message:
         "decode domain {wildcards.domain}"
     shell:
@@ -43,18 +43,18 @@ rule backbone:
     output:
         weights=f"{RESULTS}/backbones/{{backbone}}/model.safetensors",
         facts=f"{RESULTS}/backbones/{{backbone}}/model.json",
-    params:
-        config=lambda wildcards: as_json(STUDY.backbones[wildcards.backbone]),
-        folder=subpath(output.weights, parent=True),
     log:
         f"{RESULTS}/logs/backbone/{{backbone}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/backbone/{{backbone}}.tsv"
+    conda:
+        "../../environment.yml"
     resources:
         mem_mb=RESOURCES.mem_mb,
         runtime=30,
-    conda:
-        "../../environment.yml"
+    params:
+        config=lambda wildcards: hand.dump(STUDY.backbones[wildcards.backbone]),
+        folder=subpath(output.weights, parent=True),
     message:
         "fetch backbone {wildcards.backbone}"
     shell:
@@ -67,19 +67,21 @@ rule subset:
         manifest=f"{RESULTS}/data/{{domain}}/manifest.json",
     output:
         f"{RESULTS}/subsets/{{domain}}/s{{seed}}/n{{n}}.csv",
-    params:
-        config=lambda wildcards: dump({"n": int(wildcards.n), "seed": int(wildcards.seed)}),
     log:
         f"{RESULTS}/logs/subset/{{domain}}/s{{seed}}/n{{n}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/subset/{{domain}}/s{{seed}}/n{{n}}.tsv"
     group:
         "inputs"
+    conda:
+        "../../environment.yml"
     resources:
         mem_mb=1000,
         runtime=10,
-    conda:
-        "../../environment.yml"
+    params:
+        config=lambda wildcards: hand.dump(
+            {"n": int(wildcards.n), "seed": int(wildcards.seed)}
+        ),
     message:
         "draw {wildcards.n} images of {wildcards.domain}, seed {wildcards.seed}"
     shell:

@@ -5,30 +5,38 @@ rule pretrain:
         manifest=f"{RESULTS}/data/{{domain}}/manifest.json",
         subset=subset_of,
     output:
-        export=(directory if STUDY.keep_models else lambda path: temp(directory(path)))(f"{CELL}/export"),
+        export=(
+            directory if STUDY.keep_models else lambda path: temp(directory(path))
+        )(f"{CELL}/export"),
         log=f"{CELL}/log.csv",
         cost=f"{CELL}/cost.json",
-    params:
-        config=training_config,
-        backbone=subpath(input.backbone, parent=True),
-        folder=subpath(output.cost, parent=True),
-        subset=lambda wildcards, input: f"--subset {input.subset}" if input.subset else "",
-        checkpoints=f"work/checkpoints/{CELL}",
     log:
         f"{RESULTS}/logs/pretrain/{{backbone}}/{{domain}}/{{method}}/n{{n}}/s{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/pretrain/{{backbone}}/{{domain}}/{{method}}/n{{n}}/s{{seed}}.tsv"
+    conda:
+        "../../environment.yml"
     threads: RESOURCES.threads
     resources:
+        device=RESOURCES.device,
+        checkpoint_seconds=str(RESOURCES.checkpoint_seconds),
         gpu=RESOURCES.gpu,
         mem_mb=RESOURCES.mem_mb,
         runtime=RESOURCES.runtime,
-    conda:
-        "../../environment.yml"
+    params:
+        config=lambda wildcards: hand.training_params(
+            STUDY, wildcards.backbone, wildcards.method
+        ),
+        backbone=subpath(input.backbone, parent=True),
+        folder=subpath(output.cost, parent=True),
+        subset=lambda wildcards, input: (
+            f"--subset {input.subset}" if input.subset else ""
+        ),
+        checkpoints=f"work/checkpoints/{CELL}",
     message:
         "pretrain {wildcards.method} on {wildcards.n} images of {wildcards.domain}, seed {wildcards.seed}"
     shell:
         "lowdata-cpt pretrain --config {params.config:q} --backbone {params.backbone} --manifest {input.manifest}"
         " {params.subset} --seed {wildcards.seed} --checkpoints {params.checkpoints} --out {params.folder}"
-        " --device {RESOURCES.device} --threads {threads} --checkpoint-seconds {RESOURCES.checkpoint_seconds}"
+        " --device {resources.device} --threads {threads} --checkpoint-seconds {resources.checkpoint_seconds}"
         " > {log} 2> >(tee -a {log} >&2)"

@@ -150,7 +150,7 @@ class ViT(nn.Module):
 
 
 def _keep_rope(rope: Tensor, keep: Tensor) -> Tensor:
-    """Select a rotary embedding's rows of kept tokens: [N, d] -> [B, 1, K, d]; mixed [L, H, N, d] -> [L, B, H, K, d]."""
+    """Select the kept tokens' rows: [N, d] -> [B, 1, K, d]; mixed [L, H, N, d] -> [L, B, H, K, d]."""
     if rope.ndim == 2:
         return rope[keep].unsqueeze(1)
     batch, kept = keep.shape

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -86,7 +85,9 @@ def obtain(model: str, weights: str, sha256: str | None, image_size: int, cache:
     return vit
 
 
-def save_export(folder: Path, vit_name: str, backbone: dict[str, Tensor], adapter: dict[str, Tensor], config: Any) -> None:
+def save_export(
+    folder: Path, vit_name: str, backbone: dict[str, Tensor], adapter: dict[str, Tensor], config: Any
+) -> None:
     """Write a model folder: model.safetensors (timm-loadable), model.json, and the adapter's two files if any."""
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / MODEL, backbone)
@@ -111,16 +112,3 @@ def open_export(folder: Path, image_size: int) -> ViT:
         attach(vit, read_tensors(folder / ADAPTER), json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")))
     vit.requires_grad_(False)
     return vit.eval()
-
-
-def pick_device(name: str) -> torch.device:
-    """Resolve `auto | cpu | cuda`.
-
-    Raises:
-        UserError: cuda is asked for and there is none.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("resources.device is cuda, but torch sees no CUDA device; use auto or cpu")
-    return torch.device(name)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from lowdata_cpt.config.base import Strict
 from lowdata_cpt.data import DOMAINS
+from lowdata_cpt.data.base import Domain
 from lowdata_cpt.methods import METHODS
+from lowdata_cpt.methods.base import MethodConfig
 from lowdata_cpt.probes.config import DepthConfig, FeaturesConfig, LinearConfig, SegmentationConfig
 from lowdata_cpt.training.config import Training
 
@@ -38,8 +40,12 @@ def _union(members: tuple[type[Strict], ...], tag: str) -> Any:
     return Annotated[union, Field(discriminator=tag)] if len(members) > 1 else union
 
 
-MethodEntry = _union(METHODS, "method")
-DomainEntry = _union(DOMAINS, "kind")
+if TYPE_CHECKING:
+    MethodEntry = MethodConfig
+    DomainEntry = Domain
+else:
+    MethodEntry = _union(METHODS, "method")
+    DomainEntry = _union(DOMAINS, "kind")
 
 
 class Backbone(Strict):
@@ -65,6 +71,26 @@ class Probes(Strict):
     segmentation: SegmentationConfig = SegmentationConfig()
     depth: DepthConfig = DepthConfig()
     examples: int = Field(default=4, ge=0, description="Test images on the qualitative sheet.")
+    image_sizes: dict[Name, int] = Field(
+        default={}, description="Domain -> side in pixels of its probe images, where it is not the backbone's."
+    )
+
+    @model_validator(mode="after")
+    def _bank_is_made(self) -> Self:
+        if self.linear.bank == "augmented" and not self.features.augmented_bank:
+            raise ValueError("`linear.bank: augmented` needs `features.augmented_bank: true`")
+        return self
+
+
+class Block(Strict):
+    """A part of the grid: the product of the named entries; a key that is left out stands for all of the study's."""
+
+    backbones: tuple[Name, ...] | None = Field(default=None, min_length=1)
+    domains: tuple[Name, ...] | None = Field(default=None, min_length=1)
+    methods: tuple[Name, ...] | None = Field(default=None, min_length=1)
+    sizes: tuple[int, ...] | None = Field(
+        default=None, min_length=1, description="Of the domains' `sizes`; rows that train nothing have none."
+    )
 
 
 class Resources(Strict):
@@ -86,6 +112,9 @@ class Study(Strict):
     backbones: dict[Name, Backbone] = Field(min_length=1)
     domains: Annotated[dict[Name, DomainEntry], _named("domains", "kind")] = Field(min_length=1)
     methods: Annotated[dict[Name, MethodEntry], _named("methods", "method")] = Field(min_length=1)
+    grid: tuple[Block, ...] | None = Field(
+        default=None, min_length=1, description="Blocks whose cells make up the study; null: the full product."
+    )
     training: Training
     probes: Probes = Probes()
     resources: Resources = Resources()
@@ -106,4 +135,36 @@ class Study(Strict):
                 raise ValueError(f"domains {empty} have no `sizes`, but there are methods to train")
         if "base" not in self.methods:
             raise ValueError("methods must have `base`: every gain is measured from it")
+        if unknown := [name for name in self.probes.image_sizes if name not in self.domains]:
+            raise ValueError(f"probes.image_sizes: {unknown} are not in `domains`; there are {list(self.domains)}")
         return self
+
+    @model_validator(mode="after")
+    def _grid_fits(self) -> Self:
+        if self.grid is None:
+            return self
+        for kind in ("backbones", "domains", "methods"):
+            known, used = list(getattr(self, kind)), set()
+            for i, block in enumerate(self.grid):
+                named = getattr(block, kind)
+                unknown = [name for name in named or () if name not in known]
+                if unknown:
+                    raise ValueError(f"grid.{i}.{kind}: {unknown} are not in `{kind}`; there are {known}")
+                used |= set(named or known)
+            if idle := [name for name in known if name not in used]:
+                raise ValueError(f"{kind} {idle} are in no block of `grid`")
+        for i, block in enumerate(self.grid):
+            self._check_block(i, block)
+        return self
+
+    def _check_block(self, i: int, block: Block) -> None:
+        """Hold a block's methods and sizes to what the study needs of every block."""
+        if block.methods is not None and "base" not in block.methods:
+            raise ValueError(f"grid.{i}.methods must have `base`: every gain is measured from it")
+        for name in block.domains or self.domains:
+            sizes = self.domains[name].sizes
+            if block.sizes is not None and not set(block.sizes) & set(sizes):
+                raise ValueError(f"grid.{i}.sizes {list(block.sizes)}: domain {name!r} has none of them, but {sizes}")
+        known = {n for name in block.domains or self.domains for n in self.domains[name].sizes}
+        if unknown := sorted(set(block.sizes or ()) - known):
+            raise ValueError(f"grid.{i}.sizes: none of the block's domains has {unknown} in its `sizes`")

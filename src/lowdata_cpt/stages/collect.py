@@ -100,4 +100,4 @@ def qualitative(study_file: Path, backbone: str, domain: str, manifest: Path, ta
             predicted = cell.folder(study.study) / f"{PROBE_OF_TASK[task]}.npy"
             arrays[f"{task}_{method}"] = np.load(predicted, allow_pickle=False)
     with atomic_path(target) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(stream, allow_pickle=False, **arrays)

@@ -5,20 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lowdata_cpt.config.study import Probes
+from lowdata_cpt.probes.config import DepthConfig, FeaturesConfig, LinearConfig, SegmentationConfig
 from lowdata_cpt.probes.run import run_probe
 from lowdata_cpt.provenance import write_sidecar
 from lowdata_cpt.stages.inputs import open_store
+
+CONFIGS: dict[str, type[LinearConfig] | type[SegmentationConfig] | type[DepthConfig]] = {
+    "linear": LinearConfig,
+    "segmentation": SegmentationConfig,
+    "depth": DepthConfig,
+}
 
 
 def features(config: dict[str, Any], *, model: Path, manifest: Path, target: Path, device: str) -> None:
     """Pass every labelled image through a frozen model once. `config` has image_size, features and precision."""
     from lowdata_cpt.backbones import weights
+    from lowdata_cpt.device import pick_device
     from lowdata_cpt.probes.features import extract
 
     vit = weights.open_export(model, int(config["image_size"]))
-    settings = Probes.model_validate({"features": config["features"]}).features
-    where = weights.pick_device(device)
+    settings = FeaturesConfig.model_validate(config["features"])
+    where = pick_device(device)
     extract(vit.to(where), open_store(manifest), settings, where, target, seed=0, precision=config["precision"])
 
 
@@ -26,14 +33,19 @@ def probe(
     task: str, config: dict[str, Any], *, features_file: Path, manifest: Path, seed: int, target: Path, device: str
 ) -> None:
     """Train one probe on cached features and write its scores. `config` has the keys `probe` and `examples`."""
-    settings = getattr(Probes.model_validate({task: config["probe"]}), task)
+    settings = CONFIGS[task].model_validate(config["probe"])
+    where = None
+    if task != "linear":
+        from lowdata_cpt.device import pick_device
+
+        where = pick_device(device)
     run_probe(
         task,
         features_file,
         open_store(manifest),
         settings,
         seed=seed,
-        device=device,
+        device=where,
         out=target,
         examples=int(config["examples"]),
     )

@@ -25,9 +25,9 @@ def claims(folder: Path) -> None:
     write_sidecar(folder / "claims.json", inputs=[folder / "scores.csv", CLAIMS])
 
 
-def figures(folder: Path) -> None:
+def figures(folder: Path, workers: int = 1) -> None:
     """Write results/<study>/figures/ and tables/, each figure with its source table, caption and sidecar."""
-    make_figures(folder, folder / "figures")
+    make_figures(folder, folder / "figures", workers=workers)
     write_tables(read_scores(folder / "scores.csv"), folder / "tables")
     for figure in sorted((folder / "figures").glob("*.png")):
         write_sidecar(figure, inputs=[folder / "scores.csv"])

@@ -16,6 +16,7 @@ from lowdata_cpt.backbones.vit import ViT
 from lowdata_cpt.config.study import Backbone, MethodEntry
 from lowdata_cpt.data.store import Store, Task
 from lowdata_cpt.data.subsets import read_manifest
+from lowdata_cpt.device import pick_device
 from lowdata_cpt.errors import UserError
 from lowdata_cpt.io import identity, read_json, sha256_file, write_json
 from lowdata_cpt.methods.base import MethodConfig
@@ -113,7 +114,7 @@ def pretrain(
         images = np.asarray(store.images(store.meta.pool)[rows])
         key = run_identity(method, training, image_size, seed, inputs)
         folder = checkpoints / key[:12]
-        run = _prepare_run(method, training, vit, images, store, seed, weights.pick_device(device), folder, key)
+        run = _prepare_run(method, training, vit, images, store, seed, pick_device(device), folder, key)
         run.checkpoint_seconds = checkpoint_seconds
         result = run.train()
         export = run.learner.export()

@@ -73,11 +73,12 @@ def _sheet(group: pd.DataFrame, out: Path, backbone: str, domain: str) -> list[P
                 axis.set_title(
                     part.replace("_", " ") if part != "lr" else "learning rate", fontweight="normal", color=MUTED
                 )
+                if row == len(layout) - 1:
+                    axis.set_xlabel("images seen")
                 if column == 0:
                     look = style_of(method)
                     label = "\n".join(wrap(look.label, 15))
                     axis.set_ylabel(label, fontweight="bold", color=look.color, fontsize=6.5)
-        figure.supxlabel("images seen", fontsize=7.5)
         handles = [Line2D([], [], color=_shade(INK, shades[n]), label=f"n = {n}") for n in sizes]
         figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(sizes)))
         source = pd.concat(sources, ignore_index=True)

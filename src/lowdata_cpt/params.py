@@ -1,0 +1,61 @@
+"""The JSON each rule hands to its command: exactly what the result depends on, code versions included.
+
+Equal configurations give equal text, so Snakemake re-runs a job if and only if something it depends on has changed.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import BaseModel
+
+from lowdata_cpt.codeversion import code_version
+from lowdata_cpt.config.study import Study
+
+
+def dump(value: Any) -> str:
+    """Return JSON with sorted keys; models as their plain values."""
+    return json.dumps(value, sort_keys=True, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    assert isinstance(value, BaseModel), f"{type(value).__name__} is not a configuration"
+    return value.model_dump(mode="json")
+
+
+def study_params(study: Study) -> str:
+    """Return the resolved configuration; resources are left out, as no result depends on them."""
+    return dump(study.model_dump(mode="json", exclude={"resources"}))
+
+
+def training_params(study: Study, backbone: str, method: str) -> str:
+    """Return what a cell's weights depend on, beside its input files and its seed."""
+    config = study.methods[method]
+    return dump(
+        {
+            "method": config,
+            # What trains nothing does not depend on the length of the run.
+            "training": (config.training or study.training) if config.learner_path else {"epochs": 1},
+            "image_size": study.backbones[backbone].image_size,
+            "code": type(config).code_version(),
+        }
+    )
+
+
+def features_params(study: Study, backbone: str) -> str:
+    """Return what a feature pass depends on, beside the model and the data."""
+    return dump(
+        {
+            "features": study.probes.features,
+            "image_size": study.backbones[backbone].image_size,
+            "precision": study.training.precision,
+            "code": code_version("probes.features"),
+        }
+    )
+
+
+def probe_params(study: Study, probe: str) -> str:
+    """Return what a probe depends on, beside its features, the labels and its seed."""
+    code = code_version(f"probes.{probe}")
+    return dump({"probe": getattr(study.probes, probe), "examples": study.probes.examples, "code": code})

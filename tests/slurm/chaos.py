@@ -1,0 +1,297 @@
+"""Seeded chaos: a workflow on the real local SLURM while everything around it breaks, then the same scores.
+
+    python tests/slurm/chaos.py --events 24 --seed 1                        the toy study
+    python tests/slurm/chaos.py --snakefile Snakefile --directory . --arguments "--profile slurm" \
+        --reference /path/to/a/local/run/results/quick --compare results/quick/scores.csv
+
+Each event is fired at a job (or at Snakemake, or at the controller) that is really there, so the run goes on until
+all have happened or the work is done. Afterwards: the compared files are byte-equal to the reference, no training ran
+twice at the same time, squeue is empty, no process is left. The log of events is printed, and written with --log.
+Exits with status 1 when any of this does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from cluster import (
+    HERE,
+    Workflow,
+    command_line,
+    fail_node,
+    processes_in,
+    queue,
+    restart_controller,
+    slurm,
+    stopped_at_end,
+    wait_until,
+    wrappers,
+)
+
+TOY_ARGUMENTS = (
+    "--executor submitit --jobs 6 --cores 2 --seconds-between-status-checks 3 --latency-wait 20 --keep-going "
+    "--rerun-incomplete --retries 50 --config runs={runs} steps={steps} seconds=0.25 partition=preemptible"
+)
+
+
+class NothingError(Exception):
+    """There was nothing to fire this event at."""
+
+
+class Chaos:
+    """The events. Each returns what it hit, or raises NothingError."""
+
+    def __init__(self, flow: Workflow, seed: int, rule: str, trainer: str) -> None:
+        self.flow = flow
+        self.random = random.Random(seed)
+        self.rule = rule
+        self.trainer = trainer
+
+    def _job(self) -> str:
+        jobs = [job for job in queue() if job["state"] == "RUNNING" and job["name"].startswith(self.rule)]
+        if not jobs:
+            raise NothingError
+        return self.random.choice(jobs)["id"]
+
+    def _process(self, pids: list[int]) -> int:
+        if not pids:
+            raise NothingError
+        return self.random.choice(sorted(pids))
+
+    def requeue(self) -> str:
+        """An administrator requeues a job."""
+        job = self._job()
+        slurm(f"scontrol requeue {job}")
+        return f"job {job}"
+
+    def warning(self) -> str:
+        """The warning signal of a time limit."""
+        job = self._job()
+        slurm(f"scancel --signal=USR2 {job}")
+        return f"job {job}"
+
+    def preemption(self) -> str:
+        """A job on the better partition takes the node."""
+        self._job()
+        return slurm("sbatch --partition=main --exclusive --time=1 --output=/dev/null --wrap 'sleep 2'", check=True)
+
+    def scancel(self) -> str:
+        """Somebody cancels a job."""
+        job = self._job()
+        slurm(f"scancel {job}")
+        return f"job {job}"
+
+    def kill_training(self) -> str:
+        """kill -9 of a training process, as the kernel does when memory runs out."""
+        pids = [p for p in processes_in(self.flow.directory) if self.trainer in command_line(p)]
+        pid = self._process(pids)
+        os.kill(pid, signal.SIGKILL)
+        return f"process {pid}"
+
+    def kill_wrapper(self) -> str:
+        """kill -9 of submitit's process; the training it started loses its parent."""
+        pid = self._process(wrappers(self.flow.directory))
+        os.kill(pid, signal.SIGKILL)
+        return f"process {pid}"
+
+    def kill_snakemake(self) -> str:
+        """kill -9 of Snakemake, then a new start."""
+        pid = self.flow.process.pid  # type: ignore[union-attr]
+        self.flow.kill()
+        time.sleep(self.random.uniform(0, 6))
+        self.flow.start()
+        return f"process {pid}"
+
+    def interrupt(self) -> str:
+        """Ctrl-C: the queue must be empty soon after; then a new start."""
+        self._job()
+        pid = self.flow.process.pid  # type: ignore[union-attr]
+        self.flow.interrupt(timeout=200)
+        wait_until(lambda: not queue(), 60, "an empty queue after Ctrl-C")
+        self.flow.start()
+        return f"process {pid}"
+
+    def controller(self) -> str:
+        """kill -9 of slurmctld; it is away for some seconds."""
+        away = self.random.uniform(2, 10)
+        restart_controller(away)
+        return f"away for {away:.0f} s"
+
+    def node_failure(self) -> str:
+        """The node goes down and comes back."""
+        self._job()
+        return f"node {fail_node()}"
+
+    def late_result(self) -> str:
+        """The next job's folder vanishes the moment its result is there, and comes back later (slow NFS)."""
+        self._job()
+        jobs = self.flow.directory / ".snakemake/submitit/jobs"
+        known = set(jobs.glob("*/*/*/result.json"))
+        threading.Thread(target=self._hide, args=(jobs, known), daemon=True).start()
+        return "armed"
+
+    def _hide(self, jobs: Path, known: set[Path]) -> None:
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            for result in set(jobs.glob("*/*/*/result.json")) - known:
+                folder, hidden = result.parent, jobs.parent / f"hidden-{result.parent.name}"
+                try:
+                    folder.rename(hidden)
+                except OSError:
+                    continue
+                time.sleep(6)
+                if folder.exists():  # submitit has written its own farewell into a new folder of that name
+                    shutil.copytree(folder, hidden, dirs_exist_ok=True)
+                    shutil.rmtree(folder)
+                hidden.rename(folder)
+                return
+            time.sleep(0.02)
+
+
+EVENTS = (
+    "requeue",
+    "warning",
+    "preemption",
+    "scancel",
+    "kill_training",
+    "kill_wrapper",
+    "kill_snakemake",
+    "interrupt",
+    "controller",
+    "node_failure",
+    "late_result",
+)
+
+
+def run(arguments: argparse.Namespace, say: Callable[[str], None]) -> bool:
+    """Run the workflow under chaos; return whether everything held."""
+    directory = arguments.directory.resolve()
+    snakefile = arguments.snakefile.resolve()
+    options = arguments.arguments
+    reference = arguments.reference
+    if snakefile == (HERE / "Snakefile").resolve():
+        values = {"runs": arguments.runs, "steps": arguments.steps}
+        options = options or TOY_ARGUMENTS.format(**values)
+        if reference is None:
+            reference = directory.parent / f"{directory.name}-reference"
+            shutil.rmtree(reference, ignore_errors=True)
+            quiet = f"--cores 2 --quiet all --config runs={arguments.runs} steps={arguments.steps} seconds=0"
+            if Workflow(reference, quiet, snakefile).run() != 0:
+                raise SystemExit("the reference run failed")
+    flow = Workflow(directory, options + " " + " ".join(arguments.targets), snakefile)
+    chaos = Chaos(flow, arguments.seed, arguments.rule, arguments.trainer)
+    # Every kind in turn, in a seeded order, so that none is left out.
+    plan: list[str] = []
+    while len(plan) < arguments.events:
+        plan += chaos.random.sample(EVENTS, len(EVENTS))
+    plan = plan[: arguments.events]
+
+    began = time.monotonic()
+    fired: Counter[str] = Counter()
+    with stopped_at_end(flow):
+        flow.start()
+        say(f"seed {arguments.seed}: {len(plan)} events planned")
+        restarts = 0
+        while True:
+            assert flow.process is not None
+            if flow.process.poll() is not None:
+                if flow.process.returncode == 0:
+                    break
+                restarts += 1
+                if restarts > arguments.restarts:
+                    break
+                say(f"{time.monotonic() - began:7.1f} s  Snakemake ended with status {flow.process.returncode}; again")
+                flow.start()
+            if not plan:
+                time.sleep(0.5)
+                continue
+            time.sleep(chaos.random.uniform(arguments.pause / 2, arguments.pause * 1.5))
+            if flow.process.poll() is not None:
+                continue
+            for position, name in enumerate(plan):
+                try:
+                    what = getattr(chaos, name)()
+                except NothingError:
+                    continue
+                del plan[position]
+                fired[name] += 1
+                say(f"{time.monotonic() - began:7.1f} s  {fired.total():2d}. {name}: {what}")
+                break
+        elapsed = time.monotonic() - began
+        status = flow.process.returncode
+        leftover_jobs = []
+        try:
+            wait_until(lambda: not queue(), 60, "an empty queue")
+        except TimeoutError:
+            leftover_jobs = queue()
+        leftover_processes = processes_in(flow.directory)
+    differing = [
+        name
+        for name in arguments.compare
+        if reference is None
+        or not (directory / name).is_file()
+        or (directory / name).read_bytes() != (reference / Path(name)).read_bytes()
+    ]
+    ledger = Counter(line["state"] for line in flow.ledger())
+    checks = {
+        f"at least {arguments.events} events fired ({fired.total()})": fired.total() >= arguments.events,
+        f"Snakemake ended well (status {status})": status == 0,
+        f"equal to the undisturbed run: {', '.join(arguments.compare)}": not differing,
+        "no work ran twice at the same time": not flow.violations(),
+        f"squeue is empty {leftover_jobs or ''}": not leftover_jobs,
+        f"no process is left {leftover_processes or ''}": not leftover_processes,
+    }
+    for what, holds in checks.items():
+        say(f"{'ok  ' if holds else 'FAIL'}  {what}")
+    say(f"events: {dict(fired)}; ledger (starts): {dict(ledger)}; {elapsed:.0f} s")
+    return all(checks.values())
+
+
+def main() -> int:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=int, default=22)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--pause", type=float, default=8.0, help="mean seconds between events")
+    parser.add_argument("--runs", type=int, default=6, help="trainings of the toy study")
+    parser.add_argument("--steps", type=int, default=120, help="steps of a toy training, 0.25 s each")
+    parser.add_argument("--snakefile", type=Path, default=HERE / "Snakefile")
+    parser.add_argument("--directory", type=Path, default=Path("work/chaos/toy"), help="where the workflow runs")
+    parser.add_argument("--arguments", default="", help="Snakemake's arguments (default: the toy study's)")
+    parser.add_argument("--targets", nargs="*", default=[])
+    parser.add_argument("--rule", default="train", help="job names to aim at begin with this")
+    parser.add_argument("--trainer", default="toy_trainer.py", help="part of a training process's command line")
+    parser.add_argument("--reference", type=Path, help="folder of the undisturbed run (default: the toy is run)")
+    parser.add_argument("--compare", nargs="*", default=["scores.csv"], help="files, relative to both folders")
+    parser.add_argument("--restarts", type=int, default=3, help="how often Snakemake may end with an error")
+    parser.add_argument("--log", type=Path, help="write the event log here too")
+    arguments = parser.parse_args()
+    lines: list[str] = []
+
+    def say(line: str) -> None:
+        lines.append(line)
+        print(line, flush=True)
+
+    if arguments.snakefile.resolve() == (HERE / "Snakefile").resolve():
+        shutil.rmtree(arguments.directory, ignore_errors=True)
+    good = run(arguments, say)
+    if arguments.log:
+        arguments.log.parent.mkdir(parents=True, exist_ok=True)
+        arguments.log.write_text("\n".join(lines) + "\n")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""SLURM is asked seldom, believed only about our own jobs, and only about what it can know."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from snakemake_executor_plugin_submitit.decide import Verdict
+from snakemake_executor_plugin_submitit.files import write_json
+from snakemake_executor_plugin_submitit.records import RESULT, Record
+from snakemake_executor_plugin_submitit.slurm import Slurm, Snapshot, parse_sacct, parse_squeue
+from snakemake_executor_plugin_submitit.watch import Watch
+
+
+class Fake:
+    """A cluster of strings and a clock to turn by hand."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.squeue: str | None = ""
+        self.sacct: str | None = None
+        self.complaint = "Slurm accounting storage is disabled"
+        self.calls: list[str] = []
+
+    def run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        self.calls.append(command[0])
+        text = {"squeue": self.squeue, "sacct": self.sacct, "scancel": ""}[command[0]]
+        return subprocess.CompletedProcess(command, int(text is None), text or "", self.complaint)
+
+    def clock(self) -> float:
+        return self.now
+
+
+def record(tmp_path: Path, **changes: object) -> Record:
+    values: dict[str, object] = {
+        "key": "k", "uid": "u", "name": "train-u", "folder": str(tmp_path), "signature": "s", "rule": "train",
+        "wildcards": {}, "outputs": ["a"], "job_id": "7",
+    }  # fmt: skip
+    return Record(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_parsers() -> None:
+    rows = parse_squeue("7|RUNNING|None|train-u\n8|PENDING|(Nodes required, down)|odd|name\n\nnonsense\n")
+    assert (rows["7"].state, rows["7"].name) == ("RUNNING", "train-u")
+    assert (rows["8"].reason, rows["8"].name) == ("(Nodes required, down)", "odd|name")
+    rows = parse_sacct("7|CANCELLED by 0|train-u\n7.batch|CANCELLED|batch\n")
+    assert rows.keys() == {"7"}
+    assert rows["7"].state == "CANCELLED"
+
+
+def test_slurm_is_asked_at_most_once_an_interval() -> None:
+    fake = Fake()
+    slurm = Slurm(10.0, fake.run, fake.clock)
+    for fake.now in (100.0, 105.0, 109.9):
+        slurm.snapshot([])
+    assert fake.calls == ["squeue"]
+    fake.now = 110.0
+    slurm.snapshot([])
+    assert fake.calls == ["squeue"] * 2
+
+
+def test_sacct_is_asked_only_about_forgotten_jobs_and_never_again_once_disabled() -> None:
+    fake = Fake()
+    slurm = Slurm(0.0, fake.run, fake.clock)
+    fake.squeue = "7|RUNNING|None|train-u"
+    slurm.snapshot(["7"])
+    assert fake.calls == ["squeue"]
+    assert slurm.snapshot(["7", "8"]).complete
+    slurm.snapshot(["7", "8"])
+    assert fake.calls.count("sacct") == 1
+
+
+def test_a_failing_sacct_leaves_missing_jobs_open() -> None:
+    fake = Fake()
+    fake.complaint = "Connection refused"
+    snapshot = Slurm(0.0, fake.run, fake.clock).snapshot(["8"])
+    assert not snapshot.complete
+
+
+def test_an_id_that_came_round_again_is_not_ours(tmp_path: Path) -> None:
+    fake = Fake()
+    slurm, watch = Slurm(0.0, fake.run, fake.clock), Watch(5.0, fake.clock)
+    ours = record(tmp_path)
+    watch.begin(ours)
+    fake.squeue = "7|RUNNING|None|somebody-elses"
+    watch.judge(ours, slurm.snapshot(["7"]))
+    fake.now += 6
+    assert watch.judge(ours, slurm.snapshot(["7"])).verdict is Verdict.FAILED
+
+
+def test_another_submissions_result_is_not_ours(tmp_path: Path) -> None:
+    write_json(tmp_path / RESULT, {"uid": "other", "outcome": "finished"})
+    assert record(tmp_path).result() is None
+    write_json(tmp_path / RESULT, {"uid": "u", "outcome": "finished"})
+    assert Watch(5.0).judge(record(tmp_path), Snapshot()).verdict is Verdict.DONE
+
+
+def test_answers_from_before_the_submission_do_not_count(tmp_path: Path) -> None:
+    fake = Fake()
+    slurm, watch = Slurm(1000.0, fake.run, fake.clock), Watch(5.0, fake.clock)
+    slurm.snapshot([])
+    fake.now += 1
+    ours = record(tmp_path)
+    watch.begin(ours)
+    fake.now += 100
+    assert watch.judge(ours, slurm.snapshot(["7"])).verdict is Verdict.LIVE
+
+
+def test_a_requeued_job_starts_the_patience_anew(tmp_path: Path) -> None:
+    fake = Fake()
+    slurm, watch = Slurm(0.0, fake.run, fake.clock), Watch(5.0, fake.clock)
+    ours = record(tmp_path)
+    watch.begin(ours)
+    verdicts = []
+    for state, seconds in (("NODE_FAIL", 4), ("PENDING", 4), ("NODE_FAIL", 4), ("NODE_FAIL", 6)):
+        fake.squeue = f"7|{state}|None|train-u"
+        verdicts.append(watch.judge(ours, slurm.snapshot(["7"])).verdict)
+        fake.now += seconds
+    assert verdicts == [Verdict.LIVE] * 4
+    assert watch.judge(ours, slurm.snapshot(["7"])).verdict is Verdict.LOST
+
+
+def test_cancel_complains_when_slurm_does_not_listen() -> None:
+    fake = Fake()
+    slurm = Slurm(0.0, fake.run, fake.clock)
+    assert slurm.cancel(["7"], ["train-u"]) == ""
+    assert fake.calls == ["scancel", "scancel"]

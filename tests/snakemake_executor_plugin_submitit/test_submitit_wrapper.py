@@ -1,0 +1,148 @@
+"""The part on the compute node, run here without SLURM."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from snakemake_executor_plugin_submitit import processes, wrapper
+from snakemake_executor_plugin_submitit.files import claim, read_json, write_json
+from snakemake_executor_plugin_submitit.wrapper import Job, count_idle, progress_token
+
+
+@pytest.fixture(autouse=True)
+def _as_in_a_job(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SNAKEMAKE_PROFILE", "outer")
+    kept = {number: signal.getsignal(number) for number in (signal.SIGUSR2, signal.SIGTERM)}
+    directory = Path.cwd()
+    yield
+    os.chdir(directory)
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+def job(folder: Path, command: str, **changes: object) -> Job:
+    return Job(uid="u", key=folder.name, folder=str(folder), command=command, directory=str(folder), **changes)  # type: ignore[arg-type]
+
+
+def test_success_and_a_clean_environment(tmp_path: Path) -> None:
+    assert job(tmp_path, "env > seen")() == "finished"
+    assert read_json(tmp_path / "result.json") == {"uid": "u", "job_id": "7", "outcome": "finished", "reason": ""}
+    seen = (tmp_path / "seen").read_text()
+    assert f"{processes.KEY_VARIABLE}={tmp_path.name}" in seen
+    assert "SNAKEMAKE_PROFILE" not in seen
+    (note,) = (json.loads(path.read_text()) for path in tmp_path.glob("attempt-*.json"))
+    assert note["outcome"] == "finished"
+    assert note["end"] >= note["start"]
+
+
+def test_failure(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        job(tmp_path, "exit 3")()
+    assert "status 3" in (read_json(tmp_path / "result.json") or {})["reason"]
+
+
+def test_a_second_copy_of_a_submission_does_nothing(tmp_path: Path) -> None:
+    claim(tmp_path / "claim.json", {"by": "job", "job_id": "6"})
+    assert job(tmp_path, "touch ran")() == "superseded"
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_abandoned_submission_never_starts(tmp_path: Path) -> None:
+    claim(tmp_path / "claim.json", {"by": "snakemake"})
+    assert job(tmp_path, "touch ran")() == "superseded"
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_requeue_after_the_end_does_nothing(tmp_path: Path) -> None:
+    job(tmp_path, "echo x >> ran")()
+    assert job(tmp_path, "echo x >> ran")() == "repeated"
+    assert (tmp_path / "ran").read_text() == "x\n"
+
+
+def test_the_warning_reaches_the_program_and_the_job_asks_to_be_requeued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    signal.signal(signal.SIGUSR2, lambda signum, frame: asked.append(signum))  # stands for submitit's handler
+    monkeypatch.setattr(wrapper, "own_state", lambda job_id: "RUNNING")
+    monkeypatch.setattr(wrapper, "RESEND", 0.2)
+    program = (
+        "import signal, sys, time, pathlib; signal.signal(signal.SIGUSR2, lambda *a: sys.exit(75)); "
+        "pathlib.Path('ready').touch(); time.sleep(60)"
+    )
+    sender = subprocess.Popen(
+        ["bash", "-c", f"until [ -e {tmp_path}/ready ]; do sleep 0.05; done; kill -USR2 {os.getpid()}"]
+    )
+    with pytest.raises(SystemExit):
+        job(
+            tmp_path,
+            f'echo log > the.log; {sys.executable} -c "{program}"',
+            progress="p*",
+            logs=[f"{tmp_path}/the.log"],
+        )()
+    sender.wait()
+    assert asked == [signal.SIGUSR2]
+    assert not (tmp_path / "result.json").exists()
+    assert (tmp_path / "attempt-001.the.log").read_text() == "log\n"
+    assert (read_json(tmp_path / "attempt-001.json") or {})["outcome"] == "yielded"
+
+
+def test_a_job_that_cannot_resume_ignores_the_warning(tmp_path: Path) -> None:
+    command = f"kill -USR2 {os.getpid()}; sleep 0.2; touch done"
+    assert job(tmp_path, command)() == "finished"
+
+
+def test_requeues_without_progress_end(tmp_path: Path) -> None:
+    write_json(tmp_path / "requeues.json", {"token": progress_token(f"{tmp_path}/p*"), "idle": 1, "starts": 2})
+    with pytest.raises(SystemExit):
+        job(tmp_path, "touch ran", progress=f"{tmp_path}/p*", limit=2)()
+    assert "2 times in a row without progress" in (read_json(tmp_path / "result.json") or {})["reason"]
+    assert not (tmp_path / "ran").exists()
+
+
+def test_progress_resets_the_count() -> None:
+    notes = None
+    idle = []
+    for token in "aabbbc":
+        notes = count_idle(notes, token)
+        idle.append(notes["idle"])
+    assert idle == [0, 1, 0, 1, 2, 0]
+
+
+def test_progress_token_follows_the_content(tmp_path: Path) -> None:
+    pattern = f"{tmp_path}/**/progress.json"
+    tokens = [progress_token(pattern)]
+    (tmp_path / "deep").mkdir()
+    for text in ("1", "2", "2"):
+        (tmp_path / "deep" / "progress.json").write_text(text)
+        tokens.append(progress_token(pattern))
+    assert len(set(tokens)) == 3
+    assert tokens[2] == tokens[3]
+
+
+def test_left_over_processes_are_found_by_their_key_and_ended(tmp_path: Path) -> None:
+    environment = os.environ | {processes.KEY_VARIABLE: tmp_path.name}
+    # The parent dies at once; the child is on its own.
+    subprocess.run(["bash", "-c", "sleep 60 >/dev/null 2>&1 &"], env=environment, check=True)
+    (pid,) = processes.marked(tmp_path.name)
+    assert processes.end_all(tmp_path.name) == [pid]
+    deadline = time.monotonic() + 10
+    while processes.marked(tmp_path.name) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not processes.marked(tmp_path.name)
+
+
+def test_of_two_claims_one_wins(tmp_path: Path) -> None:
+    assert claim(tmp_path / "c", {"by": "a"}) == {"by": "a"}
+    assert claim(tmp_path / "c", {"by": "b"}) == {"by": "a"}
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
