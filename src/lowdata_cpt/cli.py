@@ -81,6 +81,20 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("folder", type=Path, help="results/<study>")
         if name == "figures":
             sub.add_argument("--workers", type=int, default=1, help="processes that draw")
+    for name, text in (
+        ("pull", "get a study's results by DVC and tell Snakemake that they are up to date"),
+        ("push", "send a study's results to the DVC remote"),
+        ("dvc-commit", "write dvc.lock from a complete run"),
+        ("verify", "hash, redraw, judge again; with --cell compute one cell again; status 1 if anything fails"),
+        ("crate", "write results/<study>/ro-crate-metadata.json from the sidecars"),
+    ):
+        sub = command(name, text, config=False)
+        sub.add_argument("--study", default="quick")
+        if name == "pull":
+            sub.add_argument("--force", action="store_true", help="replace files that differ from dvc.lock")
+        elif name == "verify":
+            sub.add_argument("--cell", metavar="BACKBONE/DOMAIN/METHOD/nN/sSEED")
+            sub.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     compare = command("compare", "compare two scores.csv: equal but for measured seconds?", config=False)
     compare.add_argument("first", type=Path)
     compare.add_argument("second", type=Path)
@@ -96,8 +110,34 @@ def _prepare_compute(threads: int) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _exchange(arguments: argparse.Namespace) -> int:
+    """Run what moves or checks a finished study's results."""
+    command, study = arguments.command, arguments.study
+    if command == "crate":
+        from lowdata_cpt.crate import write_crate
+
+        print(write_crate(study))
+        return 0
+    from lowdata_cpt import exchange
+
+    if command == "verify":
+        from lowdata_cpt.verify import print_table, verify
+
+        rows = list(verify(study, arguments.cell, arguments.device, exchange.cache_folder()))
+        return 0 if print_table(rows) else 1
+    if command == "pull":
+        exchange.pull(study, force=arguments.force)
+    elif command == "push":
+        exchange.push(study)
+    else:
+        exchange.commit(study)
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
     command = arguments.command
+    if command in ("pull", "push", "dvc-commit", "verify", "crate"):
+        return _exchange(arguments)
     if command in ("pretrain", "features") or (command == "probe" and arguments.task != "linear"):
         _prepare_compute(arguments.threads)
     if command == "validate":
@@ -138,6 +178,7 @@ def _run(arguments: argparse.Namespace) -> None:
         _evaluate(arguments)
     else:
         _collect(arguments)
+    return 0
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -184,7 +225,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; return the process's exit status (2 for bad input, 75 when interrupted and resumable)."""
     arguments = _parser().parse_args(argv)
     try:
-        _run(arguments)
+        return _run(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_ERROR
@@ -195,7 +236,6 @@ def main(argv: list[str] | None = None) -> int:
             print(f"interrupted: {error}", file=sys.stderr)
             return int(loop.EXIT_INTERRUPTED)
         raise
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Files that are generated from the code, so that they cannot drift: run it to write, `--check` to compare.
 
 config/schema.json and config/defaults.yaml come from the pydantic models, docs/deviations.md from the tables next
-to the methods, requirements.txt (which environment.yml installs) from uv.lock.
+to the methods, config/code_versions.json (what DVC sees of the code) from the modules, requirements.txt (which
+environment.yml installs) from uv.lock.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Any
 
 import yaml
 
+from lowdata_cpt.cells import PROBES
+from lowdata_cpt.codeversion import code_version
 from lowdata_cpt.config.study import Backbone, Study
 from lowdata_cpt.data import DOMAINS
 from lowdata_cpt.errors import UserError
@@ -24,6 +27,7 @@ from lowdata_cpt.io import write_text
 from lowdata_cpt.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[2]
+CODE_VERSIONS = Path("config/code_versions.json")
 
 
 def schema() -> str:
@@ -72,6 +76,16 @@ def deviations() -> str:
     return "\n".join(lines)
 
 
+def code_versions() -> str:
+    """Return the code version of every method, of the feature pass and of every probe: what Snakemake compares too."""
+    versions = {
+        "methods": {config.model_fields["method"].default: config.code_version() for config in METHODS},
+        "features": code_version("probes.features"),
+        "probes": {probe: code_version(f"probes.{probe}") for probe in PROBES},
+    }
+    return json.dumps(versions, indent=1, sort_keys=True) + "\n"
+
+
 def requirements() -> str:
     """Return the lock as requirements.txt for conda users.
 
@@ -91,6 +105,7 @@ GENERATED = {
     "config/schema.json": schema,
     "config/defaults.yaml": defaults,
     "docs/deviations.md": deviations,
+    CODE_VERSIONS.as_posix(): code_versions,
     "requirements.txt": requirements,
 }
 

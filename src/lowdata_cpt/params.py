@@ -43,12 +43,12 @@ def training_params(study: Study, backbone: str, method: str) -> str:
     )
 
 
-def features_params(study: Study, backbone: str) -> str:
+def features_params(study: Study, backbone: str, domain: str) -> str:
     """Return what a feature pass depends on, beside the model and the data."""
     return dump(
         {
             "features": study.probes.features,
-            "image_size": study.backbones[backbone].image_size,
+            "image_size": study.probes.image_sizes.get(domain, study.backbones[backbone].image_size),
             "precision": study.training.precision,
             "code": code_version("probes.features"),
         }

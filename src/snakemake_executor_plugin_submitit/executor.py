@@ -29,7 +29,7 @@ from snakemake_executor_plugin_submitit.records import (
 )
 from snakemake_executor_plugin_submitit.slurm import Slurm, Snapshot
 from snakemake_executor_plugin_submitit.takeup import Earlier
-from snakemake_executor_plugin_submitit.watch import Watch
+from snakemake_executor_plugin_submitit.watch import Finished, Watch
 from snakemake_executor_plugin_submitit.wrapper import Job
 
 # A job in the queue of a healthy cluster waits for one of these.
@@ -53,6 +53,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
         # Snakemake's own list is empty while a status check runs, just when Ctrl-C may come: keep another.
         self.live: dict[str, Record] = {}
         self.guard = threading.RLock()
+        self.finished = Finished()
         self.stopped = False
         self.told: set[tuple[str, str]] = set()
         # Result files are looked at every second (more seldom with very many jobs), SLURM at the interval above.
@@ -177,6 +178,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
         if self.slurm.complaint:
             self.logger.warning(f"SLURM: {self.slurm.complaint}")
             self.slurm.complaint = ""
+        self._lay_ghosts(snapshot)
         for info in active_jobs:
             with self.guard:
                 record = self.live.get(info.aux["key"])
@@ -187,9 +189,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
             if verdict is Verdict.FAILED and record.adopted and record.result() is None:
                 verdict = Verdict.LOST  # it failed in an earlier run: what was asked for now is to run it
             if verdict is Verdict.DONE:
-                row = snapshot.find(record.job_id, record.name)
-                if row is not None and row.state == "PENDING":  # requeued at the very moment it finished
-                    self.slurm.cancel([str(record.job_id)])
+                self.finished.add(record)
                 self.settle(record, "finished")
                 self.report_job_success(info)
             elif verdict is Verdict.FAILED:
@@ -201,6 +201,12 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
             else:
                 self._tell_waiting(record, snapshot)
                 yield info
+
+    def _lay_ghosts(self, snapshot: Snapshot, seconds: float = 30.0) -> None:
+        """Cancel jobs that SLURM still lists as live long after their end, or has put in the queue again."""
+        if ghosts := self.finished.ghosts(snapshot, seconds):
+            self.logger.warning(f"SLURM lists ended jobs as live; they are cancelled: {ghosts}")
+            self.slurm.cancel([], pairs=ghosts)
 
     def _tell_waiting(self, record: Record, snapshot: Snapshot) -> None:
         """Say once that a job waits for something that may never come."""
@@ -248,6 +254,12 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
         path = self.root / "ledger" / f"{self.run_id}.jsonl"
         ledger.append(path, ledger.lines_of(record, outcome, self.run_id))
 
+    def shutdown(self) -> None:
+        """End as the base class does, but leave no ghost in the queue."""
+        if len(self.finished) and not self.stopped:
+            self._lay_ghosts(self.slurm.snapshot([], fresh=True))
+        super().shutdown()
+
     # --- stopping ---------------------------------------------------------------------------------------
 
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
@@ -256,6 +268,8 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
             self.stopped = True
             records = list(self.live.values())
             self.live.clear()
+        if len(self.finished):
+            self._lay_ghosts(self.slurm.snapshot([], fresh=True), seconds=5.0)
         complaint = self.slurm.cancel(
             [record.job_id for record in records if record.job_id],
             [record.name for record in records if not record.job_id],

@@ -123,12 +123,15 @@ class Slurm:
         self._last = Snapshot(taken=now, rows=rows, complete=complete)
         return self._last
 
-    def cancel(self, job_ids: Collection[str], names: Collection[str] = ()) -> str:
-        """Cancel jobs by id, and by name where no id is known; return SLURM's complaint, if any."""
+    def cancel(
+        self, job_ids: Collection[str], names: Collection[str] = (), pairs: Collection[tuple[str, str]] = ()
+    ) -> str:
+        """Cancel jobs by id, by name where no id is known, or by both; return SLURM's complaint, if any."""
         complaints = []
         ids = sorted(job_ids)
         commands = [["scancel", *ids[start : start + 500]] for start in range(0, len(ids), 500)]
         commands += [["scancel", f"--user={os.getuid()}", f"--name={name}"] for name in names]
+        commands += [["scancel", f"--name={name}", job_id] for job_id, name in pairs]
         for command in commands:
             for _ in range(3):
                 answer = self._runner(command)

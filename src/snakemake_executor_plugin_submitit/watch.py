@@ -70,3 +70,37 @@ class Watch:
                 yielded=last.get("outcome") in ("yielded", "stopped") and record.checkpointable,
             )
         )
+
+
+class Finished:
+    """Jobs whose result is in, until SLURM agrees that they are over.
+
+    A controller that crashed comes back with an older state: it may list an ended job as running, or start it again.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._since: dict[tuple[str, str], float] = {}
+
+    def add(self, record: Record) -> None:
+        """Remember a job whose result is in."""
+        if record.job_id is not None:
+            self._since[(record.job_id, record.name)] = self._clock()
+
+    def ghosts(self, snapshot: Snapshot, seconds: float) -> list[tuple[str, str]]:
+        """Return (and forget) the ids and names of jobs that SLURM lists as live `seconds` after their end."""
+        found = []
+        for (job_id, name), since in list(self._since.items()):
+            if snapshot.taken < since:
+                continue
+            row = snapshot.find(job_id, name)
+            if row is None or row.state not in LIVE_STATES:
+                if snapshot.complete:
+                    del self._since[(job_id, name)]
+            elif row.state == "PENDING" or snapshot.taken - since >= seconds:
+                found.append((job_id, name))
+                del self._since[(job_id, name)]
+        return found
+
+    def __len__(self) -> int:
+        return len(self._since)

@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from lowdata_cpt.data.base import prepare
+from lowdata_cpt.data.fixtures import picture, save
 from lowdata_cpt.data.imagefolder import ImageFolder
 from lowdata_cpt.data.store import Store
 from lowdata_cpt.errors import UserError
-from tests.data.layouts import picture, save
 
 
 def fill(folder: Path, *names: str, seed: int = 0) -> None:

@@ -8,7 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from cluster import Workflow, environment, stopped_at_end
+
+from tests.slurm.cluster import Workflow, environment, stopped_at_end
 
 ARGUMENTS = (
     "--executor submitit --jobs 4 --cores 2 --seconds-between-status-checks 2 --latency-wait 8 --rerun-incomplete"

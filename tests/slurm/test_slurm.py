@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cluster import Workflow, fail_node, queue, restart_controller, slurm, trainers, wait_until, wrappers
-from toy_trainer import result_of
+
+from tests.slurm.cluster import Workflow, fail_node, queue, restart_controller, slurm, trainers, wait_until, wrappers
+from tests.slurm.toy_trainer import result_of
 
 pytestmark = pytest.mark.slurm
 

@@ -10,7 +10,7 @@ from snakemake_executor_plugin_submitit.decide import Verdict
 from snakemake_executor_plugin_submitit.files import write_json
 from snakemake_executor_plugin_submitit.records import RESULT, Record
 from snakemake_executor_plugin_submitit.slurm import Slurm, Snapshot, parse_sacct, parse_squeue
-from snakemake_executor_plugin_submitit.watch import Watch
+from snakemake_executor_plugin_submitit.watch import Finished, Watch
 
 
 class Fake:
@@ -126,3 +126,18 @@ def test_cancel_complains_when_slurm_does_not_listen() -> None:
     slurm = Slurm(0.0, fake.run, fake.clock)
     assert slurm.cancel(["7"], ["train-u"]) == ""
     assert fake.calls == ["scancel", "scancel"]
+
+
+def test_ended_jobs_that_slurm_keeps_listing_are_ghosts(tmp_path: Path) -> None:
+    fake = Fake()
+    slurm, finished = Slurm(0.0, fake.run, fake.clock), Finished(fake.clock)
+    for job_id in ("1", "2", "3", "4"):
+        finished.add(record(tmp_path, job_id=job_id))
+    fake.now += 1
+    # 1 is ending, 2 was started again, 3 has gone, 4's id is somebody else's now
+    fake.squeue = "1|RUNNING|None|train-u\n2|PENDING|None|train-u\n4|RUNNING|None|other\n"
+    assert finished.ghosts(slurm.snapshot([]), 30.0) == [("2", "train-u")]
+    assert len(finished) == 1
+    fake.now += 30
+    assert finished.ghosts(slurm.snapshot([]), 30.0) == [("1", "train-u")]
+    assert len(finished) == 0

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from tests.data.layouts import camvid
+from lowdata_cpt.data.fixtures import camvid
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("Snakefile", "workflow", "config", "environment.yml", "dvc.yaml", ".dvc/config", ".dvcignore", ".gitignore")
@@ -26,7 +26,7 @@ STUDY: dict[str, Any] = {
     "seeds": [0],
     "backbones": {"tiny": {"model": "vit_tiny_patch16_224", "weights": "random", "image_size": 32}},
     "domains": {"camvid": {"resolution": 32, "sizes": [4]}},
-    "methods": {"base": {}, "random": {}, "diet_cp": {}, "mae": {}},
+    "methods": {"base": {}, "diet_cp": {}, "mae": {}},
     "training": {"epochs": 1, "batch_size": 4, "max_steps": 1},
     "probes": {"examples": 1, "segmentation": {"steps": 2, "batch_size": 2, "lr_grid": [0.001, 0.003]}},
 }
@@ -72,7 +72,9 @@ def environment(**more: str) -> dict[str, str]:
     """Return the environment of the commands: this interpreter's programs, one thread, nobody's settings."""
     leaking = ("SNAKEMAKE_PROFILE", "LOWDATA_DATA", "GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE", "PYTHONPATH")
     kept = {key: value for key, value in os.environ.items() if key not in leaking}
-    identity = {f"GIT_{who}_{what}": "tester@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    identity = {
+        f"GIT_{who}_{what}": "tester@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+    }
     fixed = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "DVC_NO_ANALYTICS": "1", "SNAKEMAKE_CORES": "2"}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return kept | identity | fixed | {"PATH": path} | more

@@ -48,11 +48,11 @@ rule figures_drawn:
         f"{RESULTS}/cost.csv",
         f"{RESULTS}/curves.csv",
         f"{RESULTS}/claims.json",
-        expand(
-            f"{RESULTS}/qualitative/{{backbone}}-{{domain}}.npz",
-            backbone=STUDY.backbones,
-            domain=DENSE,
-        ),
+        [
+            f"{RESULTS}/qualitative/{backbone}-{domain}.npz"
+            for backbone, domain in grid.pairs(STUDY)
+            if domain in DENSE
+        ],
     output:
         figures=report(
             directory(f"{RESULTS}/figures"),

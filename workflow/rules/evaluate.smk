@@ -20,7 +20,9 @@ rule features:
         mem_mb=RESOURCES.mem_mb,
         runtime=30,
     params:
-        config=lambda wildcards: hand.features_params(STUDY, wildcards.backbone),
+        config=lambda wildcards: hand.features_params(
+            STUDY, wildcards.backbone, wildcards.domain
+        ),
     message:
         "features of {wildcards.method}, {wildcards.domain}, n {wildcards.n}, seed {wildcards.seed}"
     shell:

@@ -15,6 +15,7 @@ from lowdata_cpt.backbones.vit import ViT
 from lowdata_cpt.errors import UserError
 from lowdata_cpt.io import atomic_path, read_json, sha256_file, write_json
 
+STAND_IN_SEED = 1_000_003  # of `weights: random`; not a study's seed, so that the row `random` is another network
 MODEL, ADAPTER, ADAPTER_CONFIG = "model.safetensors", "adapter.safetensors", "adapter.json"
 EMBEDDED = {"imgfocus": ensure_imgfocus}
 
@@ -69,7 +70,7 @@ def obtain(model: str, weights: str, sha256: str | None, image_size: int, cache:
             ) from None
     vit = ViT(model, image_size=image_size)
     if kind == "random":
-        vit.randomise(0)
+        vit.randomise(STAND_IN_SEED)
         return vit
     if kind == "embedded":
         if place not in EMBEDDED:

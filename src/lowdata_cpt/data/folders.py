@@ -13,7 +13,7 @@ from PIL import Image
 from pydantic import Field
 
 from lowdata_cpt.data.base import Domain
-from lowdata_cpt.data.subsets import seeded_split
+from lowdata_cpt.data.subsets import balanced_order, seeded_split
 from lowdata_cpt.data.writer import Item, Splits, StoreWriter
 from lowdata_cpt.errors import UserError
 from lowdata_cpt.io import identity, sha256_file
@@ -50,6 +50,12 @@ class FolderDomain(Domain):
         default=0.05, ge=0, lt=1, description="Largest share of images that may be damaged before the run stops."
     )
     split_seed: int = Field(default=0, ge=0, description="Seed of the splits that the data set does not define.")
+    max_images: int | None = Field(
+        default=None,
+        ge=1,
+        description="Most images to decode of each split that the data set has, drawn by `split_seed` and balanced "
+        "over strata; all when null.",
+    )
     val_fraction: float = Field(
         default=0.2, gt=0, lt=0.5, description="Share cut off for validation where the data set has no such split."
     )
@@ -131,6 +137,7 @@ class FolderDomain(Domain):
         Args:
             items: either {"": all images} of a data set without splits, or its train and test and maybe val.
         """
+        items = {split: self.limited(found) for split, found in items.items()}
         if "val" in items:
             return Splits(items["train"], items["val"], items["test"], val_of_train=False)
         found = items["train"] if "train" in items else items[""]
@@ -138,6 +145,13 @@ class FolderDomain(Domain):
         parts = seeded_split([i.id for i in found], [i.stratum for i in found], fractions, self.split_seed)
         val, *test, train = [[found[i] for i in part] for part in parts]
         return Splits(train, val, test[0] if test else items["test"])
+
+    def limited(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Return at most `max_images` items, in their own order."""
+        if self.max_images is None or len(items) <= self.max_images:
+            return items
+        order = balanced_order([i.id for i in items], [i.stratum for i in items], self.split_seed)
+        return [items[i] for i in sorted(order[: self.max_images])]
 
 
 def _hash(path: Path) -> str:

@@ -126,7 +126,7 @@ class ImageFolder(FolderDomain):
                 tasks: dict[Task, TaskInfo] = {"classification": TaskInfo(sets={}, classes=classes)}
                 write_splits(writer, self.kind, content_sha256, splits, tasks)
             else:
-                writer.add("pool", items("train") or items(""), ())
+                writer.add("pool", self.limited(items("train") or items("")), ())
                 writer.finish(self.kind, content_sha256, "pool", {"pool": ImageSet(array="pool")}, {})
 
 

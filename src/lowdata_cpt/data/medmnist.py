@@ -16,6 +16,7 @@ from pydantic import Field
 from lowdata_cpt.data.decode import decode_array
 from lowdata_cpt.data.folders import About, FolderDomain
 from lowdata_cpt.data.store import SPLITS, Task, TaskInfo
+from lowdata_cpt.data.subsets import balanced_order
 from lowdata_cpt.data.writer import Item, Splits, write_splits
 from lowdata_cpt.errors import UserError
 
@@ -69,8 +70,16 @@ class MedMNIST(FolderDomain):
             )
         return values[:, 0].astype(np.int64)
 
+    def _kept(self, split: str, labels: NDArray[np.int64]) -> set[int]:
+        """Return the rows to decode: all, or `max_images` of them."""
+        if self.max_images is None or len(labels) <= self.max_images:
+            return set(range(len(labels)))
+        ids = [f"{split}/{row:06d}" for row in range(len(labels))]
+        order = balanced_order(ids, [str(label) for label in labels], self.split_seed)
+        return set(order[: self.max_images].tolist())
+
     def _items(self, path: Path, split: str, labels: NDArray[np.int64]) -> Iterator[Item]:
-        count = 0
+        count, kept = 0, self._kept(split, labels)
         for pixels in self._rows(path, f"{split}_images"):
             if pixels.dtype != np.uint8 or pixels.shape not in ((self.pixels,) * 2, (self.pixels, self.pixels, 3)):
                 raise UserError(
@@ -79,7 +88,8 @@ class MedMNIST(FolderDomain):
             if count == len(labels):
                 raise UserError(f"{path}: `{split}_images` has more rows than the {len(labels)} of `{split}_labels`")
             label = int(labels[count])
-            yield Item(f"{split}/{count:06d}", partial(decode_array, pixels, self.resolution, label), str(label))
+            if count in kept:
+                yield Item(f"{split}/{count:06d}", partial(decode_array, pixels, self.resolution, label), str(label))
             count += 1
         if count < len(labels):
             raise UserError(f"{path}: `{split}_images` has {count} rows, `{split}_labels` {len(labels)}")

@@ -1,4 +1,4 @@
-"""Tiny data sets in exactly the published layouts: one maker a domain.
+"""Tiny data sets in exactly the published layouts: one maker a domain, for tests and for `lowdata-cpt scale-down`.
 
 A maker fills an empty folder and returns what the decoded store must hold. Pixels tell the label: the red channel of
 an image is `red(raw value)` of the class or mask value at that place.
@@ -7,7 +7,7 @@ an image is `red(raw value)` of the class or mask value at that place.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,8 @@ def picture(raw: np.ndarray, seed: int) -> np.ndarray:
 def save(path: Path, pixels: np.ndarray) -> None:
     """Write an image file of the kind its name says."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, **({"quality": 95, "subsampling": 0} if path.suffix == ".jpg" else {}))
+    options: dict[str, Any] = {"quality": 95, "subsampling": 0} if path.suffix == ".jpg" else {}
+    Image.fromarray(pixels).save(path, **options)
 
 
 def _mask_pair(image: Path, mask: Path, values: tuple[int, ...], seed: int, size: tuple[int, int] = (24, 24)) -> None:
@@ -74,7 +75,7 @@ def _mask_pair(image: Path, mask: Path, values: tuple[int, ...], seed: int, size
 
 
 def _masked(
-    root: Path, plan: list[tuple[str, str, str, tuple[int, ...]]], to_class: Callable[[int], int], **expected: Any
+    root: Path, plan: Sequence[tuple[str, str, str, tuple[int, ...]]], to_class: Callable[[int], int], **expected: Any
 ) -> Expected:
     """Write (split, image, mask, raw quadrants) and return what to expect."""
     found = Expected(counts={}, **expected)
@@ -97,6 +98,7 @@ def _offset(value: int) -> int:
 
 
 def ade20k(root: Path) -> Expected:
+    """Write seven images of ADE20K (SceneParse150)."""
     names = "\n".join(f"{i}\t0.1\t10\t5\tclass {i}" for i in range(1, 151))
     root.mkdir(parents=True, exist_ok=True)
     (root / "objectInfo150.txt").write_text(f"Idx\tRatio\tTrain\tVal\tName\n{names}\n")
@@ -113,6 +115,7 @@ def ade20k(root: Path) -> Expected:
 
 
 def pascal_context(root: Path) -> Expected:
+    """Write seven images of Pascal Context, 59 classes."""
     plan = [
         (split, f"JPEGImages/2008_{i:06d}.jpg", f"SegmentationClassContext/2008_{i:06d}.png", (0, 1 + i, 59, 30))
         for i, split in enumerate(["train"] * 5 + ["test"] * 2)
@@ -125,6 +128,7 @@ def pascal_context(root: Path) -> Expected:
 
 
 def cityscapes(root: Path) -> Expected:
+    """Write seven frames of Cityscapes."""
     ids = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
     plan = []
     for split, folder, city, count in (("train", "train", "aachen", 5), ("test", "val", "lindau", 2)):
@@ -142,6 +146,7 @@ def cityscapes(root: Path) -> Expected:
 
 
 def loveda(root: Path) -> Expected:
+    """Write eight images of LoveDA."""
     plan = [
         (split, f"{folder}/{scene}/images_png/{i}.png", f"{folder}/{scene}/masks_png/{i}.png", (0, 1, 1 + i % 7, 7))
         for split, folder, count in (("train", "Train", 3), ("test", "Val", 1))
@@ -152,6 +157,7 @@ def loveda(root: Path) -> Expected:
 
 
 def camvid(root: Path) -> Expected:
+    """Write nine frames of CamVid."""
     plan = [
         (split, f"{split}/0001TP_{i:06d}.png", f"{split}annot/0001TP_{i:06d}.png", (0, i % 11, 10, 11))
         for split, numbers in (("train", range(4)), ("val", range(4, 6)), ("test", range(6, 9)))
@@ -161,6 +167,7 @@ def camvid(root: Path) -> Expected:
 
 
 def nuclei(root: Path) -> Expected:
+    """Write five images of DSB 2018."""
     found = Expected({"pool": 4, "train": 3, "val": 1, "test": 1}, classes=2, needed="stage1_train")
     for i in range(5):
         name, values = f"{i:064x}", ((0, 1, 0, 2) if i % 2 else (1, 2, 3, 0))
@@ -181,6 +188,7 @@ def _classified(files: dict[str, int], root: Path, **expected: Any) -> Expected:
 
 
 def eurosat(root: Path) -> Expected:
+    """Write five images a class of EuroSAT."""
     from lowdata_cpt.data.eurosat import CLASSES
 
     files = {f"2750/{name}/{name}_{i}.jpg": label for label, name in enumerate(CLASSES) for i in range(1, 6)}
@@ -190,6 +198,7 @@ def eurosat(root: Path) -> Expected:
 
 
 def neu_steel(root: Path) -> Expected:
+    """Write five images a class of NEU steel, flat."""
     prefixes = ("Cr", "In", "Pa", "PS", "RS", "Sc")
     files = {f"{prefix}_{i}.bmp": label for label, prefix in enumerate(prefixes) for i in range(1, 6)}
     counts = {"pool": 24, "train": 18, "val": 6, "test": 6}
@@ -197,6 +206,7 @@ def neu_steel(root: Path) -> Expected:
 
 
 def food101(root: Path) -> Expected:
+    """Write seven images of three classes of Food101."""
     names = ("apple_pie", "baklava", "waffles")
     (root / "meta").mkdir(parents=True)
     for split, numbers in (("train", range(5)), ("test", range(5, 7))):
@@ -208,6 +218,7 @@ def food101(root: Path) -> Expected:
 
 
 def aircraft(root: Path) -> Expected:
+    """Write four images of three variants of FGVC-Aircraft."""
     names = ("707-320", "727-200", "A340-600")
     data = root / "data"
     data.mkdir(parents=True)
@@ -229,6 +240,7 @@ def aircraft(root: Path) -> Expected:
 
 
 def cifar10(root: Path) -> Expected:
+    """Write thirty records of CIFAR-10, binary version."""
     folder = root / "cifar-10-batches-bin"
     folder.mkdir(parents=True)
     names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -249,6 +261,7 @@ def cifar10(root: Path) -> Expected:
 
 
 def galaxy10(root: Path) -> Expected:
+    """Write fifty images of Galaxy10 DECaLS."""
     root.mkdir(parents=True, exist_ok=True)
     labels = np.arange(50) % 10
     images = np.stack([picture(np.full((16, 16), label, np.int64), i) for i, label in enumerate(labels)])
@@ -263,8 +276,11 @@ def galaxy10(root: Path) -> Expected:
 
 
 def medmnist(root: Path) -> Expected:
+    """Write eleven images of pathmnist at 28 pixels."""
     root.mkdir(parents=True, exist_ok=True)
-    counts, arrays, labels, seed = {"train": 6, "val": 2, "test": 3}, {}, {}, 0
+    counts, seed = {"train": 6, "val": 2, "test": 3}, 0
+    arrays: dict[str, np.ndarray] = {}
+    labels: dict[str, int] = {}
     for split, count in counts.items():
         values = np.arange(count) % 2
         images = []
@@ -273,11 +289,12 @@ def medmnist(root: Path) -> Expected:
             images.append(picture(np.full((28, 28), label, np.int64), seed))
             labels[f"{split}/{i:06d}"] = int(label)
         arrays |= {f"{split}_images": np.stack(images), f"{split}_labels": values[:, None].astype(np.uint8)}
-    np.savez_compressed(root / "pathmnist.npz", **arrays)
+    np.savez_compressed(root / "pathmnist.npz", allow_pickle=False, **arrays)
     return Expected(counts | {"pool": 6}, classes=2, labels=labels, needed="pathmnist.npz", settings={"pixels": 28})
 
 
 def imagefolder(root: Path) -> Expected:
+    """Write two class folders of five images."""
     files = {f"{name}/{i}.png": label for label, name in enumerate(("cat", "dog")) for i in range(5)}
     return _classified(files, root, counts={"pool": 8, "train": 6, "val": 2, "test": 2}, classes=2)
 

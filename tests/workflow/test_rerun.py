@@ -1,0 +1,63 @@
+"""What a change re-runs: exactly what depends on it, counted."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.workflow import tiny
+
+pytestmark = pytest.mark.slow
+PRESENTED = {"qualitative": 1, "scores": 1, "statistics": 1, "claims": 1, "figures_drawn": 1, "report": 1}
+ONE_METHOD = {"pretrain": 1, "features": 1, "segmentation": 1} | PRESENTED
+
+
+def test_nothing_to_do_after_a_run(study: Path) -> None:
+    assert tiny.planned(study) == {}
+
+
+def test_one_methods_configuration(study: Path) -> None:
+    tiny.write_config(study, methods={"diet_cp": {"label_smoothing": 0.1}})
+    assert tiny.planned(study) == ONE_METHOD | {"study": 1}
+    said = tiny.snakemake(study, "--dry-run").stdout
+    assert "pretrain diet_cp" in said
+    assert "pretrain mae" not in said
+
+
+def edited_package(folder: Path, module: str, old: str, new: str) -> str:
+    """Copy the package, change one module, and return the folder to put first on Python's path."""
+    shutil.copytree(tiny.ROOT / "src/lowdata_cpt", folder / "lowdata_cpt", ignore=shutil.ignore_patterns("__pycache__"))
+    path = folder / "lowdata_cpt" / module
+    text = path.read_text(encoding="utf-8")
+    assert old in text, f"{module} has no {old!r} to change"
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    return str(folder)
+
+
+def test_one_methods_code(study: Path, tmp_path: Path) -> None:
+    package = edited_package(tmp_path / "src", "methods/diet_cp/learner.py", "class ", "CHANGED = 1\n\n\nclass ")
+    assert tiny.planned(study, PYTHONPATH=package) == ONE_METHOD
+    assert tiny.planned(study) == {}
+
+
+def test_a_comment_re_runs_nothing(study: Path, tmp_path: Path) -> None:
+    package = edited_package(tmp_path / "src", "methods/diet_cp/learner.py", "class ", "# why\nclass ")
+    assert tiny.planned(study, PYTHONPATH=package) == {}
+
+
+def test_one_probes_settings_train_nothing(study: Path) -> None:
+    tiny.write_config(study, probes={"segmentation": {"steps": 3}})
+    # The features were deleted once they had been read, so they are computed again; no model is trained.
+    assert tiny.planned(study) == {"features": 3, "segmentation": 3, "study": 1} | PRESENTED
+
+
+def test_resources_re_run_nothing(study: Path) -> None:
+    tiny.write_config(study, resources={"mem_mb": 3000, "threads": 2})
+    assert tiny.planned(study) == {}
+
+
+def test_a_new_method_leaves_the_others_alone(study: Path) -> None:
+    tiny.write_config(study, methods={"tec": {}})
+    assert tiny.planned(study) == ONE_METHOD | {"study": 1}

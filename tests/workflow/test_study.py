@@ -1,0 +1,189 @@
+"""The whole way through, for real but tiny: Snakemake, every stage, the outputs that scripts rely on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from tests.workflow.tiny import environment, lowdata, planned, snakemake, tiny_study, write_config
+
+pytestmark = pytest.mark.slow
+COLUMNS = "study,backbone,domain,method,n,seed,task,metric,split,value,images_seen,train_seconds"
+CELLS = "results/quick/cells/tiny/camvid"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tiny_study(tmp_path_factory.mktemp("study") / "p")
+    snakemake(folder)
+    return folder
+
+
+def test_the_table_is_tidy_and_complete(study: Path) -> None:
+    path = study / "results/quick/scores.csv"
+    assert path.read_text().splitlines()[0] == COLUMNS
+    table = pd.read_csv(path)
+    key = COLUMNS.split(",")[:9]
+    assert not table.duplicated(key).any()
+    assert set(zip(table["method"], table["n"], strict=True)) == {
+        ("base", 0),
+        ("random", 0),
+        ("diet_cp", 4),
+        ("mae", 4),
+    }
+    assert set(table["split"]) == {"val", "test"}
+    assert (table.groupby(["method", "split"]).size() == 2).all()
+    assert (table.loc[table["n"] == 0, "images_seen"] == 0).all()
+    assert (table.loc[table["n"] > 0, "images_seen"] == 4).all()
+
+
+def test_a_second_run_has_nothing_to_do(study: Path) -> None:
+    assert planned(study) == {}
+
+
+@pytest.mark.parametrize("figure", ["gain_by_n", "curves", "qualitative"])
+def test_figures_have_both_formats_a_caption_and_a_source_table(study: Path, figure: str) -> None:
+    found = sorted((study / "results/quick/figures").glob(f"{figure}*.png"))
+    assert found
+    for png in found:
+        for suffix in (".pdf", ".csv", ".md", ".png.prov.json"):
+            assert png.with_name(png.stem + suffix).stat().st_size > 0, suffix
+
+
+def test_every_number_leads_to_its_inputs(study: Path) -> None:
+    sidecar = json.loads((study / CELLS / "mae/n4/s0/segmentation.json.prov.json").read_text())
+    assert sidecar["config"]["seed"] == 0
+    assert {Path(i["path"]).name for i in sidecar["inputs"]} == {"manifest.json", "features.safetensors"}
+    model = json.loads((study / CELLS / "mae/n4/s0/export/model.safetensors.prov.json").read_text())
+    assert any(i["path"].endswith("subsets/camvid/s0/n4.csv") for i in model["inputs"])
+    assert model["environment"]["packages"]["torch"]
+
+
+def test_timm_opens_the_exported_model(study: Path) -> None:
+    path = study / CELLS / "mae/n4/s0/export/model.safetensors"
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=0, checkpoint_path=str(path))
+    assert torch.isfinite(model(torch.zeros(1, 3, 224, 224))).all()
+
+
+def test_base_is_the_released_backbone_and_the_methods_are_not(study: Path) -> None:
+    weights = {
+        name: (study / CELLS / f"{name}/export/model.safetensors").read_bytes()
+        for name in ("base/n0/s0", "random/n0/s0", "mae/n4/s0")
+    }
+    assert weights["base/n0/s0"] == (study / "results/quick/backbones/tiny/model.safetensors").read_bytes()
+    assert len(set(weights.values())) == 3
+
+
+def test_snakemakes_own_report_is_made(study: Path) -> None:
+    snakemake(study, "--report", "report.html")
+    assert (study / "report.html").stat().st_size > 100_000
+
+
+def test_from_scratch_again_the_scores_are_bit_equal(study: Path, tmp_path: Path) -> None:
+    again = tiny_study(tmp_path / "again")
+    snakemake(again)
+    first, second = study / "results/quick/scores.csv", again / "results/quick/scores.csv"
+    assert lowdata(study, "compare", str(first), str(second)).stdout.strip() == "equal"
+    values = [pd.read_csv(path, dtype=str)["value"].tolist() for path in (first, second)]
+    assert values[0] == values[1]
+    changed = second.read_text().replace(values[1][0], "0.123456", 1)
+    second.write_text(changed)
+    assert "rows differ" in lowdata(study, "compare", str(first), str(second), fails=True).stderr
+
+
+def training_command(folder: Path) -> list[str]:
+    config = {
+        "method": {"method": "mae", "optimiser": {"lr": 1e-3}},
+        "training": {"epochs": 40, "batch_size": 4},
+        "image_size": 32,
+    }
+    return [
+        *("lowdata-cpt", "pretrain", "--config", json.dumps(config), "--seed", "0", "--device", "cpu"),
+        *("--backbone", "results/quick/backbones/tiny", "--manifest", "results/quick/data/camvid/manifest.json"),
+        *("--subset", "results/quick/subsets/camvid/s0/n4.csv", "--checkpoint-seconds", "0.01"),
+        *("--checkpoints", f"{folder}/checkpoints", "--out", f"{folder}/out"),
+    ]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGUSR2, 75), (signal.SIGTERM, 75)])
+def test_training_killed_again_and_again_ends_bit_equal(
+    study: Path, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    def start(folder: Path) -> subprocess.Popen[bytes]:
+        (folder / "out").mkdir(parents=True, exist_ok=True)
+        return subprocess.Popen(training_command(folder), cwd=study, env=environment(), stdout=subprocess.DEVNULL)
+
+    def step(folder: Path) -> int:
+        found = list(folder.glob("checkpoints/*/progress.json"))
+        return int(json.loads(found[0].read_text())["step"]) if found else 0
+
+    assert start(tmp_path / "whole").wait(300) == 0
+    folder, stopped = tmp_path / "killed", 0
+    for target in (3, 15, 28):
+        process = start(folder)
+        while process.poll() is None and step(folder) < target:
+            time.sleep(0.002)
+        if process.poll() is None:
+            os.kill(process.pid, number)
+            stopped += process.wait(60) == status
+    assert stopped >= 2, "the run ended before it could be stopped"
+    assert start(folder).wait(300) == 0
+    whole, killed = (tmp_path / name / "out/export/model.safetensors" for name in ("whole", "killed"))
+    assert whole.read_bytes() == killed.read_bytes()
+    assert not list(folder.glob("checkpoints/*"))
+
+
+def error_of(folder: Path, **overrides: Any) -> str:
+    """Return what a failing run says, traceback or not."""
+    write_config(folder, **overrides)
+    done = snakemake(folder, fails=True)
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ({"trainings": {}}, "trainings: unknown key; did you mean 'training'?"),
+        ({"training": {"batch_size": "many"}}, "training.batch_size"),
+        ({"domains": {"camvid": {"sizes": [400]}}}, "400"),
+        ({"domains": {"camvid": None, "imagefolder": {"root": "nowhere", "sizes": [4]}}}, "nowhere"),
+        ({"backbones": {"tiny": {"weights": "file:nothing.safetensors"}}}, "nothing.safetensors"),
+        ({"backbones": {"tiny": {"image_size": 30}}}, "not a multiple of the patch size 16"),
+    ],
+)
+def test_bad_input_gives_one_clear_error(overrides: dict[str, Any], expected: str, tmp_path: Path) -> None:
+    said = error_of(tiny_study(tmp_path / "p"), **overrides)
+    assert expected in said
+    assert "Traceback" not in said
+    assert "error: " in said or "1 error(s)" in said
+
+
+def test_bad_images_are_quarantined_and_too_many_stop_the_study(tmp_path: Path) -> None:
+    folder = tiny_study(tmp_path / "p")
+    images = folder / "data/mine"
+    images.mkdir(parents=True)
+    for i in range(30):
+        Image.new("RGB", (40, 40), (i * 8, 100, 200)).save(images / f"{i:02d}.png")
+    (images / "empty.png").write_bytes(b"")
+    (images / "text.png").write_text("I am no picture.")
+    domains: dict[str, Any] = {"camvid": None, "imagefolder": {"root": "mine", "sizes": [4], "resolution": 32}}
+    said = error_of(folder, domains=domains)
+    assert "empty.png" in said or "text.png" in said
+    assert "Traceback" not in said
+    domains["imagefolder"] |= {"max_quarantined": 0.2}
+    write_config(folder, domains=domains)
+    snakemake(folder, "data_ready")
+    listed = (folder / "results/quick/data/imagefolder/quarantine.csv").read_text()
+    assert "empty.png" in listed
+    assert "text.png" in listed
