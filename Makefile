@@ -11,7 +11,7 @@ SNAKEMAKE := $(RUN)/snakemake --cores $(CORES) --rerun-incomplete $(CONFIG)
 export OMP_NUM_THREADS := 1
 export MPLBACKEND := Agg
 
-.PHONY: help reproduce test test-slow lint format config docs figures slurm-up slurm-down clean
+.PHONY: help reproduce test test-slow lint format config docs figures forecast scale-down pull push verify crate dvc-commit test-slurm chaos-slurm slurm-up slurm-down clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -50,6 +50,33 @@ config docs: .venv/.ready ## regenerate schema, defaults, deviations ledger, env
 
 figures: .venv/.ready ## draw the figures of STUDY again from its committed tables
 	@$(RUN)/lowdata-cpt figures results/$(STUDY) --workers $(CORES)
+
+pull: .venv/.ready ## get STUDY's models, predictions and data by DVC (FORCE=1 replaces files that differ)
+	@$(RUN)/lowdata-cpt pull --study $(STUDY) $(if $(FORCE),--force)
+
+push: .venv/.ready ## send them to the DVC remote
+	@$(RUN)/lowdata-cpt push --study $(STUDY)
+
+verify: .venv/.ready ## check STUDY: hashes, figures, claims; CELL=backbone/domain/method/n100/s0 computes it again
+	@$(RUN)/lowdata-cpt verify --study $(STUDY) $(if $(CELL),--cell $(CELL))
+
+crate: .venv/.ready ## export STUDY's provenance as a Workflow Run RO-Crate
+	@$(RUN)/lowdata-cpt crate --study $(STUDY)
+
+dvc-commit: .venv/.ready ## write dvc.lock from a complete run of STUDY
+	@$(RUN)/lowdata-cpt dvc-commit --study $(STUDY)
+
+forecast: .venv/.ready ## print jobs, GPU-hours and disk of STUDY before it runs (TFLOPS=60)
+	@$(RUN)/lowdata-cpt forecast --study config/$(if $(filter quick,$(STUDY)),config,$(STUDY)).yaml $(if $(TFLOPS),--tflops $(TFLOPS))
+
+scale-down: .venv/.ready ## run two steps of every distinct cell type of config/paper.yaml on fixtures, on the CPU
+	@$(RUN)/lowdata-cpt scale-down --study config/$(if $(filter quick,$(STUDY)),paper,$(STUDY)).yaml
+
+test-slurm: .venv/.ready slurm-up ## the SLURM tests, on a real one-node cluster that is stopped afterwards
+	@status=0; $(RUN)/pytest -m slurm $(PYTEST) || status=$$?; bash tools/slurm/down; exit $$status
+
+chaos-slurm: .venv/.ready slurm-up ## 24 seeded accidents in one run: kills, requeues, time-outs; the log goes to docs/chaos.log
+	@status=0; $(RUN)/python tests/slurm/chaos.py --events 24 --seed 1 --log docs/chaos.log || status=$$?; bash tools/slurm/down; exit $$status
 
 slurm-up: ## start a real one-node SLURM for tests (Debian packages, loopback only)
 	@bash tools/slurm/up

@@ -40,6 +40,7 @@ rule all:
         rules.report.output,
         rules.claims.output,
         rules.figures_drawn.output,
+        rules.floors.output,
 
 
 rule data_ready:

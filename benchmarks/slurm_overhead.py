@@ -63,7 +63,22 @@ def install(folder: Path) -> Path:
     return python
 
 
-def measure(python: Path, options: list[str], jobs: int, seconds: float) -> float:
+def with_srun(folder: Path) -> dict[str, str]:
+    """Return the environment with an `srun` that knows the local cluster.
+
+    The published plugin drops SLURM_CONF on the way to the job; a cluster in /etc/slurm would not need this.
+    """
+    settings = environment()
+    real = shutil.which("srun", path=settings["PATH"])
+    if real and "SLURM_CONF" in settings:
+        shim = folder / "srun"
+        shim.write_text(f'#!/bin/sh\nSLURM_CONF="{settings["SLURM_CONF"]}" exec {real} "$@"\n')
+        shim.chmod(0o755)
+        settings["PATH"] = f"{folder}:{settings['PATH']}"
+    return settings
+
+
+def measure(python: Path, options: list[str], jobs: int, seconds: float, settings: dict[str, str]) -> float:
     """Return the wall seconds of one chain."""
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
         directory = Path(name)
@@ -73,7 +88,7 @@ def measure(python: Path, options: list[str], jobs: int, seconds: float) -> floa
         answer = subprocess.run(
             [*command, "--config", f"jobs={jobs}", f"seconds={seconds}"],
             cwd=directory,
-            env=environment(),
+            env=settings,
             capture_output=True,
             text=True,
             timeout=1800,
@@ -103,10 +118,11 @@ def main() -> None:
             "slurm (published)": (published, theirs),
             "slurm (tuned)": (published, [*theirs, *tuned]),
         }
-        start = measure(Path(sys.executable), ["--dry-run"], arguments.jobs, arguments.seconds)
+        settings = with_srun(Path(folder))
+        start = measure(Path(sys.executable), ["--dry-run"], arguments.jobs, arguments.seconds, settings)
         overhead: dict[str, float] = {}
         for name, (python, options) in contenders.items():
-            wall = measure(python, options, arguments.jobs, arguments.seconds)
+            wall = measure(python, options, arguments.jobs, arguments.seconds, settings)
             overhead[name] = (wall - start) / arguments.jobs - arguments.seconds
             print(f"{name:18s} {wall:7.1f} s for {arguments.jobs} chained jobs: overhead {overhead[name]:6.2f} s a job")
     ours = overhead["submitit (this)"]

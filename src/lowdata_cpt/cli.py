@@ -64,6 +64,17 @@ def _parser() -> argparse.ArgumentParser:
     scores = command("scores", "collect scores, costs and curves of a study", config=False)
     scores.add_argument("--study", type=Path, required=True, help="the resolved configuration")
     scores.add_argument("--out", type=Path, required=True)
+    floors = command("floors", "score predictors that never look at an image", config=False)
+    floors.add_argument("--study", type=Path, required=True)
+    floors.add_argument("--out", type=Path, required=True)
+    plan = command("forecast", "jobs, device-hours and disk of a study that has not run", config=False)
+    plan.add_argument("--study", type=Path, required=True, help="configuration file")
+    plan.add_argument("--tflops", type=float, help="sustained TFLOP/s of one device (default: 60 a GPU, .06 a core)")
+    plan.add_argument("--gbytes", type=float, help="memory traffic of one device, GB/s (default: 800 or 5)")
+    plan.add_argument("--startup", type=float, help="seconds before a job computes (default: 20 or 5)")
+    small = command("scale-down", "run two steps of every distinct cell type of a study on fixtures", config=False)
+    small.add_argument("--study", type=Path, required=True, help="configuration file")
+    small.add_argument("--only", metavar="TEXT", help="cell types whose name contains this")
     qualitative = command("qualitative", "collect example predictions", config=False)
     qualitative.add_argument("--study", type=Path, required=True)
     qualitative.add_argument("--backbone", required=True)
@@ -176,6 +187,8 @@ def _run(arguments: argparse.Namespace) -> int:
         )
     elif command in ("features", "probe"):
         _evaluate(arguments)
+    elif command in ("forecast", "scale-down"):
+        _plan(arguments)
     else:
         _collect(arguments)
     return 0
@@ -193,13 +206,30 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         )
 
 
+def _plan(arguments: argparse.Namespace) -> None:
+    from lowdata_cpt.config.load import load
+
+    study = load(arguments.study)
+    if arguments.command == "scale-down":
+        from lowdata_cpt.scale_down import run
+
+        run(study, only=arguments.only)
+        return
+    from lowdata_cpt.forecast import Assumptions, forecast, render
+
+    assumptions = Assumptions.of(study, arguments.tflops, arguments.gbytes, arguments.startup)
+    print(render(forecast(study, Path("results"), assumptions), assumptions))
+
+
 def _collect(arguments: argparse.Namespace) -> None:
     command = arguments.command
-    if command in ("scores", "qualitative"):
+    if command in ("scores", "qualitative", "floors"):
         from lowdata_cpt.stages import collect
 
         if command == "scores":
             collect.scores(arguments.study, arguments.out)
+        elif command == "floors":
+            collect.floors(arguments.study, arguments.out)
         else:
             collect.qualitative(
                 arguments.study, arguments.backbone, arguments.domain, arguments.manifest, arguments.out

@@ -2,7 +2,7 @@
 
 Profiles: Process Run Crate 0.5, Workflow Run Crate 0.5, Workflow RO-Crate 1.0, on RO-Crate 1.1
 (https://www.researchobject.org/workflow-run-crate/). The crate is the results folder; what a run read from outside of
-it (the workflow's text, the claims) is copied into its folder workflow/.
+it (the workflow's text, the claims) is copied into its folder used/.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from lowdata_cpt.errors import UserError
 from lowdata_cpt.io import read_json, sha256_file, write_json
 
 METADATA = "ro-crate-metadata.json"
-COPIES = "workflow"
+COPIES = "used"
 PROFILES = {
     "https://w3id.org/ro/wfrun/process/0.5": "Process Run Crate",
     "https://w3id.org/ro/wfrun/workflow/0.5": "Workflow Run Crate",
     "https://w3id.org/workflowhub/workflow-ro-crate/1.0": "Workflow RO-Crate",
 }
 TERMS = "https://w3id.org/ro/terms/workflow-run/context"
+KINDS = {".smk": "text/x-python", "": "text/x-python", ".yaml": "application/yaml", ".md": "text/markdown"}
 LICENCE = "https://spdx.org/licenses/Apache-2.0"
 WORKFLOW_RESULTS = ("scores.csv", "cost.csv", "curves.csv", "claims.json", "claims.md", "report.html")
 
@@ -42,7 +43,7 @@ class _Crate:
 
     def __init__(self, study: str, folder: Path) -> None:
         self.study, self.folder = study, folder
-        self.crate = ROCrate(gen_preview=False)
+        self.crate = ROCrate(gen_preview=False, version="1.1")
         self.actions: list[tuple[float, float]] = []
 
     def entity(self, identifier: str, kind: str, /, **properties: Any) -> Any:
@@ -52,7 +53,7 @@ class _Crate:
             return found
         return self.crate.add(ContextEntity(self.crate, identifier, properties={"@type": kind} | properties))
 
-    def file(self, path: Path, sha256: str | None = None, **properties: Any) -> Any:
+    def file(self, path: Path, sha256: str | None = None, kinds: list[str] | None = None, **properties: Any) -> Any:
         """Describe a file; one from outside the results folder is copied, one that is not kept is only named."""
         inside = path.relative_to(self.folder) if path.is_relative_to(self.folder) else Path(COPIES, path)
         if not path.exists():
@@ -71,14 +72,14 @@ class _Crate:
         if target != path:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
-        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        kind = KINDS.get(path.suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
         facts = {
             "name": path.name,
             "contentSize": str(path.stat().st_size),
             "encodingFormat": kind,
             "sha256": sha256 or sha256_file(path),
         }
-        return self.crate.add_file(dest_path=name, properties=facts | properties)
+        return self.crate.add_file(dest_path=name, properties=facts | properties | ({"@type": kinds} if kinds else {}))
 
     def software(self, facts: dict[str, Any]) -> Any:
         """Describe the package at the commit that a sidecar names."""
@@ -139,15 +140,14 @@ class _Crate:
             url={"@id": "https://snakemake.readthedocs.io"},
         )
         rules = [self.file(path) for path in sorted(Path("workflow/rules").glob("*.smk"))]
-        snakefile = self.file(
+        return self.file(
             Path("Snakefile"),
+            kinds=["File", "SoftwareSourceCode", "ComputationalWorkflow"],
             programmingLanguage=language,
             hasPart=rules,
             version=__version__,
             license={"@id": LICENCE},
         )
-        snakefile["@type"] = ["File", "SoftwareSourceCode", "ComputationalWorkflow"]
-        return snakefile
 
 
 def _text(value: Any) -> str:
@@ -194,5 +194,7 @@ def write_crate(study: str) -> Path:
     root["description"] = "Scores, statistics, verdicts and figures of one study, with how each came about."
     root["datePublished"] = _time(ended)
     crate.metadata.extra_contexts.append(TERMS)
+    workflow_profile = list(PROFILES)[-1]
+    crate.metadata["conformsTo"] = [{"@id": crate.metadata["conformsTo"]}, {"@id": workflow_profile}]
     write_json(folder / METADATA, crate.metadata.generate())
     return folder / METADATA

@@ -8,11 +8,14 @@ environment.yml installs) from uv.lock.
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +104,35 @@ def requirements() -> str:
     return "# Generated from uv.lock by `make config`; environment.yml installs it.\n" + done.stdout
 
 
-GENERATED = {
+# page -> marker -> the study's tables that are shown between `<!-- marker:begin -->` and `<!-- marker:end -->`
+SHOWN = {
+    "README.md": {"headline": "results/quick/tables/headline.md"},
+    "docs/real-data.md": {"real": "results/real/tables/*.md", "floors": "results/real/floors.csv"},
+}
+
+
+def page(name: str) -> str:
+    """Return a page with the tables that the workflow made between its markers; absent ones leave it as it is."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for marker, pattern in SHOWN[name].items():
+        tables = [_markdown(path) for path in sorted(ROOT.glob(pattern))]
+        if tables:
+            block = f"<!-- {marker}:begin -->\n\n" + "\n\n".join(tables) + f"\n\n<!-- {marker}:end -->"
+            parts = re.split(rf"<!-- {marker}:begin -->.*<!-- {marker}:end -->", text, flags=re.DOTALL)
+            text = block.join(parts)
+    return text
+
+
+def _markdown(path: Path) -> str:
+    text = path.read_text(encoding="utf-8").strip()
+    if path.suffix == ".md":
+        return text
+    header, *rows = ([*line.split(",")] for line in text.splitlines())
+    return "\n".join("| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows))
+
+
+GENERATED: dict[str, Callable[[], str]] = {
+    **{name: functools.partial(page, name) for name in SHOWN if (ROOT / name).exists()},
     "config/schema.json": schema,
     "config/defaults.yaml": defaults,
     "docs/deviations.md": deviations,

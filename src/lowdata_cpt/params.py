@@ -5,6 +5,7 @@ Equal configurations give equal text, so Snakemake re-runs a job if and only if 
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import Any
 
@@ -12,6 +13,7 @@ from pydantic import BaseModel
 
 from lowdata_cpt.codeversion import code_version
 from lowdata_cpt.config.study import Study
+from lowdata_cpt.methods.base import MethodConfig
 
 
 def dump(value: Any) -> str:
@@ -22,6 +24,17 @@ def dump(value: Any) -> str:
 def _plain(value: Any) -> Any:
     assert isinstance(value, BaseModel), f"{type(value).__name__} is not a configuration"
     return value.model_dump(mode="json")
+
+
+@functools.cache
+def _code(module: str) -> str:
+    """Return a module's code version; asked once for thousands of jobs."""
+    return code_version(module)
+
+
+@functools.cache
+def _method_code(config: type[MethodConfig]) -> str:
+    return config.code_version()
 
 
 def study_params(study: Study) -> str:
@@ -38,7 +51,7 @@ def training_params(study: Study, backbone: str, method: str) -> str:
             # What trains nothing does not depend on the length of the run.
             "training": (config.training or study.training) if config.learner_path else {"epochs": 1},
             "image_size": study.backbones[backbone].image_size,
-            "code": type(config).code_version(),
+            "code": _method_code(type(config)),
         }
     )
 
@@ -50,12 +63,12 @@ def features_params(study: Study, backbone: str, domain: str) -> str:
             "features": study.probes.features,
             "image_size": study.probes.image_sizes.get(domain, study.backbones[backbone].image_size),
             "precision": study.training.precision,
-            "code": code_version("probes.features"),
+            "code": _code("probes.features"),
         }
     )
 
 
 def probe_params(study: Study, probe: str) -> str:
     """Return what a probe depends on, beside its features, the labels and its seed."""
-    code = code_version(f"probes.{probe}")
+    code = _code(f"probes.{probe}")
     return dump({"probe": getattr(study.probes, probe), "examples": study.probes.examples, "code": code})

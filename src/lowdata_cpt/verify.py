@@ -138,9 +138,11 @@ def check_scores(folder: Path, work: Path) -> list[Row]:
 def check_statistics(folder: Path, work: Path) -> list[Row]:
     """Compute intervals, tests and ranks from the committed table once more."""
     from lowdata_cpt.analysis.commands import make_statistics
+    from lowdata_cpt.analysis.metrics import write_metrics
 
-    make_statistics(folder / "scores.csv", work / "statistics")
-    return [_compare("statistics", path, work / path.relative_to(folder)) for path in _tables(folder / "statistics")]
+    again = make_statistics(folder / "scores.csv", work / "statistics")
+    again.append(write_metrics(folder / "scores.csv", work / "statistics" / "metrics.json"))
+    return [_compare("statistics", folder / path.relative_to(work), path) for path in again]
 
 
 def check_claims(folder: Path, work: Path) -> list[Row]:

@@ -46,6 +46,14 @@ def stored(folder: Path, path: str) -> Path:
     return Path("files/md5", md5[:2], md5[2:])
 
 
+def is_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether every file is as dvc.lock says and Snakemake has nothing to do."""
+    with monkeypatch.context() as patch:
+        patch.chdir(folder)
+        wrong = [one for out in dvcfiles.locked_outs("quick") for one in dvcfiles.differences(out, None)]
+    return not wrong and tiny.planned(folder) == {}
+
+
 def test_lock_has_four_stages_and_our_hashes_are_dvcs(study: Path) -> None:
     stages = yaml.safe_load((study / "dvc.lock").read_text())["stages"]
     assert list(stages) == ["data", "models@quick", "evaluate@quick", "figures@quick"]
@@ -106,27 +114,25 @@ def test_damage_in_the_checkout_is_named_refused_and_repaired(pushed: Path) -> N
     assert tiny.planned(pushed) == {}
 
 
-def test_damage_in_the_cache_is_named_and_repaired(pushed: Path) -> None:
+def test_damage_in_the_cache_is_named_and_repaired(pushed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flip(pushed / ".dvc/cache" / stored(pushed, MODEL))
     (pushed / MODEL).unlink()
     assert MODEL in tiny.lowdata(pushed, "push", fails=True).stderr
     assert MODEL in tiny.lowdata(pushed, "pull").stdout
-    tiny.lowdata(pushed, "verify")
+    assert is_whole(pushed, monkeypatch)
 
 
-def test_damage_in_the_remote_is_named_refused_and_repaired(pushed: Path) -> None:
+def test_damage_in_the_remote_is_named_refused_and_repaired(pushed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = clone(pushed, "clone")
     remote = pushed.parent / "lowdata-cpt-storage" / stored(pushed, MODEL)
     flip(remote)
-    said = tiny.lowdata(copy, "pull", fails=True).stderr
-    assert MODEL in said
+    assert MODEL in tiny.lowdata(copy, "pull", fails=True).stderr
     assert not (copy / MODEL).exists()
     remote.chmod(0o644)
     remote.unlink()
     tiny.lowdata(pushed, "push")
     tiny.lowdata(copy, "pull")
-    assert tiny.planned(copy) == {}
-    tiny.lowdata(copy, "verify")
+    assert is_whole(copy, monkeypatch)
 
 
 def test_pull_does_not_bless_results_of_another_configuration(pushed: Path) -> None:
@@ -134,7 +140,7 @@ def test_pull_does_not_bless_results_of_another_configuration(pushed: Path) -> N
     tiny.write_config(copy, methods={"mae": {"mask_ratio": 0.5}})
     said = tiny.lowdata(copy, "pull", fails=True).stderr
     assert "config/config.yaml" in said
-    assert tiny.planned(copy, "--quiet", "rules") != {} or True
+    assert tiny.planned(copy) != {}
 
 
 def test_pull_does_not_bless_results_of_other_code(pushed: Path) -> None:
@@ -146,15 +152,14 @@ def test_pull_does_not_bless_results_of_other_code(pushed: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["copy", "hardlink", "symlink"])
-def test_cache_types(pushed: Path, kind: str) -> None:
+def test_cache_types(pushed: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = clone(pushed, f"clone-{kind}")
     tiny.dvc(copy, "config", "--local", "cache.type", kind)
     tiny.lowdata(copy, "pull")
     model = copy / MODEL
     assert model.is_symlink() == (kind == "symlink")
     assert (model.stat().st_nlink > 1) == (kind == "hardlink")
-    assert tiny.planned(copy) == {}
-    tiny.lowdata(copy, "verify")
+    assert is_whole(copy, monkeypatch)
 
 
 def test_metrics_and_plots_are_readable(study: Path) -> None:
@@ -215,7 +220,7 @@ def _user() -> str:
     return subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def test_ssh_remote(study: Path, sshd: Callable[[Path], str], tmp_path: Path) -> None:
+def test_ssh_remote(study: Path, sshd: Callable[[Path], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sshd(study)
     tiny.lowdata(study, "push")
     assert (tmp_path / "far" / stored(study, MODEL)).exists()
@@ -223,5 +228,4 @@ def test_ssh_remote(study: Path, sshd: Callable[[Path], str], tmp_path: Path) ->
     copy = clone(study, "clone")
     sshd(copy)
     tiny.lowdata(copy, "pull")
-    assert tiny.planned(copy) == {}
-    tiny.lowdata(copy, "verify")
+    assert is_whole(copy, monkeypatch)

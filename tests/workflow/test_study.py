@@ -25,7 +25,7 @@ CELLS = "results/quick/cells/tiny/camvid"
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tiny_study(tmp_path_factory.mktemp("study") / "p")
+    folder = tiny_study(tmp_path_factory.mktemp("study") / "p", methods={"random": {}})
     snakemake(folder)
     return folder
 
@@ -91,7 +91,7 @@ def test_snakemakes_own_report_is_made(study: Path) -> None:
 
 
 def test_from_scratch_again_the_scores_are_bit_equal(study: Path, tmp_path: Path) -> None:
-    again = tiny_study(tmp_path / "again")
+    again = tiny_study(tmp_path / "again", methods={"random": {}})
     snakemake(again)
     first, second = study / "results/quick/scores.csv", again / "results/quick/scores.csv"
     assert lowdata(study, "compare", str(first), str(second)).stdout.strip() == "equal"

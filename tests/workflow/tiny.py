@@ -20,11 +20,21 @@ import yaml
 from lowdata_cpt.data.fixtures import camvid
 
 ROOT = Path(__file__).resolve().parents[2]
-COPIED = ("Snakefile", "workflow", "config", "environment.yml", "dvc.yaml", ".dvc/config", ".dvcignore", ".gitignore")
+COPIED = (
+    "Snakefile",
+    "workflow",
+    "config",
+    "environment.yml",
+    "dvc.yaml",
+    ".dvc/config",
+    ".dvc/.gitignore",
+    ".dvcignore",
+    ".gitignore",
+)
 STUDY: dict[str, Any] = {
     "study": "quick",
     "seeds": [0],
-    "backbones": {"tiny": {"model": "vit_tiny_patch16_224", "weights": "random", "image_size": 32}},
+    "backbones": {"tiny": {"model": "test_vit", "weights": "random", "image_size": 32}},
     "domains": {"camvid": {"resolution": 32, "sizes": [4]}},
     "methods": {"base": {}, "diet_cp": {}, "mae": {}},
     "training": {"epochs": 1, "batch_size": 4, "max_steps": 1},

@@ -20,6 +20,23 @@ rule scores:
         "lowdata-cpt scores --study {input.study} --out {params.folder} > {log} 2> >(tee -a {log} >&2)"
 
 
+rule floors:
+    """Score predictors that never look at an image: what every row of the tables must beat."""
+    input:
+        study=f"{RESULTS}/study.json",
+        manifests=[f"{RESULTS}/data/{domain}/manifest.json" for domain in STUDY.domains],
+    output:
+        f"{RESULTS}/floors.csv",
+    log:
+        f"{RESULTS}/logs/floors.log",
+    conda:
+        "../../environment.yml"
+    message:
+        "score the floors of study {config[study]}"
+    shell:
+        "lowdata-cpt floors --study {input.study} --out {output} > {log} 2> >(tee -a {log} >&2)"
+
+
 rule qualitative:
     """Collect example predictions of every method: first seed, largest n."""
     input:

@@ -38,7 +38,7 @@ class LinearConfig(Strict):
 
     k: int = Field(default=20, ge=1, description="Neighbours; min(k, number of train images) are used.")
     c_grid: Grid = Field(
-        default=(1.0, 10.0, 100.0, 1000.0),
+        default=(1.0, 10.0, 100.0, 1000.0, 10_000.0),
         description="Inverse regularisation strengths, ascending; the best macro-F1 on validation is taken.",
     )
     max_iter: int = Field(default=1000, ge=1, description="L-BFGS iterations at most for each C.")

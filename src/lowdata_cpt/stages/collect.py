@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from lowdata_cpt.config.load import validate
 from lowdata_cpt.config.study import Study
 from lowdata_cpt.data.store import Task
 from lowdata_cpt.io import atomic_path, read_json, write_text
+from lowdata_cpt.probes.metrics import floors as trivial_scores
 from lowdata_cpt.provenance import write_sidecar
 from lowdata_cpt.stages.inputs import open_store
 
@@ -62,6 +63,19 @@ def scores(study_file: Path, target: Path) -> None:
     _write_table(target / "cost.csv", pd.DataFrame(cost_rows), [])
     empty = pd.DataFrame(columns=[*Cell._fields, "step", "images_seen", "part", "value"])
     _write_table(target / "curves.csv", pd.concat(curves, ignore_index=True) if curves else empty, [])
+
+
+def floors(study_file: Path, target: Path) -> None:
+    """Write the test metrics of predictors that never look at an image: domain, task, metric, value."""
+    study = read_study(study_file)
+    manifests = [target.parent / "data" / domain / "manifest.json" for domain in study.domains]
+    rows = [
+        {"domain": domain, "task": PROBE_OF_TASK[cast(Task, task)], "metric": metric, "value": value}
+        for domain, manifest in zip(study.domains, manifests, strict=True)
+        for task, metrics in trivial_scores(open_store(manifest)).items()
+        for metric, value in metrics.items()
+    ]
+    _write_table(target, pd.DataFrame(rows, columns=["domain", "task", "metric", "value"]), manifests)
 
 
 def differences(first: Path, second: Path) -> str | None:

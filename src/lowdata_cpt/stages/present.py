@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lowdata_cpt.analysis.commands import make_claims, make_figures, make_statistics
+from lowdata_cpt.analysis.metrics import write_metrics
 from lowdata_cpt.analysis.report import build_report
 from lowdata_cpt.analysis.table import read_scores
 from lowdata_cpt.analysis.tables import headline as headline_table
@@ -17,6 +18,7 @@ CLAIMS = Path("config/claims.yaml")
 def statistics(folder: Path) -> None:
     """Write results/<study>/statistics/."""
     make_statistics(folder / "scores.csv", folder / "statistics")
+    write_metrics(folder / "scores.csv", folder / "statistics" / "metrics.json")
 
 
 def claims(folder: Path) -> None:
