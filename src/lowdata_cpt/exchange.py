@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -31,10 +32,10 @@ def config_file(study: str) -> str:
     return "config/config.yaml" if study == "quick" else f"config/{study}.yaml"
 
 
-def _call(*command: str) -> subprocess.CompletedProcess[str]:
+def _call(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a program of this interpreter's environment, output captured."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    environment = os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1"}
+    environment = os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1"} | variables
     return subprocess.run(
         [sys.executable, "-m", *command], capture_output=True, text=True, check=False, env=environment
     )
@@ -108,10 +109,13 @@ def _fetch(study: str, cache: Path) -> None:
     damaged = _drop_damaged(outs, cache)
     wanted = dvcfiles.objects(outs, cache)
     lost = {path for md5, path in wanted.items() if not dvcfiles.object_path(cache, md5).is_file()} | set(damaged)
+    objects = {path: dvcfiles.object_path(Path(), md5) for md5, path in wanted.items()}
     why = f" (dvc fetch: {_said(done)})" if done.returncode else ""
     if lost:
+        named = _list(f"{path} ({objects[path]})" if path in objects else path for path in lost)
         raise UserError(
-            f"{_list(lost)}: damaged or missing in the remote, refused; push it again from a good copy{why}"
+            f"{named}: damaged or missing in the remote, refused; delete what is damaged there and `make push` from a "
+            f"good copy{why}"
         )
     if done.returncode:
         raise UserError(f"dvc fetch: {_said(done)}")
@@ -175,7 +179,9 @@ def push(study: str) -> None:
     damaged = dvcfiles.damaged_objects(_carried(study), cache)
     if damaged:
         raise UserError(f"{_list(damaged.values())}: damaged in the cache, nothing was pushed; `make pull` repairs it")
-    done = _call("dvc", "push", *dvcfiles.stage_names(study))
+    # DVC remembers what it once pushed; with an empty memory it asks the remote, and sends what was lost there.
+    with tempfile.TemporaryDirectory() as forgetful:
+        done = _call("dvc", "push", *dvcfiles.stage_names(study), DVC_SITE_CACHE_DIR=forgetful)
     if done.returncode:
         raise UserError(f"dvc push: {_said(done)}")
     print(done.stdout.strip().splitlines()[-1])

@@ -134,9 +134,9 @@ def labelled_images(domain: Domain, manifest: Path, assumptions: Assumptions) ->
         return int(sum(facts["images"][name] for name in sets))
     settings = domain.model_dump()
     if settings["kind"] == "tabletop":
-        scenes = settings["train"] + settings["val"] + settings["test"]
+        scenes: int = settings["train"] + settings["val"] + settings["test"]
         return scenes + 3 * int(settings["max_crops"] or scenes)
-    published = PUBLISHED.get(settings.get("flag") or settings["kind"], (assumptions.unknown_images,))
+    published: tuple[int, ...] = PUBLISHED.get(settings.get("flag") or settings["kind"], (assumptions.unknown_images,))
     most: int | None = settings.get("max_images")
     return sum(min(count, most or count) for count in published)
 

@@ -70,14 +70,15 @@ def distinct(study: Study) -> list[Cell]:
         kind = kind_of(study, cell.domain)
         if cell.seed == study.seeds[0] and kind in MAKERS:
             model, probes = small[cell.backbone], probes_of(study, cell.domain)
-            types = {("method", cell.method, model), *(("task", cell.method, probe) for probe in probes)}
+            types: set[tuple[str, ...]] = {("method", cell.method, model)}
+            types |= {("task", cell.method, probe) for probe in probes}
             types |= {("domain", model, kind, probe) for probe in probes}
             smallest.setdefault(frozenset(types), cell)
     chosen, missing = [], set().union(*smallest)
     while missing:
-        types = max(smallest, key=lambda found: len(found & missing))
-        missing -= types
-        chosen.append(smallest[types])
+        most = max(smallest, key=lambda found: len(found & missing))
+        missing -= most
+        chosen.append(smallest[most])
     return sorted(chosen, key=lambda cell: (cell.domain, cell.backbone))
 
 
@@ -88,6 +89,10 @@ def reduced(study: Study, chosen: list[Cell]) -> Study:
     raw = study.model_dump(mode="json", exclude={"grid", "resources"})
     raw["study"], raw["seeds"], raw["keep_models"] = "scale_down", [study.seeds[0]], True
     names = {kind: list(dict.fromkeys(getattr(c, kind) for c in chosen)) for kind in ("backbone", "domain", "method")}
+    names["method"] = list(dict.fromkeys(["base", *names["method"]]))
+    raw["grid"] = [
+        {"backbones": [c.backbone], "domains": [c.domain], "methods": list({"base": 0, c.method: 0})} for c in chosen
+    ]
     for backbone in names["backbone"]:
         model = architecture(raw["backbones"][backbone]["model"])
         side = GRID * geometry(model).patch

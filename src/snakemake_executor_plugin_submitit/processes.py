@@ -2,8 +2,6 @@
 
 Each job's command runs with its key in the environment, which all its descendants inherit. SLURM installations
 without cgroups lose sight of a process once its parent is gone; the environment does not.
-
-Run as `python -m snakemake_executor_plugin_submitit.processes KEY` it ends whatever a broken job left behind.
 """
 
 from __future__ import annotations
@@ -53,6 +51,7 @@ def end_all(key: str, patience: float = 10.0) -> list[int]:
     return sorted(found)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """End whatever a broken job has left behind; the batch script calls this with the job's key."""
     for process in end_all(sys.argv[1]):
         print(f"ended left-over process {process}")

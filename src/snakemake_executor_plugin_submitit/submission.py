@@ -168,7 +168,7 @@ def submit(job: Job, name: str, parameters: Mapping[str, Any]) -> str:
     python = shlex.quote(sys.executable)
     settings["teardown"] = [
         "status=$?",
-        f"[ $status = 0 ] || {python} -m {processes.__name__} {shlex.quote(job.key)}",
+        f"[ $status = 0 ] || {python} -c 'from {processes.__name__} import main; main()' {shlex.quote(job.key)}",
         "exit $status",
     ]
     executor.update_parameters(job_name=name, **settings)

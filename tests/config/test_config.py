@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lowdata_cpt.cells import cells
+from lowdata_cpt.cells import cells, pairs
 from lowdata_cpt.config.load import load, validate
 from lowdata_cpt.errors import UserError
 from lowdata_cpt.generate import GENERATED, ROOT
@@ -107,3 +107,70 @@ def test_resources_are_not_in_a_cells_identity() -> None:
     assert "resources" not in study.model_dump(exclude={"resources"})
     for model in study.methods.values():
         assert not {"device", "threads", "gpu"} & set(model.model_dump())
+
+
+GRID: dict[str, Any] = {
+    "study": "grid",
+    "backbones": {"a": {"model": "vit_a"}, "b": {"model": "vit_b"}},
+    "domains": {"camvid": {"sizes": [10, 20]}, "cifar10": {"sizes": [10]}},
+    "methods": {"base": {}, "diet_cp": {}, "mae": {}},
+    "training": {"epochs": 1},
+}
+
+
+def grid_of(*blocks: dict[str, Any]) -> set[tuple[str, str, str, int]]:
+    return {cell[:4] for cell in cells(validate({**GRID, "grid": list(blocks)}))}
+
+
+def test_without_a_grid_everything_is_crossed() -> None:
+    assert len(list(cells(validate(GRID)))) == 2 * ((1 + 2 * 2) + (1 + 2 * 1))
+
+
+def test_blocks_name_their_cells_and_overlap_counts_once() -> None:
+    found = grid_of(
+        {"backbones": ["a"], "domains": ["camvid"], "methods": ["base", "diet_cp"], "sizes": [20]},
+        {"backbones": ["a", "b"], "domains": ["cifar10"]},
+    )
+    assert found == {("a", "camvid", "base", 0), ("a", "camvid", "diet_cp", 20)} | {
+        (b, "cifar10", m, n) for b in "ab" for m, n in (("base", 0), ("diet_cp", 10), ("mae", 10))
+    }
+    study = validate({**GRID, "grid": [{"backbones": ["a"], "domains": ["camvid"]}, {"domains": ["cifar10"]}]})
+    assert pairs(study) == [("a", "camvid"), ("a", "cifar10"), ("b", "cifar10")]
+    everything = list(cells(validate({**GRID, "grid": [{}, {}]})))
+    assert everything == list(cells(validate(GRID)))
+
+
+@pytest.mark.parametrize(
+    ("block", "expected"),
+    [
+        ({"backbones": ["c"]}, r"grid.0.backbones: ['c'] are not in `backbones`; there are ['a', 'b']"),
+        ({"domains": ["moon"]}, "grid.0.domains: ['moon']"),
+        ({"methods": ["base", "tec"]}, "grid.0.methods: ['tec']"),
+        ({"methods": ["diet_cp", "mae"]}, "grid.0.methods must have `base`"),
+        ({"sizes": [20]}, "domain 'cifar10' has none of them"),
+        ({"sizes": [10, 99]}, "[99]"),
+        ({"backbones": []}, "grid.0.backbones: Tuple should have at least 1 item"),
+        ({"backbones": ["a"]}, "backbones ['b'] are in no block of `grid`"),
+        ({"backbone": ["a"]}, "did you mean 'backbones'?"),
+    ],
+)
+def test_a_wrong_block_has_one_clear_message(block: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UserError) as error:
+        validate({**GRID, "grid": [block]})
+    assert expected in str(error.value)
+    assert "1 error(s)" in str(error.value)
+
+
+def test_feedback_needs_dense_labels() -> None:
+    methods = {"base": {}, "v_pretraining": {}}
+    with pytest.raises(
+        UserError, match=r"v_pretraining.*need segmentation or depth labels, which domains \['cifar10'\]"
+    ):
+        validate({**GRID, "methods": methods})
+    blocks = [{"domains": ["camvid"]}, {"domains": ["cifar10"], "methods": ["base"]}]
+    assert len(list(cells(validate({**GRID, "methods": methods, "grid": blocks})))) == 2 * (1 + 2 + 1)
+
+
+def test_probe_images_of_an_unknown_domain() -> None:
+    with pytest.raises(UserError, match=r"image_sizes: \['moon'\]"):
+        validate({**GRID, "probes": {"image_sizes": {"moon": 64}}})

@@ -196,3 +196,18 @@ def test_root_is_below_the_data_folder(tmp_path: Path, monkeypatch: pytest.Monke
     assert KINDS["camvid"](root="/elsewhere").folder == Path("/elsewhere")
     monkeypatch.delenv("LOWDATA_DATA")
     assert KINDS["camvid"]().folder == Path("data/camvid")
+
+
+@pytest.mark.parametrize("kind", sorted(MAKERS))
+def test_max_images_caps_every_split_that_the_data_set_has(kind: str, tmp_path: Path) -> None:
+    domain, expected = make(kind, tmp_path / "data")
+    capped = domain.model_copy(update={"max_images": 3})
+    whole, small = prepare(domain, tmp_path / "cache"), prepare(capped, tmp_path / "cache")
+    kept = {name: set(small.rows(name)["id"]) for name in small.meta.sets}
+    assert len(kept["pool"]) <= 3 < expected.counts["pool"] + expected.counts["test"]
+    assert len(kept["test"]) == min(3, expected.counts["test"]) or len(kept["pool"] | kept["test"]) == 3
+    assert all(kept["pool" if name == "train" else name] for name in kept)
+    everything = set().union(*(whole.rows(name)["id"] for name in whole.meta.sets))
+    assert set().union(*kept.values()) < everything
+    again = prepare(capped, tmp_path / "other")
+    assert {name: set(again.rows(name)["id"]) for name in again.meta.sets} == kept

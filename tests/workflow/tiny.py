@@ -80,12 +80,13 @@ def tiny_study(folder: Path, **overrides: Any) -> Path:
 
 def environment(**more: str) -> dict[str, str]:
     """Return the environment of the commands: this interpreter's programs, one thread, nobody's settings."""
-    leaking = ("SNAKEMAKE_PROFILE", "LOWDATA_DATA", "GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE", "PYTHONPATH")
+    leaking = ("SNAKEMAKE_PROFILE", "LOWDATA_DATA", "GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE")
     kept = {key: value for key, value in os.environ.items() if key not in leaking}
     identity = {
         f"GIT_{who}_{what}": "tester@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
     }
     fixed = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "DVC_NO_ANALYTICS": "1", "SNAKEMAKE_CORES": "2"}
+    fixed["PYTHONPATH"] = str(ROOT / "src")  # these tests' package, also where another one is installed
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return kept | identity | fixed | {"PATH": path} | more
 

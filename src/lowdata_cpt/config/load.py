@@ -73,6 +73,8 @@ def _keys_at(model: Any, location: tuple[Any, ...]) -> list[str]:
     origin, arguments = typing.get_origin(model), typing.get_args(model)
     if origin is typing.Annotated:
         return _keys_at(arguments[0], location)
+    if origin is tuple:
+        return _keys_at(arguments[0], location[1:])
     if origin is dict:
         return _keys_at(arguments[1], location[1:])
     if origin in (typing.Union, types.UnionType):
@@ -80,6 +82,9 @@ def _keys_at(model: Any, location: tuple[Any, ...]) -> list[str]:
             tags = [f.default for n, f in getattr(member, "model_fields", {}).items() if n in ("method", "kind")]
             if location and tags == [location[0]]:
                 return _keys_at(member, location[1:])
+        nested = [m for m in arguments if typing.get_origin(m) is tuple]
+        if nested:
+            return _keys_at(nested[0], location)
         models = [m for m in arguments if isinstance(m, type) and issubclass(m, BaseModel)]
         return _keys_at(models[0], location) if len(models) == 1 else []
     return []

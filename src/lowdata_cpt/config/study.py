@@ -113,7 +113,7 @@ class Study(Strict):
     domains: Annotated[dict[Name, DomainEntry], _named("domains", "kind")] = Field(min_length=1)
     methods: Annotated[dict[Name, MethodEntry], _named("methods", "method")] = Field(min_length=1)
     grid: tuple[Block, ...] | None = Field(
-        default=None, min_length=1, description="Blocks whose cells make up the study; null: the full product."
+        default=None, description="Blocks whose cells make up the study; null: the full product."
     )
     training: Training
     probes: Probes = Probes()
@@ -143,28 +143,39 @@ class Study(Strict):
     def _grid_fits(self) -> Self:
         if self.grid is None:
             return self
-        for kind in ("backbones", "domains", "methods"):
-            known, used = list(getattr(self, kind)), set()
-            for i, block in enumerate(self.grid):
-                named = getattr(block, kind)
-                unknown = [name for name in named or () if name not in known]
-                if unknown:
-                    raise ValueError(f"grid.{i}.{kind}: {unknown} are not in `{kind}`; there are {known}")
-                used |= set(named or known)
-            if idle := [name for name in known if name not in used]:
-                raise ValueError(f"{kind} {idle} are in no block of `grid`")
+        if not self.grid:
+            raise ValueError("grid has no block; leave it out for the full product")
         for i, block in enumerate(self.grid):
             self._check_block(i, block)
+        for kind in ("backbones", "domains", "methods"):
+            blocks = [getattr(block, kind) for block in self.grid]
+            used = set(getattr(self, kind)) if None in blocks else {name for block in blocks for name in block}
+            if idle := [name for name in getattr(self, kind) if name not in used]:
+                raise ValueError(f"{kind} {idle} are in no block of `grid`")
         return self
 
     def _check_block(self, i: int, block: Block) -> None:
-        """Hold a block's methods and sizes to what the study needs of every block."""
+        """Hold a block to the names and sizes that the study has, and to having `base`."""
+        for kind in ("backbones", "domains", "methods"):
+            known = list(getattr(self, kind))
+            if unknown := [name for name in getattr(block, kind) or () if name not in known]:
+                raise ValueError(f"grid.{i}.{kind}: {unknown} are not in `{kind}`; there are {known}")
         if block.methods is not None and "base" not in block.methods:
             raise ValueError(f"grid.{i}.methods must have `base`: every gain is measured from it")
         for name in block.domains or self.domains:
             sizes = self.domains[name].sizes
             if block.sizes is not None and not set(block.sizes) & set(sizes):
                 raise ValueError(f"grid.{i}.sizes {list(block.sizes)}: domain {name!r} has none of them, but {sizes}")
-        known = {n for name in block.domains or self.domains for n in self.domains[name].sizes}
-        if unknown := sorted(set(block.sizes or ()) - known):
-            raise ValueError(f"grid.{i}.sizes: none of the block's domains has {unknown} in its `sizes`")
+        offered = {n for name in block.domains or self.domains for n in self.domains[name].sizes}
+        if odd := sorted(set(block.sizes or ()) - offered):
+            raise ValueError(f"grid.{i}.sizes: none of the block's domains has {odd} in its `sizes`")
+
+    @model_validator(mode="after")
+    def _feedback_has_labels(self) -> Self:
+        dense = {"segmentation", "depth"}
+        for block in self.grid or (Block(),):
+            methods = [name for name in block.methods or self.methods if self.methods[name].needs_feedback]
+            blind = [name for name in block.domains or self.domains if not dense & set(self.domains[name].labelled)]
+            if methods and blind:
+                raise ValueError(f"methods {methods} need segmentation or depth labels, which domains {blind} lack")
+        return self

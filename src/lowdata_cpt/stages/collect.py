@@ -70,7 +70,7 @@ def floors(study_file: Path, target: Path) -> None:
     study = read_study(study_file)
     manifests = [target.parent / "data" / domain / "manifest.json" for domain in study.domains]
     rows = [
-        {"domain": domain, "task": PROBE_OF_TASK[cast(Task, task)], "metric": metric, "value": value}
+        {"domain": domain, "task": PROBE_OF_TASK[cast(Task, task)], "metric": metric, "value": round(value, 4)}
         for domain, manifest in zip(study.domains, manifests, strict=True)
         for task, metrics in trivial_scores(open_store(manifest)).items()
         for metric, value in metrics.items()

@@ -38,7 +38,7 @@ def backbone(config: dict[str, Any], target: Path) -> None:
     write_sidecar(target / weights.MODEL, config=config)
 
 
-def _feedback(store: Store) -> Feedback:
+def feedback_of(store: Store) -> Feedback:
     """Return the labelled train images; a test image among them is a programming error and stops the run."""
     dense: tuple[Task, ...] = ("segmentation", "depth")
     tasks = [task for task in dense if task in store.meta.tasks]
@@ -52,9 +52,9 @@ def _feedback(store: Store) -> Feedback:
         assert not test & set(rows["sha256"]), "a feedback image is a test image"
     segmentation, depth = infos.get("segmentation"), infos.get("depth")
     return Feedback(
-        images=np.asarray(store.images(name)),
-        segmentation=np.asarray(store.segmentation(name)) if segmentation else None,
-        depth=np.asarray(store.depth(name)) if depth and depth.sets["train"] == name else None,
+        images=np.array(store.images(name)),
+        segmentation=np.array(store.segmentation(name)) if segmentation else None,
+        depth=np.array(store.depth(name)) if depth and depth.sets["train"] == name else None,
         classes=len(segmentation.classes) if segmentation else 0,
         ignore_index=segmentation.ignore_index if segmentation else 255,
         depth_range=depth.depth_range if depth else (1e-3, 10.0),
@@ -159,7 +159,7 @@ def _prepare_run(
         batch_size=training.batch_size,
         seed=seed,
         device=device,
-        feedback=_feedback(store) if method.needs_feedback else None,
+        feedback=feedback_of(store) if method.needs_feedback else None,
     )
     torch.manual_seed(seed)
     learner = method.learner()(vit, method, context)
