@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -32,10 +31,10 @@ def config_file(study: str) -> str:
     return "config/config.yaml" if study == "quick" else f"config/{study}.yaml"
 
 
-def _call(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def _call(*command: str) -> subprocess.CompletedProcess[str]:
     """Run a program of this interpreter's environment, output captured."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    environment = os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1"} | variables
+    environment = os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1"}
     return subprocess.run(
         [sys.executable, "-m", *command], capture_output=True, text=True, check=False, env=environment
     )
@@ -179,12 +178,32 @@ def push(study: str) -> None:
     damaged = dvcfiles.damaged_objects(_carried(study), cache)
     if damaged:
         raise UserError(f"{_list(damaged.values())}: damaged in the cache, nothing was pushed; `make pull` repairs it")
-    # DVC remembers what it once pushed; with an empty memory it asks the remote, and sends what was lost there.
-    with tempfile.TemporaryDirectory() as forgetful:
-        done = _call("dvc", "push", *dvcfiles.stage_names(study), DVC_SITE_CACHE_DIR=forgetful)
+    done = _call("dvc", "push", *dvcfiles.stage_names(study))
     if done.returncode:
         raise UserError(f"dvc push: {_said(done)}")
+    again = _send_lost(list(dvcfiles.objects(_carried(study), cache)), cache)
     print(done.stdout.strip().splitlines()[-1])
+    if again:
+        print(f"{again} more that the remote had lost")
+
+
+def _send_lost(wanted: list[str], cache: Path) -> int:
+    """Send the objects that the remote has not; return their number.
+
+    DVC takes a folder's listing in the remote for a proof that all of its files are there too.
+    """
+    from dvc.fs import LocalFileSystem  # type: ignore[import-untyped]
+    from dvc.repo import Repo  # type: ignore[import-untyped]
+
+    with Repo() as repo:
+        remote = repo.cloud.get_remote_odb()
+        lost = sorted(set(wanted) - set(remote.list_oids_exists(wanted)))
+        absent = [md5 for md5 in lost if not dvcfiles.object_path(cache, md5).is_file()]
+        if absent:
+            raise UserError(f"{_list(absent)}: neither in the remote nor in the cache; run the study again")
+        if lost:
+            remote.add([str(dvcfiles.object_path(cache, md5)) for md5 in lost], LocalFileSystem(), lost)
+    return len(lost)
 
 
 def commit(study: str) -> None:

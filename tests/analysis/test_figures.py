@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import synthetic_study
+from tests.analysis import synthetic_study
 
 from lowdata_cpt.analysis import commands, style
 from lowdata_cpt.analysis.figures.cost import draw_cost

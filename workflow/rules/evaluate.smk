@@ -46,6 +46,7 @@ rule linear:
     conda:
         "../../environment.yml"
     resources:
+        device=RESOURCES.device,  # SLURM wants one value in the whole group
         mem_mb=RESOURCES.mem_mb,
         runtime=30,
     params:
