@@ -72,3 +72,8 @@ def probe_params(study: Study, probe: str) -> str:
     """Return what a probe depends on, beside its features, the labels and its seed."""
     code = _code(f"probes.{probe}")
     return dump({"probe": getattr(study.probes, probe), "examples": study.probes.examples, "code": code})
+
+
+def analysis_params() -> str:
+    """Return the code version of statistics, claims, figures, tables and report."""
+    return _code("stages.present")

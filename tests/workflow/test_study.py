@@ -71,9 +71,10 @@ def test_every_number_leads_to_its_inputs(study: Path) -> None:
 
 
 def test_timm_opens_the_exported_model(study: Path) -> None:
-    path = study / CELLS / "mae/n4/s0/export/model.safetensors"
-    model = timm.create_model("vit_tiny_patch16_224", num_classes=0, checkpoint_path=str(path))
-    assert torch.isfinite(model(torch.zeros(1, 3, 224, 224))).all()
+    export = study / CELLS / "mae/n4/s0/export"
+    name = json.loads((export / "model.json").read_text())["timm_model"]
+    model = timm.create_model(name, num_classes=0, checkpoint_path=str(export / "model.safetensors"))
+    assert torch.isfinite(model(torch.zeros(1, *model.pretrained_cfg["input_size"]))).all()
 
 
 def test_base_is_the_released_backbone_and_the_methods_are_not(study: Path) -> None:

@@ -85,6 +85,7 @@ rule figures_drawn:
         "../../environment.yml"
     threads: 2
     params:
+        code=hand.analysis_params(),
         folder=subpath(output.figures, parent=True),
     message:
         "draw the figures of study {config[study]}"
@@ -103,6 +104,7 @@ rule statistics:
     conda:
         "../../environment.yml"
     params:
+        code=hand.analysis_params(),
         folder=subpath(output[0], parent=True),
     message:
         "statistics of study {config[study]}"
@@ -125,6 +127,7 @@ rule claims:
     conda:
         "../../environment.yml"
     params:
+        code=hand.analysis_params(),
         folder=subpath(output.json, parent=True),
     message:
         "verdicts of study {config[study]}"
@@ -145,6 +148,7 @@ rule report:
     conda:
         "../../environment.yml"
     params:
+        code=hand.analysis_params(),
         folder=subpath(output[0], parent=True),
     message:
         "report of study {config[study]}"
