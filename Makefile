@@ -73,7 +73,7 @@ scale-down: .venv/.ready ## run two steps of every distinct cell type of config/
 	@$(RUN)/lowdata-cpt scale-down --study config/$(if $(filter quick,$(STUDY)),paper,$(STUDY)).yaml
 
 test-slurm: .venv/.ready slurm-up ## the SLURM tests, on a real one-node cluster that is stopped afterwards
-	@status=0; $(RUN)/pytest -m slurm $(PYTEST) || status=$$?; bash tools/slurm/down; exit $$status
+	@status=0; $(RUN)/pytest tests/slurm -m slurm $(PYTEST) || status=$$?; bash tools/slurm/down; exit $$status
 
 chaos-slurm: .venv/.ready slurm-up ## 24 seeded accidents in one run: kills, requeues, time-outs; the log goes to docs/chaos.log
 	@status=0; $(RUN)/python tests/slurm/chaos.py --events 24 --seed 2 --log docs/chaos.log || status=$$?; bash tools/slurm/down; exit $$status

@@ -11,9 +11,14 @@ from lowdata_cpt.io import atomic_path, identity, read_json, write_json
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
     target = tmp_path / "a.json"
     write_json(target, {"x": 1})
-    with pytest.raises(RuntimeError), atomic_path(target) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+
+    def fail_half_way() -> None:
+        with atomic_path(target) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
     assert read_json(target) == {"x": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 

@@ -107,7 +107,12 @@ def requirements() -> str:
 # page -> marker -> the study's tables that are shown between `<!-- marker:begin -->` and `<!-- marker:end -->`
 SHOWN = {
     "README.md": {"headline": "results/quick/tables/headline.md"},
-    "docs/real-data.md": {"real": "results/real/tables/*.md", "floors": "results/real/floors.csv"},
+    "docs/real-data.md": {
+        "nyuv2": "results/nyuv2/tables/scores-*.md",
+        "nyuv2-floors": "results/nyuv2/floors.csv",
+        "real": "results/real/tables/*.md",
+        "floors": "results/real/floors.csv",
+    },
 }
 
 

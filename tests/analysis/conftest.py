@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+
 from tests.analysis import synthetic_study
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from tests.analysis import synthetic_study
 
 from lowdata_cpt.analysis import commands, style
 from lowdata_cpt.analysis.figures.cost import draw_cost
@@ -14,6 +13,7 @@ from lowdata_cpt.analysis.figures.improvement import draw_improvement
 from lowdata_cpt.analysis.figures.qualitative import class_palette, draw_qualitative
 from lowdata_cpt.analysis.figures.tradeoff import draw_tradeoff
 from lowdata_cpt.errors import UserError
+from tests.analysis import synthetic_study
 
 
 @pytest.fixture(scope="session")

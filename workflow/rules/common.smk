@@ -15,16 +15,18 @@ shell.prefix(f'PATH="{Path(sys.executable).parent}:$PATH"; ')
 
 try:
     STUDY = validate(config, "configuration")
+    CELLS = list(grid.cells(STUDY))
+    # Asked here, for all: a folder of images says only by looking at it which labels it has.
+    TASKS = {domain: grid.probes_of(STUDY, domain) for domain in STUDY.domains}
 except UserError as error:
-    raise WorkflowError(str(error)) from None
+    raise WorkflowError(f"error: {error}") from None
 
 RESULTS = f"results/{STUDY.study}"
 CELL = f"{RESULTS}/cells/{{backbone}}/{{domain}}/{{method}}/n{{n}}/s{{seed}}"
-CELLS = list(grid.cells(STUDY))
 DENSE = [
     domain
-    for domain in STUDY.domains
-    if {"segmentation", "depth"} & set(grid.probes_of(STUDY, domain))
+    for domain, probes in TASKS.items()
+    if {"segmentation", "depth"} & set(probes)
 ]
 RESOURCES = STUDY.resources
 
