@@ -46,7 +46,7 @@ def main() -> None:
     results = Path("results", study.study)
     store = open_store(results / "data" / options.domain / "manifest.json")
     vit = weights.open_export(results / "backbones" / name, backbone.image_size)
-    pool = np.asarray(store.images(store.meta.pool)[: options.images])
+    pool = np.array(store.images(store.meta.pool)[: options.images])
     context = Context(
         n_images=len(pool),
         image_size=vit.image_size,
@@ -79,7 +79,7 @@ def main() -> None:
         low, high = pearson.confidence_interval(0.95)
         rows.append((update, scope, lr, options.count, pearson.statistic, low, high, spearman.statistic))
     columns = ["update", "moved", "lr", "n", "pearson_r", "ci_low", "ci_high", "spearman_r"]
-    table = pd.DataFrame(rows, columns=columns).round(3)
+    table = pd.DataFrame(rows, columns=columns).round(dict.fromkeys(columns[4:], 3))
     print(table.to_string(index=False))
     if options.out:
         write_text(options.out, table.to_csv(index=False, lineterminator="\n"))

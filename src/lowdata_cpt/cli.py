@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     scores.add_argument("--study", type=Path, required=True, help="the resolved configuration")
     scores.add_argument("--out", type=Path, required=True)
     floors = command("floors", "score predictors that never look at an image", config=False)
-    floors.add_argument("--study", type=Path, required=True)
+    floors.add_argument("--manifests", type=Path, nargs="+", required=True, metavar="MANIFEST")
     floors.add_argument("--out", type=Path, required=True)
     plan = command("forecast", "jobs, device-hours and disk of a study that has not run", config=False)
     plan.add_argument("--study", type=Path, required=True, help="configuration file")
@@ -229,7 +229,7 @@ def _collect(arguments: argparse.Namespace) -> None:
         if command == "scores":
             collect.scores(arguments.study, arguments.out)
         elif command == "floors":
-            collect.floors(arguments.study, arguments.out)
+            collect.floors(arguments.manifests, arguments.out)
         else:
             collect.qualitative(
                 arguments.study, arguments.backbone, arguments.domain, arguments.manifest, arguments.out

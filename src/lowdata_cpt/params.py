@@ -77,3 +77,8 @@ def probe_params(study: Study, probe: str) -> str:
 def analysis_params() -> str:
     """Return the code version of statistics, claims, figures, tables and report."""
     return _code("stages.present")
+
+
+def floors_params() -> str:
+    """Return the code version of the predictors that never look at an image."""
+    return _code("probes.metrics")

@@ -23,7 +23,6 @@ rule scores:
 rule floors:
     """Score predictors that never look at an image: what every row of the tables must beat."""
     input:
-        study=f"{RESULTS}/study.json",
         manifests=[f"{RESULTS}/data/{domain}/manifest.json" for domain in STUDY.domains],
     output:
         f"{RESULTS}/floors.csv",
@@ -31,10 +30,12 @@ rule floors:
         f"{RESULTS}/logs/floors.log",
     conda:
         "../../environment.yml"
+    params:
+        code=hand.floors_params(),
     message:
         "score the floors of study {config[study]}"
     shell:
-        "lowdata-cpt floors --study {input.study} --out {output} > {log} 2> >(tee -a {log} >&2)"
+        "lowdata-cpt floors --manifests {input.manifests} --out {output} > {log} 2> >(tee -a {log} >&2)"
 
 
 rule qualitative:

@@ -65,15 +65,21 @@ def scores(study_file: Path, target: Path) -> None:
     _write_table(target / "curves.csv", pd.concat(curves, ignore_index=True) if curves else empty, [])
 
 
-def floors(study_file: Path, target: Path) -> None:
-    """Write the test metrics of predictors that never look at an image: domain, task, metric, value."""
-    study = read_study(study_file)
-    manifests = [target.parent / "data" / domain / "manifest.json" for domain in study.domains]
+def floors(manifests: list[Path], target: Path) -> None:
+    """Write the test metrics of predictors that never look at an image: domain, task, metric, value.
+
+    A manifest's folder is named after its domain.
+    """
     rows = [
-        {"domain": domain, "task": PROBE_OF_TASK[cast(Task, task)], "metric": metric, "value": round(value, 4)}
-        for domain, manifest in zip(study.domains, manifests, strict=True)
-        for task, metrics in trivial_scores(open_store(manifest)).items()
-        for metric, value in metrics.items()
+        {
+            "domain": path.parent.name,
+            "task": PROBE_OF_TASK[cast(Task, task)],
+            "metric": metric,
+            "value": round(value, 4),
+        }
+        for path in manifests
+        for task, metrics in trivial_scores(open_store(path)).items()
+        for name, value in metrics.items()
     ]
     _write_table(target, pd.DataFrame(rows, columns=["domain", "task", "metric", "value"]), manifests)
 
