@@ -74,7 +74,7 @@ def floors(manifests: list[Path], target: Path) -> None:
         {
             "domain": path.parent.name,
             "task": PROBE_OF_TASK[cast(Task, task)],
-            "metric": metric,
+            "metric": name,
             "value": round(value, 4),
         }
         for path in manifests
