@@ -21,6 +21,7 @@ from lowdata_cpt.io import read_json, write_json
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 REQUIREMENTS = REPOSITORY / "config" / "packages.txt"
+CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 MARKER = ".installed.json"
 LINE = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==\S+ --hash=sha256:[0-9a-f]{64}$")
 
@@ -114,12 +115,15 @@ def _run_installer(lines: list[str], staging: Path) -> None:
     wanted = staging.parent / f"{staging.name}.txt"
     wanted.write_text("\n".join(lines) + "\n", encoding="utf-8")
     command = [*installer(), "--target", str(staging), "--no-deps", "--require-hashes"]
+    # The system's certificates, for machines behind a proxy of their own; a setting of the user wins.
+    system = {name: str(CERTIFICATES) for name in ("SSL_CERT_FILE", "PIP_CERT")} if CERTIFICATES.exists() else {}
     try:
         done = subprocess.run(
             [*command, "--only-binary", ":all:", "--requirement", str(wanted)],
             capture_output=True,
             text=True,
             check=False,
+            env=system | os.environ,
         )
     finally:
         wanted.unlink()
