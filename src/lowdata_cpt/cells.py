@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from lowdata_cpt.config.study import Study
 from lowdata_cpt.data.store import Task
+from lowdata_cpt.errors import UserError
 
 PROBE_OF_TASK: dict[Task, str] = {"classification": "linear", "segmentation": "segmentation", "depth": "depth"}
 PROBES = tuple(PROBE_OF_TASK.values())
@@ -52,6 +53,58 @@ def _wanted(study: Study, backbone: str, domain: str, method: str, n: int) -> bo
         and (block.methods is None or method in block.methods)
         and (block.sizes is None or n == 0 or n in block.sizes)
         for block in study.grid
+    )
+
+
+def split_absent(study: Study) -> tuple[Study, dict[str, str]]:
+    """Return the study without the domains whose data is not on this machine, and why each is left out.
+
+    With `absent_data: stop`, and for domains that are decoded already, nothing is left out.
+
+    Raises:
+        UserError: no domain is left.
+    """
+    reasons: dict[str, str] = {}
+    if study.absent_data == "skip":
+        for name, domain in study.domains.items():
+            decoded = Path("results", study.study, "data", name, "manifest.json").exists()
+            if not decoded and (reason := domain.absent()):
+                reasons[name] = reason
+    if not reasons:
+        return study, {}
+    if len(reasons) == len(study.domains):
+        lines = "\n".join(f"  {name}: {reason}" for name, reason in reasons.items())
+        raise UserError(f"study {study.study!r}: the data of no domain is on this machine\n{lines}")
+    return _without(study, set(reasons)), reasons
+
+
+def _without(study: Study, absent: set[str]) -> Study:
+    """Return the study without some domains, and without what only they used."""
+    keep = [name for name in study.domains if name not in absent]
+    found = {
+        "domains": {name: study.domains[name] for name in keep},
+        "probes": study.probes.model_copy(
+            update={"image_sizes": {k: v for k, v in study.probes.image_sizes.items() if k not in absent}}
+        ),
+    }
+    if study.grid is None:
+        return study.model_copy(update=found)
+    blocks = [
+        block if block.domains is None else block.model_copy(update={"domains": left})
+        for block in study.grid
+        if (left := tuple(name for name in block.domains or keep if name not in absent))
+    ]
+    rest = study.model_copy(update=found | {"grid": tuple(blocks)})
+    used = list(cells(rest))
+    return rest.model_copy(
+        update={
+            "backbones": {k: v for k, v in study.backbones.items() if any(c.backbone == k for c in used)},
+            "methods": {k: v for k, v in study.methods.items() if any(c.method == k for c in used)},
+            "grid": tuple(
+                b.model_copy(update={"sizes": b.sizes and tuple(n for n in b.sizes if any(c.n == n for c in used))})
+                for b in blocks
+            ),
+        }
     )
 
 

@@ -38,7 +38,8 @@ def _parser() -> argparse.ArgumentParser:
 
     validate = command("validate", "check configuration files and print nothing but their errors", config=False)
     validate.add_argument("files", type=Path, nargs="+")
-    command("study", "write the study's resolved configuration")
+    study = command("study", "write the study's resolved configuration, and which domains are not run")
+    study.add_argument("--not-run", type=_json, default={}, metavar="JSON", help="domain -> reason")
     command("data", "decode a domain once")
     command("backbone", "fetch a released backbone")
     subset = command("subset", "draw n images of the pool")
@@ -162,6 +163,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
         if command == "study":
             write_json(arguments.out, arguments.config)
+            write_json(arguments.out.with_name("not_run.json"), arguments.not_run)
         elif command == "data":
             inputs.data(arguments.config, arguments.out)
         else:

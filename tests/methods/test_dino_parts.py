@@ -60,7 +60,7 @@ def test_centre_follows_the_mean_of_all_processes(monkeypatch: pytest.MonkeyPatc
     centre, logits = Centre(4, momentum=0.9), torch.randn(2, 3, 4)
     centre.update(logits)
     torch.testing.assert_close(centre.centre, 0.1 * logits.mean((0, 1)))
-    assert set(centre.state_dict()) == {"centre"}
+    assert set(centre.state_dict()) == {"centre", "started"}
     probs = centre.probabilities(logits, 0.04)
     torch.testing.assert_close(probs, ((logits - centre.centre) / 0.04).softmax(-1))
 
@@ -75,6 +75,20 @@ def test_centre_follows_the_mean_of_all_processes(monkeypatch: pytest.MonkeyPatc
     fresh.update(logits)
     together = torch.cat([logits.flatten(0, 1), elsewhere])
     torch.testing.assert_close(fresh.centre, 0.1 * together.mean(0))
+
+
+def test_centre_may_start_at_the_first_batch() -> None:
+    logits, later = torch.randn(2, 3, 4), torch.randn(2, 3, 4)
+    centre, zero = Centre(4, start="first_batch"), Centre(4)
+    for one in (centre, zero):
+        one.begin(logits)
+        one.begin(later)
+    torch.testing.assert_close(centre.centre, logits.mean((0, 1)))
+    assert torch.equal(zero.centre, torch.zeros(4))
+    resumed = Centre(4, start="first_batch")
+    resumed.load_state_dict(centre.state_dict())
+    resumed.begin(later)
+    assert torch.equal(resumed.centre, centre.centre)
 
 
 def test_centre_of_no_logits_stays() -> None:

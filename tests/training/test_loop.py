@@ -53,8 +53,8 @@ class _KillAt:
     """Raises at a given step, after the loop's periodic checkpoint at that step was or was not written."""
 
     def __init__(self, run: Run, step: int) -> None:
-        self.run, self.step, self.original = run, step, run._step
-        run._step = self  # type: ignore[method-assign]
+        self.run, self.step, self.original = run, step, run.take_step
+        run.take_step = self  # type: ignore[method-assign]
 
     def __call__(self, step: int) -> tuple[int, dict[str, float]]:
         if step == self.step:
@@ -90,14 +90,14 @@ def test_signal_saves_and_the_run_goes_on_bit_equal(
     number: signal.Signals, uninterrupted: tuple[dict[str, torch.Tensor], list[float]], tmp_path: Path
 ) -> None:
     run = make_run(tmp_path)
-    original = run._step
+    original = run.take_step
 
     def step(k: int) -> tuple[int, dict[str, float]]:
         if k == 5:
             os.kill(os.getpid(), number)
         return original(k)
 
-    run._step = step  # type: ignore[method-assign]
+    run.take_step = step  # type: ignore[method-assign]
     before = signal.getsignal(number)
     with pytest.raises(InterruptedRunError, match="before step 6"):
         run.train()

@@ -14,12 +14,14 @@ from lowdata_cpt.errors import UserError
 shell.prefix(f'PATH="{Path(sys.executable).parent}:$PATH"; ')
 
 try:
-    STUDY = validate(config, "configuration")
+    STUDY, NOT_RUN = grid.split_absent(validate(config, "configuration"))
     CELLS = list(grid.cells(STUDY))
     # Asked here, for all: a folder of images says only by looking at it which labels it has.
     TASKS = {domain: grid.probes_of(STUDY, domain) for domain in STUDY.domains}
 except UserError as error:
     raise WorkflowError(f"error: {error}") from None
+for domain, reason in NOT_RUN.items():
+    print(f"not run: domain {domain}: {reason}", file=sys.stderr)
 
 RESULTS = f"results/{STUDY.study}"
 CELL = f"{RESULTS}/cells/{{backbone}}/{{domain}}/{{method}}/n{{n}}/s{{seed}}"

@@ -1,17 +1,20 @@
 rule study:
     """Write the resolved configuration, resources left out."""
     output:
-        f"{RESULTS}/study.json",
+        study=f"{RESULTS}/study.json",
+        not_run=f"{RESULTS}/not_run.json",
     log:
         f"{RESULTS}/logs/study.log",
     conda:
         "../../environment.yml"
     params:
         config=hand.study_params(STUDY),
+        not_run=hand.dump(NOT_RUN),
     message:
         "resolve the configuration of study {config[study]}"
     shell:
-        "lowdata-cpt study --config {params.config:q} --out {output} > {log} 2> >(tee -a {log} >&2)"
+        "lowdata-cpt study --config {params.config:q} --not-run {params.not_run:q} --out {output.study}"
+        " > {log} 2> >(tee -a {log} >&2)"
 
 
 rule data:

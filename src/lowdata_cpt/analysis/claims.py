@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
@@ -158,8 +159,11 @@ def judge(claim: Claim, interval: stats.Interval) -> Verdict:
     return "not reproduced" if high < need or high <= 0 else "inconclusive"
 
 
-def evaluate(claim: Claim, scores: pd.DataFrame) -> Result:
-    """Measure one claim on the test rows of the table and give its verdict."""
+def evaluate(claim: Claim, scores: pd.DataFrame, absent: Mapping[str, str] | None = None) -> Result:
+    """Measure one claim on the test rows of the table and give its verdict.
+
+    `absent` names the domains whose data was not on the machine, with the reason.
+    """
     test = held_out(scores)
     pick = claim.cells
     rows = _matching(test[test["metric"] == claim.metric], "backbone", pick.backbone)
@@ -172,7 +176,7 @@ def evaluate(claim: Claim, scores: pd.DataFrame) -> Result:
         earlier = earlier[earlier["n"].isin(pick.n_minus)]
         gains = _trend(gains, earlier)
     if gains.empty:
-        return _result(claim, None, "not run", "", _missing(claim, test, rows, found))
+        return _result(claim, None, "not run", "", _missing(claim, test, rows, found, absent or {}))
     cells = "; ".join(
         f"{backbone}/{domain} n={','.join(str(n) for n in sorted(part['n'].unique()))} ×{part['seed'].nunique()} seeds"
         for (backbone, domain), part in gains.groupby(["backbone", "domain"])
@@ -180,8 +184,8 @@ def evaluate(claim: Claim, scores: pd.DataFrame) -> Result:
     interval = stats.t_interval(gains["gain"], strata_of(gains), gains["seed"].tolist())
     reasons = []
     if pick.domain != "any":
-        absent = [name for name in pick.domain if not any(fnmatchcase(d, name) for d in gains["domain"].unique())]
-        reasons += [f"without {', '.join(absent)} (absent)"] if absent else []
+        lacking = [name for name in pick.domain if not any(fnmatchcase(d, name) for d in gains["domain"].unique())]
+        reasons += [f"without {', '.join(lacking)} (absent)"] if lacking else []
     if isinstance(pick.n, tuple):
         fewer = [str(n) for n in pick.n if n not in set(gains["n"])]
         reasons += [f"without n = {', '.join(fewer)} (absent)"] if fewer else []
@@ -218,8 +222,14 @@ def _trend(later: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
     return both
 
 
-def _missing(claim: Claim, test: pd.DataFrame, rows: pd.DataFrame, found: pd.DataFrame) -> str:
+def _missing(
+    claim: Claim, test: pd.DataFrame, rows: pd.DataFrame, found: pd.DataFrame, absent: Mapping[str, str]
+) -> str:
     pick = claim.cells
+    if found.empty and pick.domain != "any":
+        left_out = [name for name in absent if any(fnmatchcase(name, pattern) for pattern in pick.domain)]
+        if left_out:
+            return "; ".join(f"the data of {name} was not on the machine ({absent[name]})" for name in left_out)
     for name in (pick.method, pick.reference):
         if not (test["method"] == name).any():
             return f"method {name} is not in the study"
@@ -302,9 +312,11 @@ def to_markdown(results: list[Result], study: str) -> str:
     return "\n".join([*lines, "", "## The rule", "", RULE])
 
 
-def make_claims(scores: pd.DataFrame, claims: tuple[Claim, ...], out_dir: Path, study: str) -> list[Result]:
-    """Judge every claim and write `claims.json` and `claims.md` into `out_dir`."""
-    results = [evaluate(claim, scores) for claim in claims]
+def make_claims(
+    scores: pd.DataFrame, claims: tuple[Claim, ...], out_dir: Path, study: str, absent: Mapping[str, str] | None = None
+) -> list[Result]:
+    """Judge every claim and write `claims.json` and `claims.md` into `out_dir`; `absent` as in `evaluate`."""
+    results = [evaluate(claim, scores, absent) for claim in claims]
     write_json(out_dir / "claims.json", [result.model_dump() for result in results])
     write_text(out_dir / "claims.md", to_markdown(results, study))
     return results

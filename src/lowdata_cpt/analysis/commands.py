@@ -44,16 +44,32 @@ def make_statistics(scores: Path, out_dir: Path) -> list[Path]:
 def make_claims(scores: Path, claims: Path, out_dir: Path, study: str) -> list[Path]:
     """Judge every claim of `claims` on `study`'s rows; write `claims.json` and `claims.md` into `out_dir`.
 
+    Reads `not_run.json` beside the table, where there is one.
+
     Raises:
-        UserError: as `read_scores` and `read_claims`; or the table has no row of `study`.
+        UserError: as `read_scores`, `read_claims` and `read_absent`; or the table has no row of `study`.
     """
     table = read_scores(scores)
     rows = table[table["study"] == study].reset_index(drop=True)
     if rows.empty:
         names = ", ".join(sorted(table["study"].unique()))
         raise UserError(f"{scores}: no row of study {study}, the table has {names}")
-    claims_module.make_claims(rows, claims_module.read_claims(claims), out_dir, study)
+    absent = read_absent(scores.parent)
+    claims_module.make_claims(rows, claims_module.read_claims(claims), out_dir, study, absent)
     return [out_dir / "claims.json", out_dir / "claims.md"]
+
+
+def read_absent(study_dir: Path) -> dict[str, str]:
+    """Return the domains that were left out because their data was not on the machine, with the reason.
+
+    Raises:
+        UserError: `not_run.json` is there, but no mapping of names to reasons.
+    """
+    path = study_dir / "not_run.json"
+    found = read_json(path) if path.exists() else {}
+    if not isinstance(found, dict) or not all(isinstance(reason, str) for reason in found.values()):
+        raise UserError(f"{path}: expected a mapping of domains to reasons")
+    return found
 
 
 def read_results(path: Path) -> list[claims_module.Result]:

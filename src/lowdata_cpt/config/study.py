@@ -118,6 +118,10 @@ class Study(Strict):
     training: Training
     probes: Probes = Probes()
     resources: Resources = Resources()
+    absent_data: Literal["stop", "skip"] = Field(
+        default="stop",
+        description="Where a domain's folder is missing: stop with an error, or report its cells as not run and go on.",
+    )
     keep_models: bool = Field(default=True, description="Keep each cell's weights; false keeps scores and logs only.")
 
     @field_validator("seeds")

@@ -34,6 +34,10 @@ class Domain(Strict, ABC):
         """Return the tasks this domain is probed on; the workflow asks before anything is decoded."""
         return self.labelled
 
+    def absent(self) -> str | None:
+        """Return why the data cannot be had on this machine, None where it can; a look, not a check of its content."""
+        return None
+
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
         """Return everything that decides the decoded content: own settings and the sources' sha256.

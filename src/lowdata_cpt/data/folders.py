@@ -86,6 +86,12 @@ class FolderDomain(Domain):
         """The data set's folder, existing or not."""
         return Path(os.environ.get(DATA_ROOT) or "data", self.root if self.root is not None else self._kind)
 
+    def absent(self) -> str | None:
+        """Return why the data cannot be had on this machine: its folder is missing or empty."""
+        if self.folder.is_dir() and any(self.folder.iterdir()):
+            return None
+        return f"no data in {self.folder}; {self.about.obtain}"
+
     @property
     def _kind(self) -> str:
         return str(type(self).model_fields["kind"].default)

@@ -169,7 +169,7 @@ class NYUv2(FolderDomain):
 def _load_mat(path: Path) -> dict[str, Any]:
     try:
         contents: dict[str, Any] = scipy.io.loadmat(path)
-    except (OSError, ValueError, TypeError, NotImplementedError, scipy.io.matlab.MatReadError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError, scipy.io.matlab.MatReadError) as error:
         raise UserError(f"{path}: not a readable MATLAB file ({error})") from None
     return contents
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.distributed
@@ -47,24 +47,42 @@ class DINOHead(nn.Module):
 
 
 class Centre(nn.Module):
-    """Running mean c [K] of the teacher's logits: c ← m c + (1 − m) mean (equation 4)."""
+    """Running mean c [K] of the teacher's logits: c ← m c + (1 − m) mean (equation 4).
+
+    Args:
+        prototypes: K.
+        momentum: m.
+        start: "zero", as in DINO's code, or "first_batch": the mean of the first logits. From zero, the logits' common
+            part is the strongest signal until the centre has caught up (tens of steps), and a short run ends there.
+    """
 
     centre: Tensor
+    started: Tensor
 
-    def __init__(self, prototypes: int, momentum: float = 0.9) -> None:
+    def __init__(self, prototypes: int, momentum: float = 0.9, start: Literal["zero", "first_batch"] = "zero") -> None:
         super().__init__()
         self.momentum = momentum
         self.register_buffer("centre", torch.zeros(prototypes))
+        self.register_buffer("started", torch.tensor(start == "zero"))
 
-    @torch.no_grad()
+    def begin(self, teacher_logits: Tensor) -> None:
+        """Set the centre to the mean of the first logits [..., K], where it is to start there; later: nothing."""
+        if not self.started:
+            self._move(teacher_logits, 1.0)
+            self.started.fill_(True)
+
     def update(self, teacher_logits: Tensor) -> None:
         """Move towards the mean of logits [..., K] of all processes; no logits anywhere leave the centre as it is."""
+        self._move(teacher_logits, 1 - self.momentum)
+
+    @torch.no_grad()
+    def _move(self, teacher_logits: Tensor, share: float) -> None:
         flat = teacher_logits.float().reshape(-1, teacher_logits.shape[-1])
         total = torch.cat([flat.sum(0), flat.new_tensor([float(len(flat))])])
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(total)
         if total[-1] > 0:
-            self.centre.lerp_(total[:-1] / total[-1], 1 - self.momentum)
+            self.centre.lerp_(total[:-1] / total[-1], share)
 
     @torch.no_grad()
     def probabilities(self, teacher_logits: Tensor, temperature: float) -> Tensor:

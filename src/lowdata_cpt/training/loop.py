@@ -108,7 +108,7 @@ class Run:
         self.optimiser = torch.optim.AdamW(groups, lr=method.optimiser.lr, betas=method.optimiser.betas, fused=True)
         self.optimisers = {"main": self.optimiser, **learner.own_optimisers()}
 
-    def _step(self, step: int) -> tuple[int, dict[str, float]]:
+    def take_step(self, step: int) -> tuple[int, dict[str, float]]:
         """Take one optimiser step; return images used and the loss parts."""
         progress = Progress(step, self.steps, step // self.steps_per_epoch, self.epochs)
         rate = schedule.learning_rate(
@@ -169,7 +169,7 @@ class Run:
                         f"{self.label}: stopped by signal {signals[0]} before step {step}; state saved"
                     )
                 try:
-                    batch, parts = self._step(step)
+                    batch, parts = self.take_step(step)
                 except UserError:
                     if all(v.isfinite().all() for v in self.learner.state_dict().values() if v.is_floating_point()):
                         self._save(step, log)

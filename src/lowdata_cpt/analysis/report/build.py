@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from lowdata_cpt.analysis.claims import RULE, VERDICTS, Result, signed
-from lowdata_cpt.analysis.commands import read_results
+from lowdata_cpt.analysis.commands import read_absent, read_results
 from lowdata_cpt.analysis.report.page import anchor, escape, inline_markdown, page, picture, table
 from lowdata_cpt.analysis.style import domain_label, ordered, style_of
 from lowdata_cpt.analysis.summary import cell_statistics, seeds_text, sizes_text, summary
@@ -43,7 +43,7 @@ def build_report(study_dir: Path, out: Path) -> None:
         f'<p class="meta">Study <code>{escape(study)}</code> · {escape(domains)} · {escape(sizes_text(test))} · '
         f"{escape(seeds)} · {len(test)} test scores</p>"
     )
-    sections = [("answer", "The answer", _answer(scores, results))]
+    sections = [("answer", "The answer", _answer(scores, results) + _not_run(read_absent(study_dir)))]
     if results is not None:
         sections.append(("claims", "The papers' claims", _claims(results)))
     sections += [
@@ -106,6 +106,13 @@ def _answer(scores: pd.DataFrame, results: list[Result] | None) -> str:
             f"{smallest.min():.2f} to {smallest.max():.2f} points or % upwards, depending on method and metric.</p>"
         )
     return text + "</div>" + _headline(scores)
+
+
+def _not_run(absent: dict[str, str]) -> str:
+    if not absent:
+        return ""
+    lines = "".join(f"<li><code>{escape(name)}</code>: {escape(reason)}</li>" for name, reason in absent.items())
+    return f"<h3>Not run</h3><p>Data that was not on the machine:</p><ul>{lines}</ul>"
 
 
 def _headline(scores: pd.DataFrame) -> str:

@@ -36,7 +36,8 @@ class DietCP(MethodConfig):
             "length of the run",
             "150 epochs",
             "paper study: 150 epochs; CPU studies: a fixed number of images seen, the same for every method",
-            "methods are compared at equal images seen; fractions of the run (5 % head only, 10 % warm-up) are kept",
+            "methods are compared at equal images seen; fractions of the run (5 % head only, 10 % warm-up) are kept, "
+            "in epochs as in the source (`schedule.unit: epoch`) or, where a run has fewer than 20 epochs, in steps",
         ),
     )
 
@@ -45,7 +46,9 @@ class DietCP(MethodConfig):
     schedule: Schedule = Schedule(unit="epoch", warmup=0.1, final_lr=1e-5)
     label_smoothing: float = Field(default=0.2, ge=0, lt=1)
     trained_blocks: int = Field(default=2, ge=1, description="Number of last transformer blocks that are trained.")
-    head_only: float = Field(default=0.05, ge=0, lt=1, description="Fraction of the epochs that trains W only.")
+    head_only: float = Field(
+        default=0.05, ge=0, lt=1, description="Fraction of the run, in the schedule's unit, that trains W only."
+    )
     normalisation: Literal["domain", "pretraining"] = Field(
         default="domain",
         description="Whose mean and standard deviation normalise the views; the authors use the domain's.",

@@ -38,8 +38,10 @@ class DietCPLearner(Learner):
         return {"x": augment.normalise(x, self.mean, self.std)}
 
     def head_only(self, progress: Progress) -> bool:
-        """Whether this step belongs to the first int(5 % of the epochs), which train W alone."""
-        return progress.epoch < int(self.config.head_only * progress.epochs)
+        """Whether this step belongs to the first int(5 % of the epochs), or of the steps, which train W alone."""
+        if self.config.schedule.unit == "epoch":
+            return progress.epoch < int(self.config.head_only * progress.epochs)
+        return progress.step < int(self.config.head_only * progress.steps)
 
     def step(self, views: Views, index: Tensor, progress: Progress) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the smoothed cross-entropy; no gradient reaches the backbone while `head_only`."""

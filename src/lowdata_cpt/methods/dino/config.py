@@ -69,6 +69,12 @@ class DINO(MethodConfig):
             "augmentation runs batched on tensors",
         ),
         Deviation(
+            "centre at step 0",
+            "DINO's code: zero; V-pretraining: not stated",
+            "zero at paper scale; the mean of the first batch's teacher logits in the CPU studies (`centre_start`)",
+            "a new head's logits have a large common part; from zero, tens of steps teach that part and nothing else",
+        ),
+        Deviation(
             "length of the run",
             "20,000 steps of batch 256, 1,000 of them warm-up",
             "paper study: the same; CPU studies: a fixed number of images seen, the same for every method",
@@ -92,6 +98,9 @@ class DINO(MethodConfig):
     teacher_temperature_start: float = Field(default=0.04, gt=0, description="τ_t at step 0.")
     teacher_temperature_warmup: float = Field(default=0.0, ge=0, le=1, description="Fraction of the run to reach τ_t.")
     centre_momentum: float = Field(default=0.9, ge=0, lt=1)
+    centre_start: Literal["zero", "first_batch"] = Field(
+        default="zero", description="Centre at step 0: zero, or the mean of the first batch's teacher logits."
+    )
     ema: float = Field(default=0.996, ge=0, le=1, description="Teacher's momentum at step 0.")
     ema_end: float = Field(default=0.996, ge=0, le=1, description="Teacher's momentum at the end of a cosine.")
     export: Literal["student", "teacher"] = Field(default="student", description="Which encoder the probes get.")

@@ -36,7 +36,7 @@ class DINOLearner(Learner):
         backbone.requires_grad_(True)
         self.student = nn.ModuleDict({"backbone": backbone, "head": head})
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
-        self.centre = Centre(config.prototypes, config.centre_momentum)
+        self.centre = Centre(config.prototypes, config.centre_momentum, config.centre_start)
         self.local_size = local_crop_size(context.image_size, backbone.patch_size, config.local_crop_size)
         self.teacher_logits: list[Tensor] = []
 
@@ -69,6 +69,7 @@ class DINOLearner(Learner):
                 config.teacher_temperature_warmup,
                 progress.fraction,
             )
+            self.centre.begin(teacher_logits)
             teacher_probs = self.centre.probabilities(teacher_logits, tau)
             self.teacher_logits.append(teacher_logits)
         cls = torch.cat([self.cls(self.student, views[side]) for side in ("global", "local") if side in views])

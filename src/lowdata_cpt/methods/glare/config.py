@@ -108,6 +108,12 @@ class GLARE(MethodConfig):
             "with momentum .996 and a few hundred steps the teacher's adapters are still near zero",
         ),
         Deviation(
+            "centre at step 0",
+            "not stated (DINO's code: zero)",
+            "zero at paper scale; the mean of the first batch's teacher logits in the CPU studies (`centre_start`)",
+            "a new head's logits have a large common part; from zero, tens of steps teach that part and nothing else",
+        ),
+        Deviation(
             "length of the run",
             "not stated for 100 to 1000 images",
             "a fixed number of images seen, the same for every method",
@@ -137,6 +143,9 @@ class GLARE(MethodConfig):
     teacher_temperature_start: float = Field(default=0.04, gt=0, description="τ_t at step 0.")
     teacher_temperature_warmup: float = Field(default=0.1, ge=0, le=1, description="Fraction of the run to reach τ_t.")
     centre_momentum: float = Field(default=0.9, ge=0, lt=1)
+    centre_start: Literal["zero", "first_batch"] = Field(
+        default="zero", description="Centre at step 0: zero, or the mean of the first batch's teacher logits."
+    )
     ema: float = Field(default=0.996, ge=0, le=1, description="Teacher's momentum at step 0.")
     ema_end: float = Field(default=1.0, ge=0, le=1, description="Teacher's momentum at the end of a cosine.")
     export: Literal["student", "teacher"] = Field(default="student", description="Whose adapters the probes get.")

@@ -58,7 +58,9 @@ class GLARELearner(Learner):
         adapters = make_adapters(backbone, config.rank, config.adapter_scale)
         self.student = nn.ModuleDict({"adapters": adapters, **heads})
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
-        self.centres = nn.ModuleDict({t: Centre(config.prototypes, config.centre_momentum) for t in heads})
+        self.centres = nn.ModuleDict(
+            {term: Centre(config.prototypes, config.centre_momentum, config.centre_start) for term in heads}
+        )
         self.cross_attention = CrossAttention(backbone.width) if "regional" in heads else None
         self.hooks = AdapterHooks(backbone, adapters)
         self.teacher_logits: dict[str, list[Tensor]] = {term: [] for term in heads}
@@ -130,6 +132,7 @@ class GLARELearner(Learner):
         self.teacher_logits[term].append(logits.flatten(0, -2))
         centre = self.centres[term]
         assert isinstance(centre, Centre)
+        centre.begin(logits)
         return centre.probabilities(logits, temperature)
 
     def regional(self, student: Encoded, teacher: Encoded, temperature: float) -> Tensor:

@@ -134,7 +134,7 @@ class VPretrainingLearner(DINOLearner):
         return {side: crops for side, crops in kept.items() if len(crops)}
 
     def meta_step(self, views: Views, progress: Progress) -> dict[str, Tensor]:
-        """Update the heads and φ, and return the named parts; θ, the centre and the random streams stay untouched."""
+        """Update the heads and φ, and return the named parts; θ, a started centre and the random streams stay."""
         device = views["global"].device
         generator = sampling.generator(self.context.seed, "meta", progress.step)
         with (
@@ -207,6 +207,7 @@ class VPretrainingLearner(DINOLearner):
             masked = designer.blend(mask, flat, designer.blur(flat, recipe.blur))
             tokens, rope = self.prefix(masked, grad=True)
             teacher = self.teacher["head"](self.cls(self.teacher, masked.view_as(views["global"])))
+            self.centre.begin(teacher.detach())
             loss = self.student_loss(views, rope, progress)
             if recipe.value_gradient == "double_backward":
                 result = value.double_backward(loss, (tokens, teacher), last, g_down)
