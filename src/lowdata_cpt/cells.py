@@ -83,6 +83,7 @@ def _without(study: Study, absent: set[str]) -> Study:
     keep = [name for name in study.domains if name not in absent]
     found = {
         "domains": {name: study.domains[name] for name in keep},
+        "illustrations": {k: v for k, v in study.illustrations.items() if k not in absent},
         "probes": study.probes.model_copy(
             update={"image_sizes": {k: v for k, v in study.probes.image_sizes.items() if k not in absent}}
         ),
@@ -116,6 +117,16 @@ def pairs(study: Study) -> list[tuple[str, str]]:
 def probes_of(study: Study, domain: str) -> tuple[str, ...]:
     """Return the probes a domain's labels allow."""
     return tuple(PROBE_OF_TASK[task] for task in study.domains[domain].tasks())
+
+
+def illustrated(study: Study) -> list[Cell]:
+    """Return the cells that are looked into: first backbone and seed, smallest n of the named domains and methods."""
+    backbone = next(iter(study.backbones))
+    return [
+        Cell(backbone, domain, method, min(study.domains[domain].sizes), study.seeds[0])
+        for domain, methods in study.illustrations.items()
+        for method in methods
+    ]
 
 
 def shown_cells(study: Study, backbone: str, domain: str) -> list[Cell]:

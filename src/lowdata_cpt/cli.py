@@ -52,6 +52,12 @@ def _parser() -> argparse.ArgumentParser:
     pretrain.add_argument("--checkpoints", type=Path, required=True)
     pretrain.add_argument("--checkpoint-seconds", type=float, default=300.0)
     compute(pretrain)
+    pictures = command("illustrate", "train a cell once more and look inside the method")
+    pictures.add_argument("--backbone", type=Path, required=True)
+    pictures.add_argument("--manifest", type=Path, required=True)
+    pictures.add_argument("--subset", type=Path, required=True)
+    pictures.add_argument("--seed", type=int, required=True)
+    compute(pictures)
     features = command("features", "pass the labelled images through a model")
     features.add_argument("--model", type=Path, required=True)
     features.add_argument("--manifest", type=Path, required=True)
@@ -150,7 +156,7 @@ def _run(arguments: argparse.Namespace) -> int:
     command = arguments.command
     if command in ("pull", "push", "dvc-commit", "verify", "crate"):
         return _exchange(arguments)
-    if command in ("pretrain", "features") or (command == "probe" and arguments.task != "linear"):
+    if command in ("pretrain", "illustrate", "features") or (command == "probe" and arguments.task != "linear"):
         _prepare_compute(arguments.threads)
     if command == "validate":
         from lowdata_cpt.config.load import load
@@ -186,6 +192,18 @@ def _run(arguments: argparse.Namespace) -> int:
             checkpoints=arguments.checkpoints,
             device=arguments.device,
             checkpoint_seconds=arguments.checkpoint_seconds,
+        )
+    elif command == "illustrate":
+        from lowdata_cpt.stages.illustrate import illustrate
+
+        illustrate(
+            arguments.config,
+            backbone_folder=arguments.backbone,
+            manifest=arguments.manifest,
+            subset_manifest=arguments.subset,
+            seed=arguments.seed,
+            target=arguments.out,
+            device=arguments.device,
         )
     elif command in ("features", "probe"):
         _evaluate(arguments)

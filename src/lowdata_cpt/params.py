@@ -56,6 +56,12 @@ def training_params(study: Study, backbone: str, method: str) -> str:
     )
 
 
+def illustration_params(study: Study, backbone: str, method: str) -> str:
+    """Return what the pictures from inside a cell depend on, beside its input files and its seed."""
+    pictures = _code(f"methods.{method}.pictures")
+    return dump(json.loads(training_params(study, backbone, method)) | {"pictures": pictures})
+
+
 def features_params(study: Study, backbone: str, domain: str) -> str:
     """Return what a feature pass depends on, beside the model and the data."""
     return dump(

@@ -81,6 +81,12 @@ def test_absent_cells_are_not_run_with_a_reason(scores: pd.DataFrame, cells: dic
     assert reason in found.reason
 
 
+def test_data_that_was_not_there_is_the_reason(scores: pd.DataFrame) -> None:
+    found = evaluate(claim(cells={"domain": ["food101"]}), scores, {"food101": "no data in data/food101", "x": "y"})
+    assert found.verdict == "not run"
+    assert found.reason == "the data of food101 was not on the machine (no data in data/food101)"
+
+
 def test_partly_absent_cells_are_named(scores: pd.DataFrame) -> None:
     found = evaluate(claim(cells={"domain": ["tabletop", "food101"], "n": "largest"}), scores)
     assert found.verdict != "not run"

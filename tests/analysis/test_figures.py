@@ -10,6 +10,7 @@ from lowdata_cpt.analysis import commands, style
 from lowdata_cpt.analysis.figures.cost import draw_cost
 from lowdata_cpt.analysis.figures.gain import draw_gain_by_n, draw_gain_summary
 from lowdata_cpt.analysis.figures.improvement import draw_improvement
+from lowdata_cpt.analysis.figures.inside import draw_inside, draw_neighbours
 from lowdata_cpt.analysis.figures.qualitative import class_palette, draw_qualitative
 from lowdata_cpt.analysis.figures.tradeoff import draw_tradeoff
 from lowdata_cpt.errors import UserError
@@ -103,6 +104,44 @@ def test_styles_are_fixed_and_distinct() -> None:
 def test_class_palette_is_stable_and_distinct() -> None:
     assert np.array_equal(class_palette(41)[:10], class_palette(10))
     assert len(np.unique(class_palette(41).round(3), axis=0)) == 41
+
+
+def test_looks_inside(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    image, step = rng.integers(0, 255, (2, 28, 28, 3)).astype(np.uint8), np.array([0, 5, 9])
+    predicted = rng.standard_normal((1, 12))
+    masks = tmp_path / "b-tabletop-v_pretraining.npz"
+    np.savez(
+        masks,
+        **{"image": image, "step": step, "mask": rng.random((3, 2, 28, 28)), "arms": np.array(["adamw all 1e-05"])},
+        predicted=predicted,
+        realised=predicted + 0.1 * rng.standard_normal((1, 12)),
+    )
+    names = {path.name for path in draw_inside(masks, tmp_path)}
+    assert {"masks-b-tabletop.pdf", "value-b-tabletop.png"} <= names
+    assert "n = 12" in (tmp_path / "value-b-tabletop.md").read_text()
+    found = rng.random((3, 2, 2, 2))
+    regions = tmp_path / "b-tabletop-glare.npz"
+    views = rng.integers(0, 255, (3, 2, 2, 28, 28, 3)).astype(np.uint8)
+    np.savez(regions, image=image, step=step, views=views, attention=found, found=found / 2, region=found > 0.5)
+    assert "regions-b-tabletop.csv" in {path.name for path in draw_inside(regions, tmp_path)}
+    np.savez(regions, image=image)
+    with pytest.raises(UserError, match="image and step"):
+        draw_inside(regions, tmp_path)
+
+
+def test_neighbours_before_and_after(tmp_path: Path) -> None:
+    path = tmp_path / "b-tabletop.npz"
+    arrays = {"image": np.zeros((2, 8, 8, 3), np.uint8), "neighbours_query": np.zeros((2, 8, 8, 3), np.uint8)}
+    for method, same in (("base", False), ("diet_cp", True)):
+        arrays[f"neighbours_{method}"] = np.zeros((2, 4, 8, 8, 3), np.uint8)
+        arrays[f"neighbours_{method}_same"] = np.full((2, 4), same)
+    np.savez(path, **arrays)
+    assert draw_neighbours(path, tmp_path)
+    assert "DIET-CP 100 %" in (tmp_path / "neighbours-b-tabletop.md").read_text()
+    del arrays["neighbours_diet_cp"]
+    np.savez(path, **arrays)
+    assert draw_neighbours(path, tmp_path) == []
 
 
 def test_wrong_archives_are_one_clear_error(tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from lowdata_cpt.cells import cells, pairs
+from lowdata_cpt.cells import cells, pairs, split_absent
 from lowdata_cpt.config.load import load, validate
 from lowdata_cpt.errors import UserError
 from lowdata_cpt.generate import GENERATED, ROOT
@@ -174,3 +175,35 @@ def test_feedback_needs_dense_labels() -> None:
 def test_probe_images_of_an_unknown_domain() -> None:
     with pytest.raises(UserError, match=r"image_sizes: \['moon'\]"):
         validate({**GRID, "probes": {"image_sizes": {"moon": 64}}})
+
+
+def test_absent_domains_are_left_out_with_what_only_they_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LOWDATA_DATA", raising=False)
+    camvid = Path("data/camvid/train")
+    camvid.mkdir(parents=True)
+    raw: dict[str, Any] = {
+        "study": "some",
+        "backbones": {"a": {"model": "test_vit"}, "b": {"model": "test_vit"}},
+        "domains": {"camvid": {"sizes": [4]}, "nyuv2": {"sizes": [4, 8]}},
+        "methods": {"base": {}, "diet_cp": {}, "mae": {}},
+        "grid": [
+            {"backbones": ["a"], "methods": ["base", "diet_cp"]},
+            {"backbones": ["b"], "domains": ["nyuv2"], "methods": ["base", "mae"], "sizes": [8]},
+        ],
+        "training": {"epochs": 1},
+        "absent_data": "skip",
+    }
+    study, reasons = split_absent(validate(raw))
+    assert list(reasons) == ["nyuv2"]
+    assert "nyu_depth_v2_labeled.mat" in reasons["nyuv2"]
+    assert (list(study.domains), list(study.backbones), list(study.methods)) == (["camvid"], ["a"], ["base", "diet_cp"])
+    assert validate(study.model_dump(mode="json")) == study
+    assert split_absent(validate(raw | {"absent_data": "stop"}))[1] == {}
+    Path("results/some/data/nyuv2").mkdir(parents=True)
+    Path("results/some/data/nyuv2/manifest.json").write_text("{}")
+    assert split_absent(validate(raw))[1] == {}  # decoded already: its results are kept
+    shutil.rmtree("results")
+    shutil.rmtree(camvid)
+    with pytest.raises(UserError, match="no domain is on this machine"):
+        split_absent(validate(raw))

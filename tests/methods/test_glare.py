@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from lowdata_cpt.io import write_json
 from lowdata_cpt.methods.base import Optimiser
+from lowdata_cpt.methods.glare import pictures
 from lowdata_cpt.methods.glare.adapter import attach, load_adapted
 from lowdata_cpt.methods.glare.config import GLARE
 from lowdata_cpt.methods.glare.learner import Encoded, GLARELearner
@@ -117,6 +119,29 @@ def test_each_term_alone_falls_through_the_adapters(term: str) -> None:
         assert set(parts) == {term}
         losses.append(loss.item())
     assert losses[-1] < losses[0] - 0.1
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_each_term_alone_falls_in_training(term: str) -> None:
+    """As in a run: new views every step, a moving teacher and centre; the centre starts at the first batch."""
+    training = {"centre_start": "first_batch", "ema": 0.99, "prototypes": 256, "optimiser": Optimiser(lr=3e-4)}
+    learner, config = small_learner(**only(term), **training)
+    losses = run_steps(learner, config, make_images(8, 80), 30, steps=30, batch=8)
+    assert sum(losses[-5:]) / 5 < sum(losses[:5]) / 5 - 0.02, losses
+
+
+def test_pictures_show_regions_and_where_they_are_found() -> None:
+    learner, _ = small_learner()
+    shown = pictures.during(learner, make_images(3, 80))
+    grid = learner.backbone.grid(64)
+    assert shown["views"].shape == (2, 3, 64, 64, 3)
+    assert shown["region"].shape == shown["found"].shape == shown["attention"].shape == (3, grid, grid)
+    assert shown["region"].any((1, 2)).all()
+    assert np.allclose(shown["found"].sum((1, 2)), 1, atol=1e-5)
+    again = pictures.during(learner, make_images(3, 80))
+    assert all(np.array_equal(shown[name], again[name]) for name in shown)
+    learner, _ = small_learner(weight_regional=0.0)
+    assert pictures.during(learner, make_images(3, 80)) == {}
 
 
 @pytest.mark.parametrize("off", TERMS)

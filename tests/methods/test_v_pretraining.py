@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import timm
@@ -14,9 +15,10 @@ from torch import Tensor
 
 from lowdata_cpt.methods.dino.learner import DINOLearner
 from lowdata_cpt.methods.learner import Progress, Views
+from lowdata_cpt.methods.v_pretraining import pictures
 from lowdata_cpt.methods.v_pretraining.config import VPretraining
 from lowdata_cpt.methods.v_pretraining.learner import VPretrainingLearner
-from lowdata_cpt.methods.v_pretraining.predict import Update, predicted_vs_realised
+from lowdata_cpt.methods.v_pretraining.predict import Arm, predicted_vs_realised
 from tests.methods.harness import BACKBONES, make_context, make_images, run_steps
 from tests.methods.v_pretraining_setup import make_feedback, small_config, small_learner
 
@@ -289,12 +291,12 @@ def test_bf16_autocast_leaves_the_meta_step_in_float32() -> None:
 
 
 @pytest.mark.parametrize(("update", "lr", "least"), [("sgd", 3e-4, 0.9), ("adamw", 1e-5, 0.4)])
-def test_predicted_fall_correlates_with_the_realised(update: Update, lr: float, least: float) -> None:
+def test_predicted_fall_correlates_with_the_realised(update: Literal["sgd", "adamw"], lr: float, least: float) -> None:
     learner = small_learner(small_config(keep=0.9))
     learner.fit_heads(60, torch.Generator().manual_seed(0))
-    predicted, realised = predicted_vs_realised(
-        learner, make_images(32, 32, seed=3), count=16, batch_size=4, lr=lr, update=update, scope="last_blocks"
-    )
+    arm = Arm(update, "last_blocks", lr)
+    pairs = predicted_vs_realised(learner, make_images(32, 32, seed=3), arms=[arm], count=16, batch_size=4)
+    predicted, realised = (part[0] for part in pairs)
     correlation = float(torch.corrcoef(torch.stack([predicted, realised]))[0, 1])
     print(f"{update}: r = {correlation:.3f}, n = {len(predicted)}")
     assert correlation > least
@@ -302,10 +304,21 @@ def test_predicted_fall_correlates_with_the_realised(update: Update, lr: float, 
         torch.testing.assert_close(predicted, realised, rtol=0.3, atol=float(predicted.abs().max()) / 10)
 
 
+def test_pictures_are_masks_and_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "PAIRS", 3)
+    learner = small_learner()
+    mask = pictures.during(learner, make_images(2, 48))["mask"]
+    assert mask.shape == (2, 32, 32)
+    assert 0 <= mask.min() <= mask.max() <= 1
+    end = pictures.at_the_end(learner, IMAGES)
+    assert end["predicted"].shape == end["realised"].shape == (len(end["arms"]), 3)
+
+
 def test_prediction_leaves_the_learner_as_it_was() -> None:
     learner = small_learner()
     before = snapshot(learner)
-    _, realised = predicted_vs_realised(learner, IMAGES, count=2, batch_size=4, lr=1e-3)
+    _, realised = predicted_vs_realised(learner, IMAGES, count=2, batch_size=4)
+    assert realised.shape == (4, 2)
     assert bool((realised != 0).all())
     assert same(before, snapshot(learner))
     assert not learner.teacher_logits

@@ -170,6 +170,18 @@ def test_bad_input_gives_one_clear_error(overrides: dict[str, Any], expected: st
     assert "error: " in said or "1 error(s)" in said
 
 
+def test_a_domain_without_data_is_not_run_and_the_study_goes_on(tmp_path: Path) -> None:
+    overrides: dict[str, Any] = {"domains": {"neu_steel": {"resolution": 32, "sizes": [4]}}, "absent_data": "skip"}
+    folder = tiny_study(tmp_path / "p", **overrides)
+    said = snakemake(folder).stderr
+    assert "not run: domain neu_steel: no data in data/neu_steel" in said
+    results = folder / "results/quick"
+    assert set(pd.read_csv(results / "scores.csv")["domain"]) == {"camvid"}
+    assert list(json.loads((results / "not_run.json").read_text())) == ["neu_steel"]
+    assert "NEU surface defects" in (results / "report.html").read_text()
+    assert planned(folder) == {}
+
+
 def test_bad_images_are_quarantined_and_too_many_stop_the_study(tmp_path: Path) -> None:
     folder = tiny_study(tmp_path / "p")
     images = folder / "data/mine"

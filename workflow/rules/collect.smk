@@ -69,8 +69,8 @@ rule figures_drawn:
         [
             f"{RESULTS}/qualitative/{backbone}-{domain}.npz"
             for backbone, domain in grid.pairs(STUDY)
-            if domain in DENSE
         ],
+        [f"{RESULTS}/illustrations/{'-'.join(place)}.npz" for place in ILLUSTRATED],
     output:
         figures=report(
             directory(f"{RESULTS}/figures"),

@@ -25,11 +25,7 @@ for domain, reason in NOT_RUN.items():
 
 RESULTS = f"results/{STUDY.study}"
 CELL = f"{RESULTS}/cells/{{backbone}}/{{domain}}/{{method}}/n{{n}}/s{{seed}}"
-DENSE = [
-    domain
-    for domain, probes in TASKS.items()
-    if {"segmentation", "depth"} & set(probes)
-]
+ILLUSTRATED = {(c.backbone, c.domain, c.method): c for c in grid.illustrated(STUDY)}
 RESOURCES = STUDY.resources
 
 

@@ -40,3 +40,35 @@ rule pretrain:
         " {params.subset} --seed {wildcards.seed} --checkpoints {params.checkpoints} --out {params.folder}"
         " --device {resources.device} --threads {threads} --checkpoint-seconds {resources.checkpoint_seconds}"
         " > {log} 2> >(tee -a {log} >&2)"
+
+
+rule illustration:
+    """Train one cell once more and look inside: masks over time, regions, what the value foretells."""
+    input:
+        backbone=f"{RESULTS}/backbones/{{backbone}}/model.safetensors",
+        manifest=f"{RESULTS}/data/{{domain}}/manifest.json",
+        subset=lambda wildcards: subset_of(ILLUSTRATED[tuple(wildcards)]),
+    output:
+        f"{RESULTS}/illustrations/{{backbone}}-{{domain}}-{{method}}.npz",
+    log:
+        f"{RESULTS}/logs/illustrations/{{backbone}}-{{domain}}-{{method}}.log",
+    conda:
+        "../../environment.yml"
+    threads: RESOURCES.threads
+    resources:
+        device=RESOURCES.device,
+        gpu=RESOURCES.gpu,
+        mem_mb=RESOURCES.mem_mb,
+        runtime=RESOURCES.runtime,
+    params:
+        config=lambda wildcards: hand.illustration_params(
+            STUDY, wildcards.backbone, wildcards.method
+        ),
+        backbone=subpath(input.backbone, parent=True),
+        seed=STUDY.seeds[0],
+    message:
+        "look inside {wildcards.method} on {wildcards.domain}"
+    shell:
+        "lowdata-cpt illustrate --config {params.config:q} --backbone {params.backbone} --manifest {input.manifest}"
+        " --subset {input.subset} --seed {params.seed} --out {output} --device {resources.device}"
+        " --threads {threads} > {log} 2> >(tee -a {log} >&2)"

@@ -13,6 +13,7 @@ from lowdata_cpt.analysis.figures.cost import draw_cost
 from lowdata_cpt.analysis.figures.curves import draw_curves
 from lowdata_cpt.analysis.figures.gain import FAMILIES, draw_gain_by_n, draw_gain_summary
 from lowdata_cpt.analysis.figures.improvement import GROUPS, draw_improvement
+from lowdata_cpt.analysis.figures.inside import draw_inside, draw_neighbours
 from lowdata_cpt.analysis.figures.qualitative import draw_qualitative
 from lowdata_cpt.analysis.figures.tradeoff import draw_tradeoff
 from lowdata_cpt.analysis.summary import cell_statistics, improvement, rank_table, summary
@@ -88,7 +89,7 @@ def read_results(path: Path) -> list[claims_module.Result]:
 def make_figures(study_dir: Path, out_dir: Path, workers: int = 1) -> list[Path]:
     """Draw every figure that the study's files allow: `scores.csv` is required, all others are optional.
 
-    Reads `curves.csv`, `cost.csv`, `claims.json` and `qualitative/*.npz` beside it where present.
+    Reads `curves.csv`, `cost.csv`, `claims.json`, `qualitative/*.npz`, `illustrations/*.npz` beside it where present.
 
     Args:
         study_dir: folder of the study's results.
@@ -115,7 +116,9 @@ def make_figures(study_dir: Path, out_dir: Path, workers: int = 1) -> list[Path]
     if (study_dir / "curves.csv").exists():
         curves = read_table(study_dir / "curves.csv", CURVE_COLUMNS)
         jobs += [(draw_curves, part, out_dir) for _, part in curves.groupby(["backbone", "domain"])]
-    jobs += [(draw_qualitative, path, out_dir) for path in sorted((study_dir / "qualitative").glob("*.npz"))]
+    for path in sorted((study_dir / "qualitative").glob("*.npz")):
+        jobs += [(draw_qualitative, path, out_dir), (draw_neighbours, path, out_dir)]
+    jobs += [(draw_inside, path, out_dir) for path in sorted((study_dir / "illustrations").glob("*.npz"))]
     if workers == 1:
         return [path for function, *arguments in jobs for path in function(*arguments)]
     # Spawned, not forked: the caller may hold threads.

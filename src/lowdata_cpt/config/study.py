@@ -122,6 +122,10 @@ class Study(Strict):
         default="stop",
         description="Where a domain's folder is missing: stop with an error, or report its cells as not run and go on.",
     )
+    illustrations: dict[Name, tuple[Literal["glare", "v_pretraining"], ...]] = Field(
+        default={},
+        description="Domain -> methods whose first cell (smallest n, first seed) is trained once more to look inside.",
+    )
     keep_models: bool = Field(default=True, description="Keep each cell's weights; false keeps scores and logs only.")
 
     @field_validator("seeds")
@@ -139,6 +143,9 @@ class Study(Strict):
                 raise ValueError(f"domains {empty} have no `sizes`, but there are methods to train")
         if "base" not in self.methods:
             raise ValueError("methods must have `base`: every gain is measured from it")
+        for domain, methods in self.illustrations.items():
+            if domain not in self.domains or not set(methods) <= set(self.methods):
+                raise ValueError(f"illustrations.{domain}: {list(methods)} must be of `domains` and `methods`")
         if unknown := [name for name in self.probes.image_sizes if name not in self.domains]:
             raise ValueError(f"probes.image_sizes: {unknown} are not in `domains`; there are {list(self.domains)}")
         return self

@@ -21,6 +21,7 @@ from lowdata_cpt.probes.metrics import classification_metrics, macro_auc
 
 Features = NDArray[np.float64]
 Labels = NDArray[np.int64]
+NEIGHBOURS = 4
 
 
 def normalise(features: NDArray[Any]) -> Features:
@@ -75,11 +76,18 @@ def evaluate(
     return metrics if auc is None else metrics | {"linear_auc": auc}
 
 
-def probe(features: Path, store: Store, config: LinearConfig) -> dict[str, Any]:
+def neighbours(knn: KNeighborsClassifier, x: Features, examples: int) -> dict[str, Any]:
+    """Return `rows` of evenly spaced test images and, for each, the `train_rows` of its nearest images."""
+    rows = np.unique(np.linspace(0, len(x) - 1, examples).round().astype(int)) if examples else np.arange(0)
+    found = knn.kneighbors(x[rows], min(NEIGHBOURS, knn.n_neighbors), return_distance=False) if len(rows) else rows
+    return {"rows": rows.tolist(), "train_rows": found.tolist()}
+
+
+def probe(features: Path, store: Store, config: LinearConfig, examples: int = 0) -> dict[str, Any]:
     """Run kNN and the linear probe; the test split is read once, after C is chosen.
 
     Returns:
-        metrics (val, test), selected, counts.
+        metrics (val, test), selected, counts, and the neighbours of `examples` test images.
 
     Raises:
         UserError: the features do not fit the store, or the train split has fewer than two classes.
@@ -103,6 +111,7 @@ def probe(features: Path, store: Store, config: LinearConfig) -> dict[str, Any]:
     }
     return {
         "metrics": metrics,
+        "neighbours": neighbours(knn, x["test"], examples),
         "selected": selected | {"k": int(knn.n_neighbors), "bank": config.bank},
         "counts": {split: len(y) for split, y in labels.items()}
         | {"classes": len(info.classes), "classes_missing": missing},

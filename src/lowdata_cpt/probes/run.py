@@ -48,7 +48,7 @@ def run_probe(
             f"probe {task!r} with {type(config).__name__}: expected one of {list(CONFIGS)} and its settings"
         )
     if isinstance(config, LinearConfig):
-        result = linear.probe(features, store, config)
+        result = linear.probe(features, store, config, examples)
     else:
         result, predicted = _dense(features, store, config, seed, device)
         write_array(out.with_suffix(".npy"), predicted[:examples])

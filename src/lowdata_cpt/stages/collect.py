@@ -11,7 +11,7 @@ import pandas as pd
 from lowdata_cpt.cells import PROBE_OF_TASK, Cell, cells, probes_of, shown_cells
 from lowdata_cpt.config.load import validate
 from lowdata_cpt.config.study import Study
-from lowdata_cpt.data.store import Task
+from lowdata_cpt.data.store import Store, Task
 from lowdata_cpt.io import atomic_path, read_json, write_text
 from lowdata_cpt.probes.metrics import floors as trivial_scores
 from lowdata_cpt.provenance import write_sidecar
@@ -96,8 +96,28 @@ def differences(first: Path, second: Path) -> str | None:
     return f"{int(unequal.sum())} rows differ, the first is row {row + 2}: {' '.join(tables[0].iloc[row])}"
 
 
+def _neighbours(study: Study, store: Store, shown: dict[str, Cell]) -> dict[str, np.ndarray]:
+    """Return some test images, their nearest train images by each method's features, and whether the class agrees."""
+    info = store.meta.tasks["classification"]
+    train, test = info.sets["train"], info.sets["test"]
+    arrays: dict[str, np.ndarray] = {}
+    for method, cell in shown.items():
+        found = read_json(cell.folder(study.study) / "linear.json")["neighbours"]
+        rows, near = np.array(found["rows"], dtype=int), np.array(found["train_rows"], dtype=int)
+        if not len(rows):
+            return {}
+        arrays["neighbours_query"] = np.asarray(store.images(test)[rows])
+        arrays[f"neighbours_{method}"] = np.asarray(store.images(train)[near.ravel()]).reshape(
+            *near.shape, *arrays["neighbours_query"].shape[1:]
+        )
+        same = np.asarray(store.labels(train))[near] == np.asarray(store.labels(test))[rows][:, None]
+        arrays[f"neighbours_{method}_same"] = same
+    arrays.setdefault("image", arrays["neighbours_query"])
+    return arrays
+
+
 def qualitative(study_file: Path, backbone: str, domain: str, manifest: Path, target: Path) -> None:
-    """Write images, truth and each method's predictions of the first test images to one .npz (no pickle).
+    """Write images, truth and each method's predictions of the first test images, and neighbours, to one .npz.
 
     Shown are the first seed and the largest n.
     """
@@ -119,5 +139,7 @@ def qualitative(study_file: Path, backbone: str, domain: str, manifest: Path, ta
         for method, cell in shown.items():
             predicted = cell.folder(study.study) / f"{PROBE_OF_TASK[task]}.npy"
             arrays[f"{task}_{method}"] = np.load(predicted, allow_pickle=False)
+    if "classification" in store.meta.tasks:
+        arrays |= _neighbours(study, store, shown)
     with atomic_path(target) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, allow_pickle=False, **arrays)

@@ -114,7 +114,7 @@ def pretrain(
         images = np.asarray(store.images(store.meta.pool)[rows])
         key = run_identity(method, training, image_size, seed, inputs)
         folder = checkpoints / key[:12]
-        run = _prepare_run(method, training, vit, images, store, seed, pick_device(device), folder, key)
+        run = prepare_run(method, training, vit, images, store, seed, pick_device(device), folder, key)
         run.checkpoint_seconds = checkpoint_seconds
         result = run.train()
         export = run.learner.export()
@@ -133,7 +133,7 @@ def pretrain(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _prepare_run(
+def prepare_run(
     method: MethodConfig,
     training: Training,
     vit: ViT,

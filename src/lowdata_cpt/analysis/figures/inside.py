@@ -1,0 +1,200 @@
+"""Looks inside: V-pretraining's masks over time, what its value foretells, GLARE's regions, nearest neighbours."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+from scipy import stats
+
+from lowdata_cpt.analysis.figures.qualitative import read_qualitative
+from lowdata_cpt.analysis.style import INK, PAGE_WIDTH, domain_label, house_style, panels, save, style_of
+from lowdata_cpt.errors import UserError
+
+ROWS = 4
+NEIGHBOURS_OF = ("base", "diet_cp")
+RIGHT, WRONG = "#0072B2", "#D55E00"
+PAPER_R = 0.66
+ARM_LABELS = {
+    "sgd last_blocks": "SGD step on S",
+    "adamw last_blocks": "AdamW step on S",
+    "sgd all": "SGD step on all weights",
+    "adamw all": "AdamW step on all weights",
+}
+Arrays = dict[str, NDArray[Any]]
+
+
+def read_inside(path: Path) -> Arrays:
+    """Read one `<backbone>-<domain>-<method>.npz` of the `illustration` rule.
+
+    Raises:
+        UserError: the file is unreadable or has no `image` and `step`.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: not a readable .npz ({error})") from None
+    if not {"image", "step"} <= arrays.keys():
+        raise UserError(f"{path}: expected the arrays image and step, found {sorted(arrays)}")
+    return arrays
+
+
+def draw_inside(path: Path, out: Path) -> list[Path]:
+    """Draw what one illustration file holds: masks, predicted against realised value, regions.
+
+    Raises:
+        UserError: as `read_inside`.
+    """
+    arrays = read_inside(path)
+    backbone, domain, _ = path.stem.split("-")
+    where = f"on {domain_label(domain)} ({backbone}; one cell, smallest n, one seed, so no confidence interval)"
+    written: list[Path] = []
+    with house_style():
+        if "mask" in arrays:
+            written += _masks(arrays, out, f"masks-{backbone}-{domain}", where)
+        if "predicted" in arrays:
+            written += _value(arrays, out, f"value-{backbone}-{domain}", where)
+        if "region" in arrays:
+            written += _regions(arrays, out, f"regions-{backbone}-{domain}", where)
+    return written
+
+
+def _tiles(rows: int, columns: int, titles: list[str]) -> tuple[Any, NDArray[Any]]:
+    tile = min(1.1, PAGE_WIDTH / columns)
+    figure, axes = panels(rows * columns, columns, tile * columns + 0.1, tile + 0.08)
+    grid = np.array(axes, dtype=object).reshape(rows, columns)
+    figure.get_layout_engine().set(w_pad=0.015, h_pad=0.02, wspace=0, hspace=0)  # type: ignore[union-attr,call-arg]
+    for axis in axes:
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.grid(visible=False)
+        axis.spines[:].set_visible(False)
+    for axis, title in zip(grid[0], titles, strict=True):
+        axis.set_title(title, fontsize=7, loc="center", fontweight="normal")
+    return figure, grid
+
+
+def _masks(arrays: Arrays, out: Path, name: str, where: str) -> list[Path]:
+    mask, steps = arrays["mask"].astype(float), [int(step) for step in arrays["step"]]
+    count = min(ROWS, len(arrays["image"]))
+    figure, grid = _tiles(count, 1 + len(steps), ["Image", *[f"step {step}" for step in steps]])
+    rows = []
+    for k, line in enumerate(grid):
+        line[0].imshow(arrays["image"][k])
+        for axis, moment, step in zip(line[1:], mask, steps, strict=True):
+            axis.imshow(moment[k], cmap="cividis", vmin=0, vmax=1)
+            axis.set_xlabel(f"mean {moment[k].mean():.2f}", fontsize=6.5, labelpad=2)
+            rows.append({"image": k, "step": step, "mean": moment[k].mean(), "sd": moment[k].std()})
+    caption = (
+        f"**V-pretraining's masks over training** {where}. Yellow stays sharp (μ = 1), blue is blurred (μ = 0); "
+        f"{count} images of the subset, at the steps named above; below each mask its mean, which the regulariser "
+        "draws to the keep ratio."
+    )
+    return save(figure, out, name, caption, pd.DataFrame(rows))
+
+
+def _value(arrays: Arrays, out: Path, name: str, where: str) -> list[Path]:
+    arms = [str(arm) for arm in arrays["arms"]]
+    figure, axes = panels(len(arms), min(4, len(arms)), PAGE_WIDTH, 2.0)
+    tables, words = [], []
+    for axis, arm, predicted, realised in zip(axes, arms, arrays["predicted"], arrays["realised"], strict=True):
+        kind, _, rate = arm.rpartition(" ")
+        found = stats.pearsonr(predicted, realised)
+        low, high = found.confidence_interval(0.95)
+        axis.plot(predicted, realised, "o", color=style_of("v_pretraining").color, markersize=3, alpha=0.8)
+        axis.axhline(0, color=INK, linewidth=0.6)
+        axis.axvline(0, color=INK, linewidth=0.6)
+        axis.ticklabel_format(style="sci", scilimits=(0, 0))
+        axis.set_title(f"{ARM_LABELS[kind]}\nr = {found.statistic:.2f} [{low:.2f}, {high:.2f}]", fontsize=7)
+        axis.set_xlabel("predicted fall, lr · V")
+        tables.append(pd.DataFrame({"step": kind, "lr": rate, "predicted": predicted, "realised": realised}))
+        words.append(f"{ARM_LABELS[kind]} (rate {rate}) r = {found.statistic:.2f}")
+    axes[0].set_ylabel("realised fall of L_down")
+    count = arrays["predicted"].shape[1]
+    caption = (
+        f"**Does the value foretell one step?** {where[0].upper()}{where[1:]}. Each point is one unlabelled and one "
+        f"labelled meta batch (n = {count} real batches, the same for all panels); intervals of Pearson's r by "
+        f"Fisher's z. V knows only S, the last blocks, to first order. The paper prints r ≈ {PAPER_R}; here: "
+        f"{'; '.join(words)}."
+    )
+    return save(figure, out, name, caption, pd.concat(tables, ignore_index=True))
+
+
+def _regions(arrays: Arrays, out: Path, name: str, where: str) -> list[Path]:
+    moments, last = (0, len(arrays["step"]) - 1), arrays["views"][-1]
+    count = min(ROWS, last.shape[1])
+    titles = ["View 1: region", "CLS attention", *[f"View 2: found,\nstep {arrays['step'][m]}" for m in moments]]
+    figure, grid = _tiles(count, len(titles), titles)
+    side = last.shape[2]
+    rows = []
+    for k, line in enumerate(grid):
+        line[0].imshow(last[0, k])
+        _outline(line[0], arrays["region"][-1, k], side)
+        _heat(line[1], last[0, k], arrays["attention"][-1, k])
+        for axis, moment in zip(line[2:], moments, strict=True):
+            found = arrays["found"][moment, k].astype(float)
+            _heat(axis, last[1, k], found)
+            spread = float(-(found * np.log(np.maximum(found, 1e-12))).sum() / np.log(found.size))
+            axis.set_xlabel(f"entropy {spread:.2f}", fontsize=6.5, labelpad=2)
+            rows.append({"image": k, "step": int(arrays["step"][moment]), "relative_entropy": spread})
+    caption = (
+        f"**GLARE's regions and their counterparts** {where}. A region grown where the teacher attends (outline), the "
+        "teacher's attention of the class token, and the weights of the cross-attention that looks the region up in "
+        f"the other view, before and after training; {count} images, below each map its entropy as a share of the "
+        "uniform map's."
+    )
+    return save(figure, out, name, caption, pd.DataFrame(rows))
+
+
+def _outline(axis: Axes, region: NDArray[Any], side: int) -> None:
+    big = np.kron(region.astype(float), np.ones((side // len(region), side // len(region))))
+    axis.contour(big, levels=[0.5], colors=[WRONG], linewidths=1.2)
+
+
+def _heat(axis: Axes, image: NDArray[Any], weights: NDArray[Any]) -> None:
+    height, width = image.shape[:2]
+    axis.imshow(image.mean(-1), cmap="gray", vmin=0, vmax=255)
+    axis.imshow(weights.astype(float), cmap="cividis", alpha=0.65, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
+
+
+def draw_neighbours(path: Path, out: Path) -> list[Path]:
+    """Draw the nearest train images of some test images by the base's and by DIET-CP's features, where both are there.
+
+    Raises:
+        UserError: as `read_qualitative`.
+    """
+    arrays = read_qualitative(path)
+    methods = [name for name in NEIGHBOURS_OF if f"neighbours_{name}" in arrays]
+    if len(methods) < len(NEIGHBOURS_OF):
+        return []
+    backbone, _, domain = path.stem.rpartition("-")
+    near = arrays[f"neighbours_{methods[0]}"].shape[1]
+    count = min(ROWS, len(arrays["neighbours_query"]))
+    titles = ["Query", *[f"{style_of(m).label.partition(' (')[0]} {i + 1}" for m in methods for i in range(near)]]
+    with house_style():
+        figure, grid = _tiles(count, len(titles), titles)
+        rows = []
+        for k, line in enumerate(grid):
+            line[0].imshow(arrays["neighbours_query"][k])
+            places = [(method, i) for method in methods for i in range(near)]
+            for axis, (method, i) in zip(line[1:], places, strict=True):
+                same = bool(arrays[f"neighbours_{method}_same"][k, i])
+                axis.imshow(arrays[f"neighbours_{method}"][k, i])
+                axis.spines[:].set(visible=True, color=RIGHT if same else WRONG, linewidth=2)
+                rows.append({"query": k, "method": method, "rank": i + 1, "same_class": same})
+        source = pd.DataFrame(rows)
+        share = source.groupby("method")["same_class"].mean()
+        words = ", ".join(f"{style_of(m).label} {100 * share[m]:.0f} %" for m in methods)
+        caption = (
+            f"**Nearest neighbours before and after DIET-CP** on {domain_label(domain)} ({backbone}): test images and "
+            f"their {near} nearest labelled train images by cosine of the class token. Blue frame: the same class, "
+            f"orange: another ({words} of these). {count} evenly spaced test images, largest n, one seed, so no "
+            "confidence interval; the tables decide."
+        )
+        return save(figure, out, f"neighbours-{path.stem}", caption, source)
