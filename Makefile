@@ -11,7 +11,7 @@ SNAKEMAKE := $(RUN)/snakemake --cores $(CORES) --rerun-incomplete $(CONFIG)
 export OMP_NUM_THREADS := 1
 export MPLBACKEND := Agg
 
-.PHONY: help reproduce test test-slow lint format config docs figures forecast scale-down pull push verify crate dvc-commit test-slurm chaos-slurm slurm-up slurm-down clean
+.PHONY: help reproduce test test-slow test-browser lint format config docs figures forecast scale-down pull push verify crate dvc-commit test-slurm chaos-slurm slurm-up slurm-down clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -30,7 +30,7 @@ test: .venv/.ready ## run the fast tests
 
 test-slow: .venv/.ready ## run the slow tests (kills, whole studies); SLURM's need `make slurm-up`
 	@tools/install-gl
-	@$(RUN)/pytest -m "slow and not slurm" $(PYTEST)
+	@$(RUN)/pytest -m "slow and not slurm and not browser" $(PYTEST)
 
 lint: .venv/.ready ## formatting, lint, types, workflow lint, generated files
 	@$(RUN)/ruff check .
@@ -71,6 +71,10 @@ forecast: .venv/.ready ## print jobs, GPU-hours and disk of STUDY before it runs
 
 scale-down: .venv/.ready ## run two steps of every distinct cell type of config/paper.yaml on fixtures, on the CPU
 	@$(RUN)/lowdata-cpt scale-down --study config/$(if $(filter quick,$(STUDY)),paper,$(STUDY)).yaml
+
+test-browser: .venv/.ready ## open the reports in headless Chromium and click through them
+	@tools/install-chromium
+	@$(RUN)/pytest -m browser $(PYTEST)
 
 test-slurm: .venv/.ready slurm-up ## the SLURM tests, on a real one-node cluster that is stopped afterwards
 	@status=0; $(RUN)/pytest tests/slurm -m slurm $(PYTEST) || status=$$?; bash tools/slurm/down; exit $$status

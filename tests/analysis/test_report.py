@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -12,6 +13,7 @@ from lowdata_cpt.analysis import commands
 from lowdata_cpt.analysis.report import build_report
 from lowdata_cpt.analysis.tables import headline, headline_markdown, latex_escape, write_tables
 from lowdata_cpt.io import write_json
+from lowdata_cpt.stages import present
 
 VOID = {"meta", "link", "img", "input", "br"}
 
@@ -118,3 +120,24 @@ def test_tables_are_written_in_latex_and_markdown(small: Path, tmp_path: Path) -
     assert r"\textbf{" in tex
     assert "Random init" in tex
     assert latex_escape("a_b 5 %") == r"a\_b 5 \%"
+
+
+def test_ledger_counts_the_studys_own_submissions(full: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("results/embedded")
+    shutil.copytree(full, folder)
+    (folder / "report.html").unlink()
+    line = {"run": "r", "rule": "pretrain", "wildcards": {"method": "glare"}, "elapsed": 1800.0, "gpus": 2, "cpus": 4}
+    starts = [("a", "results/embedded/x", "requeued", 1), ("a", "results/embedded/x", "finished", 2)]
+    starts += [("b", "results/embedded/y", "failed", 1), ("c", "results/quick/x", "finished", 1)]
+    lines = [
+        line | {"submission": uid, "outputs": [out], "state": state, "attempts": attempt}
+        for uid, out, state, attempt in starts
+    ]
+    present.SUBMITTED.mkdir(parents=True)
+    (present.SUBMITTED / "r.jsonl").write_text("\n".join(json.dumps(one) for one in lines))
+    present.report(folder)
+    (row,) = pd.read_csv(folder / "ledger.csv").to_dict("records")
+    assert (row["rule"], row["method"], row["starts"], row["gpu_hours"]) == ("pretrain", "glare", 3, 3.0)
+    assert row["failed_gpu_hours"] + row["requeued_gpu_hours"] == 2.0
+    assert "Ledger of the cluster" in (folder / "report.html").read_text()

@@ -35,6 +35,10 @@ WHOLE = ("n", "seed", "images_seen")
 REAL = ("value", "train_seconds")
 CURVE_COLUMNS = ("backbone", "domain", "method", "n", "seed", "step", "images_seen", "part", "value")
 COST_COLUMNS = (*COLUMNS[1:6], "images_seen", "train_seconds", "trainable_parameters")
+LEDGER_COLUMNS = (
+    *("rule", "method", "starts", "requeued", "failed", "cancelled", "cpu_hours", "gpu_hours"),
+    *("requeued_gpu_hours", "failed_gpu_hours", "cancelled_gpu_hours"),
+)
 SPLITS = ("val", "test")
 UNTRAINED = ("floor", "random", "base")
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
+
 from lowdata_cpt.analysis.commands import make_claims, make_figures, make_statistics
 from lowdata_cpt.analysis.metrics import write_metrics
 from lowdata_cpt.analysis.report import build_report
 from lowdata_cpt.analysis.table import read_scores
 from lowdata_cpt.analysis.tables import headline as headline_table
 from lowdata_cpt.analysis.tables import write_tables
+from lowdata_cpt.io import write_text
 from lowdata_cpt.provenance import write_sidecar
 
 CLAIMS = Path("config/claims.yaml")
+SUBMITTED = Path(".snakemake/submitit/ledger")
 
 
 def statistics(folder: Path) -> None:
@@ -35,8 +39,25 @@ def figures(folder: Path, workers: int = 1) -> None:
         write_sidecar(figure, inputs=[folder / "scores.csv"])
 
 
+def ledger(folder: Path, lines: Path = SUBMITTED) -> None:
+    """Write results/<study>/ledger.csv, what SLURM has spent on the study, where anything was submitted.
+
+    One row for each rule and method: starts, CPU- and GPU-hours, and how many of them failed or were requeued.
+    """
+    if not lines.is_dir():
+        return
+    from snakemake_executor_plugin_submitit import ledger as submitted
+
+    own = [line for line in submitted.read(lines) if any(f"{folder}/" in out for out in line.get("outputs", ()))]
+    totals = submitted.summarise(own, by=("rule", "method"))
+    rows = [{"rule": rule, "method": method} | total for (rule, method), total in totals.items()]
+    if rows:
+        write_text(folder / "ledger.csv", pd.DataFrame(rows).round(5).to_csv(index=False, lineterminator="\n"))
+
+
 def report(folder: Path) -> None:
-    """Write results/<study>/report.html."""
+    """Write results/<study>/report.html, and ledger.csv if the study's jobs were submitted."""
+    ledger(folder)
     build_report(folder, folder / "report.html")
 
 

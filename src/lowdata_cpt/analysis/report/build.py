@@ -14,7 +14,16 @@ from lowdata_cpt.analysis.commands import read_absent, read_results
 from lowdata_cpt.analysis.report.page import anchor, escape, inline_markdown, page, picture, table
 from lowdata_cpt.analysis.style import domain_label, ordered, style_of
 from lowdata_cpt.analysis.summary import cell_statistics, seeds_text, sizes_text, summary
-from lowdata_cpt.analysis.table import HEADLINE, METRICS, UNTRAINED, held_out, read_scores, records
+from lowdata_cpt.analysis.table import (
+    HEADLINE,
+    LEDGER_COLUMNS,
+    METRICS,
+    UNTRAINED,
+    held_out,
+    read_scores,
+    read_table,
+    records,
+)
 from lowdata_cpt.analysis.tables import headline
 from lowdata_cpt.io import read_json, sha256_file, write_text
 
@@ -50,7 +59,7 @@ def build_report(study_dir: Path, out: Path) -> None:
         ("figures", "Figures", _figures(study_dir / "figures", sidecars)),
         ("tests", "Tests", _tests(scores)),
         ("scores", "Scores", _scores(scores)),
-        ("compute", "Compute", _compute(scores)),
+        ("compute", "Compute", _compute(scores) + _ledger(study_dir / "ledger.csv")),
         ("provenance", "Provenance", _provenance(study_dir, scores, sidecars)),
     ]
     title = "Continued pretraining on 100 to 1000 images: does it help?"
@@ -254,6 +263,28 @@ def _compute(scores: pd.DataFrame) -> str:
     rows.append(("", ["<strong>all</strong>", str(len(runs)), "", f"<strong>{_number(total, 2)}</strong>", "", ""]))
     header = ["method", "runs", "images seen", "training hours", "seconds a run", "images a second"]
     return "<p>Wall-clock of the training stage only.</p>" + table(header, rows, numbers=(1, 2, 3, 4, 5))
+
+
+def _ledger(path: Path) -> str:
+    """Return what was spent on a cluster, failed, cancelled and requeued starts included."""
+    if not path.exists():
+        return ""
+    spent = read_table(path, LEDGER_COLUMNS)
+    rows = []
+    for row in records(spent):
+        lost = row["failed_gpu_hours"] + row["requeued_gpu_hours"] + row["cancelled_gpu_hours"]
+        name = escape(style_of(row["method"]).label) if isinstance(row["method"], str) and row["method"] else "–"
+        counts = [str(int(row[state])) for state in ("starts", "requeued", "failed", "cancelled")]
+        hours = [_number(row[name], 3) for name in ("cpu_hours", "gpu_hours")]
+        rows.append(("", [escape(row["rule"]), name, *counts, *hours, _number(lost, 3)]))
+    sums = [str(int(spent[state].sum())) for state in ("starts", "requeued", "failed", "cancelled")]
+    sums += [_number(float(spent[name].sum()), 3) for name in ("cpu_hours", "gpu_hours")]
+    rows.append(("", ["<strong>all</strong>", "", *sums, ""]))
+    header = ["rule", "method", "starts", "requeued", "failed", "cancelled", "CPU-hours", "GPU-hours", "of them lost"]
+    return (
+        "<h3>Ledger of the cluster</h3><p>Every start of every SLURM job, whatever became of it; a job of several "
+        "steps is counted under its first.</p>" + table(header, rows, numbers=range(2, 9))
+    )
 
 
 def _sidecars(study_dir: Path) -> dict[str, Any]:
