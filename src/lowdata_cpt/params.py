@@ -42,6 +42,11 @@ def study_params(study: Study) -> str:
     return dump(study.model_dump(mode="json", exclude={"resources"}))
 
 
+def data_params(study: Study, domain: str) -> str:
+    """Return what a domain's decoded content depends on, beside its files: not on how many images are drawn of it."""
+    return dump(study.domains[domain].model_dump(mode="json", exclude={"sizes"}))
+
+
 def training_params(study: Study, backbone: str, method: str) -> str:
     """Return what a cell's weights depend on, beside its input files and its seed."""
     config = study.methods[method]

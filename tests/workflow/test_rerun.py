@@ -53,6 +53,12 @@ def test_one_probes_settings_train_nothing(study: Path) -> None:
     assert tiny.planned(study) == {"features": 3, "segmentation": 3, "study": 1} | PRESENTED
 
 
+def test_another_profiles_resources_re_run_nothing(study: Path) -> None:
+    resources = ["pretrain:mem_mb=9000", "pretrain:gpu=1", "pretrain:runtime=7", "features:mem_mb=900"]
+    defaults = ["--default-resources", "mem_mb=500", "slurm_partition='other'"]
+    assert tiny.planned(study, "--set-resources", *resources, *defaults, "--set-threads", "pretrain=2") == {}
+
+
 def test_resources_re_run_nothing(study: Path) -> None:
     tiny.write_config(study, resources={"mem_mb": 3000, "threads": 2})
     assert tiny.planned(study) == {}

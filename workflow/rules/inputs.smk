@@ -34,7 +34,7 @@ rule data:
         mem_mb=RESOURCES.mem_mb,
         runtime=RESOURCES.runtime,
     params:
-        config=lambda wildcards: hand.dump(STUDY.domains[wildcards.domain]),
+        config=lambda wildcards: hand.data_params(STUDY, wildcards.domain),
     message:
         "decode domain {wildcards.domain}"
     shell:
