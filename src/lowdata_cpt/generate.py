@@ -107,7 +107,7 @@ def requirements() -> str:
 # page -> marker -> the study's tables that are shown between `<!-- marker:begin -->` and `<!-- marker:end -->`
 SHOWN = {
     "README.md": {"headline": "results/quick/tables/headline.md"},
-    "docs/methods/v_pretraining.md": {"prediction": "results/quick/value_prediction.csv"},
+    "docs/methods/v_pretraining.md": {"prediction": "results/embedded/figures/value-*-correlations.csv"},
     "docs/real-data.md": {
         "nyuv2": "results/nyuv2/tables/scores-*.md",
         "nyuv2-floors": "results/nyuv2/floors.csv",

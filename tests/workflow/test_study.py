@@ -178,7 +178,7 @@ def test_a_domain_without_data_is_not_run_and_the_study_goes_on(tmp_path: Path) 
     results = folder / "results/quick"
     assert set(pd.read_csv(results / "scores.csv")["domain"]) == {"camvid"}
     assert list(json.loads((results / "not_run.json").read_text())) == ["neu_steel"]
-    assert "NEU surface defects" in (results / "report.html").read_text()
+    assert "no data in data/neu_steel" in (results / "report.html").read_text()
     assert planned(folder) == {}
 
 

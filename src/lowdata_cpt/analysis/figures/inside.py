@@ -15,6 +15,7 @@ from scipy import stats
 from lowdata_cpt.analysis.figures.qualitative import read_qualitative
 from lowdata_cpt.analysis.style import INK, PAGE_WIDTH, domain_label, house_style, panels, save, style_of
 from lowdata_cpt.errors import UserError
+from lowdata_cpt.io import write_text
 
 ROWS = 4
 NEIGHBOURS_OF = ("base", "diet_cp")
@@ -102,7 +103,7 @@ def _masks(arrays: Arrays, out: Path, name: str, where: str) -> list[Path]:
 def _value(arrays: Arrays, out: Path, name: str, where: str) -> list[Path]:
     arms = [str(arm) for arm in arrays["arms"]]
     figure, axes = panels(len(arms), min(4, len(arms)), PAGE_WIDTH, 2.0)
-    tables, words = [], []
+    tables, found_r = [], []
     for axis, arm, predicted, realised in zip(axes, arms, arrays["predicted"], arrays["realised"], strict=True):
         kind, _, rate = arm.rpartition(" ")
         found = stats.pearsonr(predicted, realised)
@@ -114,16 +115,18 @@ def _value(arrays: Arrays, out: Path, name: str, where: str) -> list[Path]:
         axis.set_title(f"{ARM_LABELS[kind]}\nr = {found.statistic:.2f} [{low:.2f}, {high:.2f}]", fontsize=7)
         axis.set_xlabel("predicted fall, lr · V")
         tables.append(pd.DataFrame({"step": kind, "lr": rate, "predicted": predicted, "realised": realised}))
-        words.append(f"{ARM_LABELS[kind]} (rate {rate}) r = {found.statistic:.2f}")
+        line = {"step": ARM_LABELS[kind], "rate": rate, "n": len(predicted), "pearson_r": found.statistic}
+        found_r.append(line | {"ci_low": low, "ci_high": high})
     axes[0].set_ylabel("realised fall of L_down")
     count = arrays["predicted"].shape[1]
     caption = (
         f"**Does the value foretell one step?** {where[0].upper()}{where[1:]}. Each point is one unlabelled and one "
         f"labelled meta batch (n = {count} real batches, the same for all panels); intervals of Pearson's r by "
-        f"Fisher's z. V knows only S, the last blocks, to first order. The paper prints r ≈ {PAPER_R}; here: "
-        f"{'; '.join(words)}."
+        f"Fisher's z. V knows only S, the last blocks, to first order. The paper prints r ≈ {PAPER_R}."
     )
-    return save(figure, out, name, caption, pd.concat(tables, ignore_index=True))
+    summary = out / f"{name}-correlations.csv"
+    write_text(summary, pd.DataFrame(found_r).round(3).to_csv(index=False, lineterminator="\n"))
+    return [*save(figure, out, name, caption, pd.concat(tables, ignore_index=True)), summary]
 
 
 def _regions(arrays: Arrays, out: Path, name: str, where: str) -> list[Path]:
