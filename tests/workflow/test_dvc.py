@@ -173,6 +173,23 @@ def test_metrics_and_plots_are_readable(study: Path) -> None:
     assert (study / "plots/index.html").exists()
 
 
+def test_repro_and_experiments_run_what_a_change_needs(study: Path) -> None:
+    scores = study / "results/quick/scores.csv"
+    before = scores.read_text()
+    tiny.write_config(study, methods={"diet_cp": {"label_smoothing": 0.1}})
+    assert "up to date" not in tiny.dvc(study, "status").stdout
+    tiny.dvc(study, "repro")
+    assert tiny.planned(study) == {}
+    assert "up to date" in tiny.dvc(study, "status").stdout
+    changed = {line.split(",")[3] for line in set(scores.read_text().splitlines()) - set(before.splitlines())}
+    assert changed == {"diet_cp"}
+    tiny.dvc(study, "plots", "diff", "HEAD", "--out", "difference")
+    assert (study / "difference/index.html").exists()
+    tiny.dvc(study, "exp", "run", "--set-param", "config/config.yaml:probes.segmentation.steps=3")
+    assert tiny.planned(study) == {}
+    assert "probes.segmentation.steps" in tiny.dvc(study, "params", "diff").stdout
+
+
 @pytest.fixture
 def sshd(tmp_path: Path) -> Iterator[Callable[[Path], str]]:
     """A real sshd on the loopback, for this test's key only; gives the address of a remote for a checkout."""
