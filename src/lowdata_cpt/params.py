@@ -90,6 +90,11 @@ def analysis_params() -> str:
     return _code("stages.present")
 
 
+def collect_params() -> str:
+    """Return the code version of what gathers scores and examples."""
+    return _code("stages.collect")
+
+
 def floors_params() -> str:
     """Return the code version of the predictors that never look at an image."""
     return _code("probes.metrics")

@@ -13,6 +13,7 @@ rule scores:
     conda:
         "../../environment.yml"
     params:
+        code=hand.collect_params(),
         folder=subpath(output.scores, parent=True),
     message:
         "collect the scores of study {config[study]}"
@@ -52,6 +53,8 @@ rule qualitative:
         f"{RESULTS}/logs/qualitative/{{backbone}}-{{domain}}.log",
     conda:
         "../../environment.yml"
+    params:
+        code=hand.collect_params(),
     message:
         "collect examples of {wildcards.domain}"
     shell:

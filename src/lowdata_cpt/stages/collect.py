@@ -112,8 +112,7 @@ def _neighbours(study: Study, store: Store, shown: dict[str, Cell]) -> dict[str,
         )
         same = np.asarray(store.labels(train))[near] == np.asarray(store.labels(test))[rows][:, None]
         arrays[f"neighbours_{method}_same"] = same
-    arrays.setdefault("image", arrays["neighbours_query"])
-    return arrays
+    return {"image": arrays["neighbours_query"]} | arrays if arrays else {}
 
 
 def qualitative(study_file: Path, backbone: str, domain: str, manifest: Path, target: Path) -> None:
@@ -140,6 +139,6 @@ def qualitative(study_file: Path, backbone: str, domain: str, manifest: Path, ta
             predicted = cell.folder(study.study) / f"{PROBE_OF_TASK[task]}.npy"
             arrays[f"{task}_{method}"] = np.load(predicted, allow_pickle=False)
     if "classification" in store.meta.tasks:
-        arrays |= _neighbours(study, store, shown)
+        arrays = _neighbours(study, store, shown) | arrays
     with atomic_path(target) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, allow_pickle=False, **arrays)

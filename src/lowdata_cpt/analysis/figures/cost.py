@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
@@ -96,14 +97,8 @@ def _cloud(axis: Axes, cells: pd.DataFrame, pooled: pd.DataFrame, kind: str) -> 
     for method in ordered(cells["method"]):
         look = style_of(method)
         part = cells[cells["method"] == method]
-        axis.plot(
-            part[kind],
-            part["shown_gain"],
-            look.marker,
-            color=look.color,
-            markersize=3,
-            alpha=0.28,
-            markeredgewidth=0,
+        sns.scatterplot(
+            part, x=kind, y="shown_gain", ax=axis, color=look.color, marker=look.marker, s=9, alpha=0.28, linewidth=0
         )
     for row in records(pooled):
         look = style_of(str(row["method"]))
@@ -113,6 +108,7 @@ def _cloud(axis: Axes, cells: pd.DataFrame, pooled: pd.DataFrame, kind: str) -> 
         axis.plot(
             x, row["gain"], look.marker, color=look.color, markersize=7, markeredgecolor="white", markeredgewidth=0.6
         )
+    axis.set_ylabel("")
     axis.axhline(0, color=INK, linewidth=0.8, zorder=1)
     values = cells[kind].to_numpy(float)
     positive = values[values > 0]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.image import AxesImage
 
 from lowdata_cpt.analysis.style import house_style, ordered, panels, save, style_of
 from lowdata_cpt.analysis.summary import improvement, main_rows, seeds_text, sizes_text
@@ -40,45 +40,35 @@ def draw_improvement(scores: pd.DataFrame, out: Path) -> list[Path]:
         columns = min(2, len(groups))
         figure, axes = panels(len(groups), columns, 6.3 if columns == 2 else 4.4, 2.75)
         for axis, group in zip(axes, groups, strict=True):
-            image = _matrix(axis, table[table["group"] == group], methods)
+            _matrix(axis, table[table["group"] == group], methods)
             axis.set_title(group)
         for index, axis in enumerate(axes):
             if index % columns:
                 axis.tick_params(labelleft=False)
             if index + columns < len(axes):
                 axis.tick_params(labelbottom=False)
-        bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=30, pad=0.02)
+        bar = figure.colorbar(axes[-1].collections[0], ax=axes, shrink=0.6, aspect=30, pad=0.02)
         bar.set_label("P(row better than column)")
         bar.outline.set_visible(False)
         return save(figure, out, "improvement", _caption(rows, table), table)
 
 
-def _matrix(axis: Axes, table: pd.DataFrame, methods: list[str]) -> AxesImage:
-    grid = np.full((len(methods), len(methods)), np.nan)
-    for row in records(table):
-        grid[methods.index(str(row["method"])), methods.index(str(row["over"]))] = row["probability"]
-    image = axis.imshow(grid, cmap="PuOr_r", vmin=0, vmax=1)
-    for row in records(table):
-        i, j = methods.index(str(row["method"])), methods.index(str(row["over"]))
-        sure = bool(row["ci_low"] > 0.5 or row["ci_high"] < 0.5)
-        strong = abs(grid[i, j] - 0.5) > 0.27
-        axis.text(
-            j,
-            i,
-            f"{grid[i, j]:.2f}".removeprefix("0") if grid[i, j] < 1 else "1",
-            ha="center",
-            va="center",
-            fontsize=6.5,
-            fontweight="bold" if sure else "normal",
-            color="white" if strong else "#222222",
-        )
+def _matrix(axis: Axes, table: pd.DataFrame, methods: list[str]) -> None:
+    grid = table.pivot(index="method", columns="over", values="probability").reindex(index=methods, columns=methods)
+    text = grid.map(lambda p: "" if pd.isna(p) else "1" if p == 1 else f"{p:.2f}".removeprefix("0"))
+    sns.heatmap(
+        grid, ax=axis, cmap="PuOr_r", vmin=0, vmax=1, annot=text, fmt="", annot_kws={"fontsize": 6.5}, cbar=False
+    )
+    sure = {(row["method"], row["over"]) for row in records(table) if row["ci_low"] > 0.5 or row["ci_high"] < 0.5}
+    shown = [(row, column) for row in methods for column in methods if text.loc[row, column]]
+    for label, pair in zip([label for label in axis.texts if label.get_text()], shown, strict=True):
+        label.set_fontweight("bold" if pair in sure else "normal")
     labels = [style_of(name).label.removesuffix(" (no training)") for name in methods]
-    axis.set_xticks(range(len(methods)), labels, rotation=40, ha="right", rotation_mode="anchor")
-    axis.set_yticks(range(len(methods)), labels)
+    axis.set_xticks(np.arange(len(methods)) + 0.5, labels, rotation=40, ha="right", rotation_mode="anchor")
+    axis.set_yticks(np.arange(len(methods)) + 0.5, labels, rotation=0)
+    axis.set(xlabel="", ylabel="")
     axis.tick_params(length=0)
     axis.grid(visible=False)
-    axis.spines[:].set_visible(False)
-    return image
 
 
 def _caption(scores: pd.DataFrame, table: pd.DataFrame) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from scipy import stats
@@ -108,13 +109,24 @@ def _value(arrays: Arrays, out: Path, name: str, where: str) -> list[Path]:
         kind, _, rate = arm.rpartition(" ")
         found = stats.pearsonr(predicted, realised)
         low, high = found.confidence_interval(0.95)
-        axis.plot(predicted, realised, "o", color=style_of("v_pretraining").color, markersize=3, alpha=0.8)
+        pairs = pd.DataFrame({"step": kind, "lr": rate, "predicted": predicted, "realised": realised})
+        sns.regplot(
+            pairs,
+            x="predicted",
+            y="realised",
+            ax=axis,
+            seed=0,
+            color=style_of("v_pretraining").color,
+            scatter_kws={"s": 9},
+            line_kws={"linewidth": 1},
+        )
+        axis.set_ylabel("")
         axis.axhline(0, color=INK, linewidth=0.6)
         axis.axvline(0, color=INK, linewidth=0.6)
         axis.ticklabel_format(style="sci", scilimits=(0, 0))
         axis.set_title(f"{ARM_LABELS[kind]}\nr = {found.statistic:.2f} [{low:.2f}, {high:.2f}]", fontsize=7)
         axis.set_xlabel("predicted fall, lr · V")
-        tables.append(pd.DataFrame({"step": kind, "lr": rate, "predicted": predicted, "realised": realised}))
+        tables.append(pairs)
         line = {"step": ARM_LABELS[kind], "rate": rate, "n": len(predicted), "pearson_r": found.statistic}
         found_r.append(line | {"ci_low": low, "ci_high": high})
     axes[0].set_ylabel("realised fall of L_down")
@@ -122,7 +134,8 @@ def _value(arrays: Arrays, out: Path, name: str, where: str) -> list[Path]:
     caption = (
         f"**Does the value foretell one step?** {where[0].upper()}{where[1:]}. Each point is one unlabelled and one "
         f"labelled meta batch (n = {count} real batches, the same for all panels); intervals of Pearson's r by "
-        f"Fisher's z. V knows only S, the last blocks, to first order. The paper prints r ≈ {PAPER_R}."
+        f"Fisher's z, bands of the line by bootstrap. V knows only S, the last blocks, to first order. "
+        f"The paper prints r ≈ {PAPER_R}."
     )
     summary = out / f"{name}-correlations.csv"
     write_text(summary, pd.DataFrame(found_r).round(3).to_csv(index=False, lineterminator="\n"))
