@@ -106,12 +106,13 @@ def requirements() -> str:
 
 # page -> marker -> the study's tables that are shown between `<!-- marker:begin -->` and `<!-- marker:end -->`
 SHOWN = {
-    "README.md": {"headline": "results/quick/tables/headline.md"},
+    "README.md": {
+        "headline": "results/embedded/tables/headline.md",
+        "verdicts": "results/embedded/tables/verdicts.md",
+    },
     "docs/methods/v_pretraining.md": {"prediction": "results/embedded/figures/value-*-correlations.csv"},
     "docs/real-data.md": {
-        "nyuv2": "results/nyuv2/tables/scores-*.md",
-        "nyuv2-floors": "results/nyuv2/floors.csv",
-        "real": "results/real/tables/*.md",
+        "real": "results/real/tables/scores-*.md",
         "floors": "results/real/floors.csv",
     },
 }

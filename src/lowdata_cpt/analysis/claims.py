@@ -312,6 +312,20 @@ def to_markdown(results: list[Result], study: str) -> str:
     return "\n".join([*lines, "", "## The rule", "", RULE])
 
 
+def verdicts_markdown(results: list[Result]) -> str:
+    """Return the claims that could be judged as a short table, and how many could not."""
+    judged = [result for result in results if result.verdict != "not run"]
+    lines = ["| Claim of the papers | paper | measured here [95 % CI] | verdict |", "|---|---:|---:|---|"]
+    for result in judged:
+        span = "" if result.ci_low is None else f" [{signed(result.ci_low, 3)}, {signed(result.ci_high, 3)}]"
+        measured = f"{signed(result.measured, 3)}{span}"
+        lines.append(f"| {result.statement} | {signed(result.paper_value, 3)} | {measured} | **{result.verdict}** |")
+    rest = len(results) - len(judged)
+    return "\n".join(
+        [*lines, "", f"{rest} of {len(results)} claims were not run: their data or backbones are not here."]
+    )
+
+
 def make_claims(
     scores: pd.DataFrame, claims: tuple[Claim, ...], out_dir: Path, study: str, absent: Mapping[str, str] | None = None
 ) -> list[Result]:

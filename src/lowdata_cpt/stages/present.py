@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from lowdata_cpt.analysis.commands import make_claims, make_figures, make_statistics
+from lowdata_cpt.analysis.claims import verdicts_markdown
+from lowdata_cpt.analysis.commands import make_claims, make_figures, make_statistics, read_results
 from lowdata_cpt.analysis.metrics import write_metrics
 from lowdata_cpt.analysis.report import build_report
 from lowdata_cpt.analysis.table import read_scores
@@ -35,6 +36,8 @@ def figures(folder: Path, workers: int = 1) -> None:
     """Write results/<study>/figures/ and tables/, each figure with its source table, caption and sidecar."""
     make_figures(folder, folder / "figures", workers=workers)
     write_tables(read_scores(folder / "scores.csv"), folder / "tables")
+    if (folder / "claims.json").exists():
+        write_text(folder / "tables" / "verdicts.md", verdicts_markdown(read_results(folder / "claims.json")) + "\n")
     for figure in sorted((folder / "figures").glob("*.png")):
         write_sidecar(figure, inputs=[folder / "scores.csv"])
 
