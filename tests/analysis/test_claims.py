@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from lowdata_cpt.analysis import commands
-from lowdata_cpt.analysis.claims import Claim, evaluate, judge, read_claims
+from lowdata_cpt.analysis.claims import Claim, evaluate, judge, read_claims, verdicts_markdown
 from lowdata_cpt.analysis.stats import Interval
 from lowdata_cpt.errors import UserError
 
@@ -155,3 +155,11 @@ def test_make_claims_writes_the_contract(small: Path, claims_file: Path, tmp_pat
     assert commands.read_results(tmp_path / "claims.json")[0].id == found[0]["id"]
     with pytest.raises(UserError, match="no row of study other"):
         commands.make_claims(small / "scores.csv", claims_file, tmp_path, "other")
+
+
+def test_short_table_holds_what_could_be_judged(scores: pd.DataFrame) -> None:
+    known, unknown = evaluate(claim(), scores), evaluate(claim(cells={"domain": ["food101"]}), scores)
+    text = verdicts_markdown([known, unknown])
+    assert known.statement in text
+    assert f"**{known.verdict}**" in text
+    assert "1 of 2 claims were not run" in text
