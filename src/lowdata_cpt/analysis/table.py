@@ -120,7 +120,7 @@ def read_scores(path: str | Path) -> pd.DataFrame:
 
 
 def read_table(path: str | Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    """Read a companion table (`curves.csv`, `cost.csv`) that must have `columns`.
+    """Read a companion table (`curves.csv`, `cost.csv`, `ledger.csv`) that must have `columns`.
 
     Numeric-looking columns become numbers; training curves may hold non-finite values and keep them.
 
@@ -133,7 +133,7 @@ def read_table(path: str | Path, columns: tuple[str, ...]) -> pd.DataFrame:
     if missing:
         raise UserError(f"{path}: missing column {', '.join(missing)}, expected {','.join(columns)}")
     for name in columns:
-        if name not in (*TEXT, "part"):
+        if name not in (*TEXT, "part", "rule"):
             numbers = pd.to_numeric(frame[name], errors="coerce")
             wrong = numbers.isna() & ~frame[name].str.lower().isin(["nan", ""])
             if wrong.any():
