@@ -64,6 +64,7 @@ def test_the_chosen_c_is_the_best_on_validation_and_is_fitted_on_train(tmp_path:
     assert scores[repr(result["selected"]["c"])] == max(scores.values())
     assert result["metrics"]["val"]["linear_macro_f1"] == max(scores.values())
     x = {s: linear.normalise(linear.feature_file.read(features, store, s, "cls")) for s in ("train", "test")}
+    x = linear.centre_and_scale(x)
     fresh = LogisticRegression(C=result["selected"]["c"], max_iter=1000).fit(x["train"], store.labels("train"))
     assert fresh.score(x["test"], store.labels("test")) == pytest.approx(result["metrics"]["test"]["linear_accuracy"])
 
@@ -146,3 +147,17 @@ assert "torch" not in sys.modules, "torch was imported"
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_features_that_differ_by_a_millionth_are_no_harder() -> None:
+    rng = np.random.default_rng(0)
+    centre = rng.standard_normal(16)
+    labels = np.arange(60) % 3
+    spread = 0.2 * np.eye(16)[labels] + 0.02 * rng.standard_normal((60, 16))
+    scores = []
+    for size in (1.0, 1e-6):
+        x = {split: linear.normalise(centre + size * spread) for split in ("train", "val")}
+        z = linear.centre_and_scale(x)
+        model, _ = linear.fit_linear(z["train"], labels, z["val"], labels, LinearConfig())
+        scores.append((model.predict(z["val"]) == labels).mean())
+    assert scores == [1.0, 1.0]

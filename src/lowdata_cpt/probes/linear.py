@@ -31,6 +31,17 @@ def normalise(features: NDArray[Any]) -> Features:
     return wide
 
 
+def centre_and_scale(x: dict[str, Features]) -> dict[str, Features]:
+    """Subtract the train mean and divide by one number, the train features' root mean variance.
+
+    Angles and relative sizes stay. Features of one backbone may differ by 1e-6 and another's by 1e-2 after L2
+    normalisation; without a common scale one grid of C cannot serve both, and the first would look blind.
+    """
+    mean = x["train"].mean(0)
+    scale = max(float(np.sqrt(x["train"].var(0).mean())), 1e-12)
+    return {split: (values - mean) / scale for split, values in x.items()}
+
+
 def fit_knn(x: Features, y: Labels, config: LinearConfig) -> KNeighborsClassifier:
     """Fit kNN with k = min(config.k, N), cosine distance, votes weighted by inverse distance (2509.06990)."""
     return KNeighborsClassifier(min(config.k, len(x)), metric="cosine", weights="distance", algorithm="brute").fit(x, y)
@@ -62,16 +73,17 @@ def fit_linear(
 
 
 def evaluate(
-    knn: KNeighborsClassifier, linear: LogisticRegression, x: Features, y: Labels, classes: int
+    knn: KNeighborsClassifier, linear: LogisticRegression, x: Features, z: Features, y: Labels, classes: int
 ) -> dict[str, float]:
     """Return both classifiers' metrics on one split; `linear_auc` is left out when the split has a single class.
 
-    A class the train set lacks gets the same score for every image, hence an AUC of one half.
+    kNN reads the normalised features x, the linear classifier z, the same centred and scaled. A class the train set
+    lacks gets the same score for every image, hence an AUC of one half.
     """
     metrics = {f"knn_{name}": value for name, value in classification_metrics(y, knn.predict(x)).items()}
-    metrics |= {f"linear_{name}": value for name, value in classification_metrics(y, linear.predict(x)).items()}
+    metrics |= {f"linear_{name}": value for name, value in classification_metrics(y, linear.predict(z)).items()}
     scores = np.zeros((len(x), classes))
-    scores[:, linear.classes_] = linear.predict_proba(x)
+    scores[:, linear.classes_] = linear.predict_proba(z)
     auc = macro_auc(y, scores)
     return metrics if auc is None else metrics | {"linear_auc": auc}
 
@@ -104,8 +116,11 @@ def probe(features: Path, store: Store, config: LinearConfig, examples: int = 0)
     if len(np.unique(labels["train"])) < 2:
         raise UserError(f"{store.root}: the classification train set has one class only; at least two are needed")
     knn = fit_knn(x["train"], labels["train"], config)
-    linear, selected = fit_linear(x["train"], labels["train"], x["val"], labels["val"], config)
-    metrics = {split: evaluate(knn, linear, x[split], labels[split], len(info.classes)) for split in ("val", "test")}
+    z = centre_and_scale(x)
+    linear, selected = fit_linear(z["train"], labels["train"], z["val"], labels["val"], config)
+    metrics = {
+        split: evaluate(knn, linear, x[split], z[split], labels[split], len(info.classes)) for split in ("val", "test")
+    }
     missing = {
         split: [name for i, name in enumerate(info.classes) if i not in set(y.tolist())] for split, y in labels.items()
     }
