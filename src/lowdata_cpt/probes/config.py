@@ -34,11 +34,11 @@ class FeaturesConfig(Strict):
 
 
 class LinearConfig(Strict):
-    """kNN on L2-normalised class tokens, and logistic regression on the same centred and divided by their deviation."""
+    """kNN on L2-normalised class tokens, and logistic regression on the same, centred and scaled to unit norm again."""
 
     k: int = Field(default=20, ge=1, description="Neighbours; min(k, number of train images) are used.")
     c_grid: Grid = Field(
-        default=(0.001, 0.01, 0.1, 1.0, 10.0),
+        default=(1.0, 10.0, 100.0, 1000.0, 10_000.0),
         description="Inverse regularisation strengths, ascending; the best macro-F1 on validation is taken.",
     )
     max_iter: int = Field(default=1000, ge=1, description="L-BFGS iterations at most for each C.")

@@ -32,13 +32,13 @@ def normalise(features: NDArray[Any]) -> Features:
 
 
 def centre_and_scale(x: dict[str, Features]) -> dict[str, Features]:
-    """Subtract the train mean and divide by one number, the train features' root mean variance.
+    """Subtract the train mean and divide by one number, so that the train features' mean squared norm is one again.
 
-    Angles and relative sizes stay. Features of one backbone may differ by 1e-6 and another's by 1e-2 after L2
+    Relative sizes and directions stay. Features of one backbone may differ by 1e-6 and another's by 1e-2 after L2
     normalisation; without a common scale one grid of C cannot serve both, and the first would look blind.
     """
     mean = x["train"].mean(0)
-    scale = max(float(np.sqrt(x["train"].var(0).mean())), 1e-12)
+    scale = max(float(np.sqrt(x["train"].var(0).sum())), 1e-12)
     return {split: (values - mean) / scale for split, values in x.items()}
 
 
