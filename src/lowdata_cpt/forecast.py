@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
 
-from lowdata_cpt.cells import Cell, cells, pairs, probes_of
+from lowdata_cpt.cells import Cell, cells, illustrated, pairs, probes_of
 from lowdata_cpt.config.load import validate
 from lowdata_cpt.config.study import Study
 from lowdata_cpt.data.base import Domain
@@ -270,9 +270,10 @@ def forecast(study: Study, results: Path, assumptions: Assumptions) -> Forecast:
         if alike not in estimates:
             estimates[alike] = estimated_seconds(study, rule, cell, images[cell.domain], assumptions)
         add(rule, estimates[alike])
-    for _, domain in pairs(study):
-        if {"segmentation", "depth"} & set(probes_of(study, domain)):
-            add("qualitative", assumptions.startup)
+    for _ in pairs(study):
+        add("qualitative", assumptions.startup)
+    for cell in illustrated(study):
+        add("illustration", 2 * estimated_seconds(study, "pretrain", cell, images[cell.domain], assumptions))
     for rule in ("floors", "scores", "statistics", "claims", "figures_drawn", "report", "all"):
         add(rule, assumptions.startup if rule != "all" else 0)
     _disk(study, images, found)
