@@ -110,6 +110,7 @@ SHOWN = {
         "headline": "results/embedded/tables/headline.md",
         "verdicts": "results/embedded/tables/verdicts.md",
     },
+    "docs/findings.md": {"verdicts": "results/embedded/tables/verdicts.md"},
     "docs/methods/v_pretraining.md": {"prediction": "results/embedded/figures/value-*-correlations.csv"},
     "docs/real-data.md": {
         "real": "results/real/tables/scores-*.md",
