@@ -179,32 +179,8 @@ def _run(arguments: argparse.Namespace) -> int:
         from lowdata_cpt.stages import train
 
         train.backbone(arguments.config, arguments.out)
-    elif command == "pretrain":
-        from lowdata_cpt.stages import train
-
-        train.pretrain(
-            arguments.config,
-            backbone_folder=arguments.backbone,
-            manifest=arguments.manifest,
-            subset_manifest=arguments.subset,
-            seed=arguments.seed,
-            target=arguments.out,
-            checkpoints=arguments.checkpoints,
-            device=arguments.device,
-            checkpoint_seconds=arguments.checkpoint_seconds,
-        )
-    elif command == "illustrate":
-        from lowdata_cpt.stages.illustrate import illustrate
-
-        illustrate(
-            arguments.config,
-            backbone_folder=arguments.backbone,
-            manifest=arguments.manifest,
-            subset_manifest=arguments.subset,
-            seed=arguments.seed,
-            target=arguments.out,
-            device=arguments.device,
-        )
+    elif command in ("pretrain", "illustrate"):
+        _train(arguments)
     elif command in ("features", "probe"):
         _evaluate(arguments)
     elif command in ("forecast", "scale-down"):
@@ -212,6 +188,25 @@ def _run(arguments: argparse.Namespace) -> int:
     else:
         _collect(arguments)
     return 0
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from lowdata_cpt.stages.illustrate import illustrate
+    from lowdata_cpt.stages.train import pretrain
+
+    common: dict[str, Any] = {
+        "backbone_folder": arguments.backbone,
+        "manifest": arguments.manifest,
+        "subset_manifest": arguments.subset,
+        "seed": arguments.seed,
+        "target": arguments.out,
+        "device": arguments.device,
+    }
+    if arguments.command == "illustrate":
+        illustrate(arguments.config, **common)
+    else:
+        seconds = arguments.checkpoint_seconds
+        pretrain(arguments.config, **common, checkpoints=arguments.checkpoints, checkpoint_seconds=seconds)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
