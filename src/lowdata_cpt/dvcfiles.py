@@ -17,7 +17,7 @@ from lowdata_cpt.errors import UserError
 from lowdata_cpt.io import CHUNK
 
 LOCK = Path("dvc.lock")
-STAGES = ("models", "evaluate", "figures")
+STAGES = ("data", "models", "evaluate", "figures")
 # As in .dvcignore: no part of a folder's content.
 IGNORED = frozenset({".snakemake_timestamp", "features.safetensors"})
 
@@ -38,7 +38,7 @@ class Difference(NamedTuple):
 
 def stage_names(study: str) -> list[str]:
     """Return the names of a study's four stages in dvc.yaml."""
-    return ["data", *(f"{stage}@{study}" for stage in STAGES)]
+    return [f"{stage}@{study}" for stage in STAGES]
 
 
 def locked_outs(study: str, lock: Path = LOCK) -> list[Out]:

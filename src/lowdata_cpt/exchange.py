@@ -8,7 +8,6 @@ is as dvc.lock says.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -19,9 +18,8 @@ import yaml
 from lowdata_cpt import dvcfiles
 from lowdata_cpt.errors import UserError
 from lowdata_cpt.generate import CODE_VERSIONS, code_versions
-from lowdata_cpt.io import read_json, write_text
+from lowdata_cpt.io import write_text
 
-STORES = Path("data/cache")
 SHOWN = 20
 """Files named in one message at most."""
 
@@ -209,8 +207,6 @@ def _send_lost(wanted: list[str], cache: Path) -> int:
 def commit(study: str) -> None:
     """Write dvc.lock from a complete run of Snakemake, wherever it ran.
 
-    Decoded data of earlier configurations, which no manifest names any more, is removed from data/cache first.
-
     Raises:
         UserError: the run is not complete.
     """
@@ -218,11 +214,6 @@ def commit(study: str) -> None:
     if "Nothing to be done" not in planned:
         raise UserError(f"study {study} is not complete: `snakemake --dry-run` still has jobs; run them first")
     write_text(CODE_VERSIONS, code_versions())
-    named = {Path(read_json(path)["store"]) for path in Path("results").glob("*/data/*/manifest.json")}
-    for store in sorted(STORES.iterdir()):
-        if store.is_dir() and store not in named:
-            print(f"{store}: named by no manifest, removed")
-            shutil.rmtree(store)
     done = _call("dvc", "commit", "--force", *dvcfiles.stage_names(study))
     if done.returncode:
         raise UserError(f"dvc commit: {_said(done)}")

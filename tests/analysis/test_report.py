@@ -11,9 +11,10 @@ import pytest
 
 from lowdata_cpt.analysis import commands
 from lowdata_cpt.analysis.report import build_report
-from lowdata_cpt.analysis.tables import headline, headline_markdown, latex_escape, write_tables
+from lowdata_cpt.analysis.tables import answer_markdown, headline, headline_markdown, latex_escape, write_tables
 from lowdata_cpt.io import write_json
 from lowdata_cpt.stages import present
+from tests.analysis import synthetic_study
 
 VOID = {"meta", "link", "img", "input", "br"}
 
@@ -67,7 +68,7 @@ def test_report_is_self_contained_and_its_links_lead_somewhere(full: Path) -> No
     for link in page.links:
         assert link == "data:," or link.removeprefix("#") in page.ids, link
     assert page.sources
-    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert all(source.startswith(("data:image/png;base64,", "data:image/webp;base64,")) for source in page.sources)
     assert not re.search(r"https?://", re.sub(r"base64,[^\"]+", "", text))
 
 
@@ -105,6 +106,35 @@ def test_headline_is_the_mean_at_the_largest_n(scores: pd.DataFrame) -> None:
     line = next(line for line in headline_markdown(scores).splitlines() if "NYUv2 | Depth" in line)
     best = min(row[name] for name in table.columns[4:])
     assert re.findall(r"\*\*([^*]+)\*\*", line) == [f"{best:.3f}"]
+
+
+def test_answer_is_the_mean_gain_over_base_bold_where_it_is_sure() -> None:
+    scores = synthetic_study.scores(domains=("cifar10",))
+    rows = scores[scores["split"].eq("test") & scores["metric"].eq("knn_accuracy")]
+    base = rows[rows["method"].eq("base")].set_index("seed")["value"]
+    gains = {
+        method: 100 * (part["value"].to_numpy() - base.loc[part["seed"]].to_numpy()).mean()
+        for method, part in rows[rows["n"] > 0].groupby("method")
+    }
+    caption, _, header, _, *lines = answer_markdown(scores).splitlines()
+    assert "n = 100, 1000 and 3 seeds" in caption
+    assert caption.endswith(f"{8 * 2 * 3 + 2 * 3} cells.")
+    assert header == "| Method | kNN accuracy (points) | Linear accuracy (points) |"
+    shown = {line.split(" | ")[0].strip("| "): line.split(" | ")[1] for line in lines}
+    assert set(shown) == {"DINO (control)", "MAE (control)", "DIET-CP", "GLARE", "TEC", "V-pretraining"}
+    assert shown["DIET-CP"].startswith(f"**+{gains['diet_cp']:.2f} [+")
+    assert shown["MAE (control)"].startswith(f"−{-gains['mae']:.2f} [−"), (
+        "an interval without zero, but not sure after Holm"
+    )
+    once = answer_markdown(synthetic_study.scores(domains=("cifar10",), seeds=1))
+    assert "one seed, no interval" in once
+    assert "**" not in once
+    assert "+" in once
+    assert "[+" not in once
+
+
+def test_answer_is_empty_where_nothing_was_trained(scores: pd.DataFrame) -> None:
+    assert answer_markdown(scores[scores["n"].eq(0)]) == ""
 
 
 def test_tables_are_written_in_latex_and_markdown(small: Path, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def is_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> bool:
 
 def test_lock_has_four_stages_and_our_hashes_are_dvcs(study: Path) -> None:
     stages = yaml.safe_load((study / "dvc.lock").read_text())["stages"]
-    assert list(stages) == ["data", "models@quick", "evaluate@quick", "figures@quick"]
+    assert list(stages) == ["data@quick", "models@quick", "evaluate@quick", "figures@quick"]
     for out in (out for stage in stages.values() for out in stage["outs"]):
         path = study / out["path"]
         ours = dvcfiles.listing_md5(dvcfiles.listing(path)) if path.is_dir() else dvcfiles.file_md5(path)

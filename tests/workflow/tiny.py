@@ -73,6 +73,9 @@ def tiny_study(folder: Path, **overrides: Any) -> Path:
             shutil.copy(source, target)
     (folder / "results").mkdir()
     shutil.copy(ROOT / "results/.gitignore", folder / "results/.gitignore")
+    stages = yaml.safe_load((folder / "dvc.yaml").read_text())
+    stages["vars"] = [{"studies": {"quick": stages["vars"][0]["studies"]["quick"]}}]
+    (folder / "dvc.yaml").write_text(yaml.safe_dump(stages, sort_keys=False))
     write_config(folder, **overrides)
     camvid(folder / "data/camvid")
     return folder

@@ -18,11 +18,12 @@ rule study:
 
 
 rule data:
-    """Decode a domain once into memory-mapped arrays, keyed by content."""
+    """Decode a domain once into memory-mapped arrays, keyed by content; `store` are links to them."""
     output:
         manifest=f"{RESULTS}/data/{{domain}}/manifest.json",
         card=f"{RESULTS}/data/{{domain}}/card.md",
         quarantine=f"{RESULTS}/data/{{domain}}/quarantine.csv",
+        store=directory(f"{RESULTS}/data/{{domain}}/store"),
     log:
         f"{RESULTS}/logs/data/{{domain}}.log",
     benchmark:

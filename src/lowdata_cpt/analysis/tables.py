@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from lowdata_cpt.analysis.claims import signed
 from lowdata_cpt.analysis.style import domain_label, is_variant, ordered, style_of
-from lowdata_cpt.analysis.summary import cell_statistics, seeds_text
+from lowdata_cpt.analysis.summary import cell_statistics, seeds_text, sizes_text, summary
 from lowdata_cpt.analysis.table import HEADLINE, METRICS, UNTRAINED, held_out, records
 from lowdata_cpt.io import write_text
 
@@ -58,6 +60,51 @@ def headline_markdown(scores: pd.DataFrame) -> str:
             [place, f"{metric.label}{f' ({metric.unit})' if metric.unit else ''} {arrow}", str(record["n"]), *cells]
         )
     return _markdown(header, rows, left=2)
+
+
+def gain_text(row: dict[str, Any]) -> str:
+    """Return a row of `summary` as `+1.23 [+0.45, +2.01]`; without the interval where one seed gives none."""
+    text = signed(float(row["mean"]), 2)
+    if math.isfinite(row["ci_low"]):
+        text += f" [{signed(float(row['ci_low']), 2)}, {signed(float(row['ci_high']), 2)}]"
+    return text
+
+
+def answer_markdown(scores: pd.DataFrame) -> str:
+    """Return the gain over the untouched backbone, one row a method, one column a headline metric, as Markdown.
+
+    A gain is the mean over domains, sizes and seeds with its 95 % interval, as in `summary`; bold where Holm's
+    correction leaves it significant. Empty where nothing was trained.
+    """
+    pooled = summary(scores)
+    if pooled.empty:
+        return ""
+    against = {(str(row["method"]), str(row["metric"])): row for row in records(pooled[pooled["family"] == "base"])}
+    metrics = [name for name in HEADLINE if any(metric == name for _, metric in against)]
+    methods = [name for name in ordered({method for method, _ in against}) if not is_variant(name)]
+    rows = []
+    for method in methods:
+        cells = []
+        for metric in metrics:
+            row = against.get((method, metric))
+            text = gain_text(row) if row else "–"
+            cells.append(f"**{text}**" if row and row["p_holm"] < 0.05 else text)
+        rows.append([style_of(method).label, *cells])
+    test = held_out(scores)
+    trained = test[test["n"] > 0]
+    header = ["Method", *(f"{METRICS[name].label} ({METRICS[name].gain_unit})" for name in metrics)]
+    domains = ", ".join(domain_label(name) for name in sorted(test["domain"].unique()))
+    count = len(test[["backbone", "domain", "method", "n", "seed"]].drop_duplicates())
+    sure = (
+        "bold: p < .05 after Holm's correction"
+        if against and trained["seed"].nunique() > 1
+        else "one seed, no interval"
+    )
+    caption = (
+        f"Gain over the untouched backbone on the test split (positive is better, also for depth error), mean over "
+        f"{domains}, {sizes_text(test)} and {seeds_text(trained)}, [95 % CI], {sure}. {count} cells."
+    )
+    return f"{caption}\n\n{_markdown(header, rows, left=1)}"
 
 
 def _best(values: list[float], higher: bool) -> float:
@@ -132,15 +179,16 @@ def _latex(header: Row, rows: list[Row], best: dict[tuple[int, int], bool], capt
 
 
 def write_tables(scores: pd.DataFrame, out: Path) -> list[Path]:
-    """Write one `.tex` (booktabs) and one `.md` per backbone and domain, and `headline.md` and `.csv`.
+    """Write one `.tex` (booktabs) and one `.md` per backbone and domain, `headline.md` and `.csv`, and `answer.md`.
 
     Returns:
         The paths.
     """
     test = held_out(scores)
-    paths = [out / "headline.md", out / "headline.csv"]
+    paths = [out / "headline.md", out / "headline.csv", out / "answer.md"]
     write_text(paths[0], headline_markdown(scores))
     write_text(paths[1], headline(scores).to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    write_text(paths[2], answer_markdown(scores))
     for (backbone, domain), part in test.groupby(["backbone", "domain"]):
         header, rows, best = method_table(scores, str(backbone), str(domain))
         caption = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -18,16 +20,17 @@ from lowdata_cpt.io import read_json, write_json, write_text
 from lowdata_cpt.provenance import write_sidecar
 
 STORE_CACHE = Path("data/cache")
+"""Decoded once for all studies; may be deleted: each study holds links to the files of its own."""
 
 
 def open_store(manifest: Path) -> Store:
-    """Open the store a data manifest points to, and check that it is the content the manifest names.
+    """Open the store beside a data manifest, and check that it is the content the manifest names.
 
     Raises:
         UserError: the store is missing or holds other content.
     """
     facts = read_json(manifest)
-    folder = Path(facts["store"])
+    folder = manifest.parent / "store"
     if not (folder / "meta.json").exists():
         raise UserError(f"{folder}: the decoded images of {manifest} are missing; run `snakemake --forcerun data`")
     store = Store(folder)
@@ -36,11 +39,21 @@ def open_store(manifest: Path) -> Store:
     return store
 
 
+def _link(source: str, target: str) -> None:
+    """Link a file; copy it where the file systems differ."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def data(config: dict[str, Any], manifest: Path) -> None:
-    """Decode a domain once and write its manifest, its data card and the list of quarantined images."""
+    """Decode a domain once and write its manifest, its data card, the list of quarantined images and `store`."""
     begun = time.monotonic()
     domain: Domain = TypeAdapter(DomainEntry).validate_python(config)
     store = prepare(domain, STORE_CACHE)
+    shutil.rmtree(manifest.parent / "store", ignore_errors=True)
+    shutil.copytree(store.root, manifest.parent / "store", copy_function=_link)
     quarantine = store.root / "quarantine.csv"
     quarantined = len(pd.read_csv(quarantine)) if quarantine.exists() else 0
     write_text(manifest.parent / "card.md", domain.card())

@@ -89,7 +89,7 @@ def _pooled(rows: pd.DataFrame, cells: pd.DataFrame, kinds: list[str]) -> pd.Dat
             continue
         found = stats.t_interval(part["shown_gain"], strata_of(part), clusters_of(part))
         row = {"method": method, "metric": metric, "gain": found.estimate, "low": found.low, "high": found.high}
-        table.append(row | {kind: group[kind].mean() for kind in {"images_seen", *kinds}})
+        table.append(row | {kind: group[kind].median() for kind in {"images_seen", *kinds}})
     return pd.DataFrame(table)
 
 
@@ -132,7 +132,7 @@ def compact(value: float) -> str:
 def _caption(scores: pd.DataFrame, pooled: pd.DataFrame, kinds: list[str]) -> str:
     text = (
         f"**Gain over the untouched backbone against its cost** ({', '.join(COSTS[kind] for kind in kinds)}). Small "
-        "markers are cells (domain and n, mean over seeds), large ones the mean over cells "
+        "markers are cells (domain and n, mean over seeds), large ones the mean over cells at the median cost "
         f"({sizes_text(scores)}, {seeds_text(scores[scores['n'] > 0])}); gains in percentage points, for RMSE in % "
         "of the base's; test split. "
         "Seconds are wall-clock of the training stage on the study's machine. "

@@ -24,7 +24,7 @@ from lowdata_cpt.analysis.table import (
     read_table,
     records,
 )
-from lowdata_cpt.analysis.tables import headline
+from lowdata_cpt.analysis.tables import gain_text, headline
 from lowdata_cpt.io import read_json, sha256_file, write_text
 
 SIDECAR = ".prov.json"
@@ -48,9 +48,10 @@ def build_report(study_dir: Path, out: Path) -> None:
     test = held_out(scores)
     domains = ", ".join(domain_label(name) for name in sorted(test["domain"].unique()))
     seeds = seeds_text(test[test["n"] > 0]) if (test["n"] > 0).any() else "no trained cell"
+    count = len(test[["backbone", "domain", "method", "n", "seed"]].drop_duplicates())
     lead = (
         f'<p class="meta">Study <code>{escape(study)}</code> · {escape(domains)} · {escape(sizes_text(test))} · '
-        f"{escape(seeds)} · {len(test)} test scores</p>"
+        f"{escape(seeds)} · {count} cells · {len(test)} test scores</p>"
     )
     sections = [("answer", "The answer", _answer(scores, results) + _not_run(read_absent(study_dir)))]
     if results is not None:
@@ -84,13 +85,8 @@ def _answer(scores: pd.DataFrame, results: list[Result] | None) -> str:
         part = records(against[against["metric"] == metric].sort_values("mean", ascending=False))
         words = []
         for row in part:
-            name, gain = style_of(str(row["method"])).label, signed(float(row["mean"]), 2)
-            sure = row["p_holm"] < 0.05
-            span = ""
-            if math.isfinite(row["ci_low"]):
-                span = f" [{signed(float(row['ci_low']), 2)}, {signed(float(row['ci_high']), 2)}]"
-            text = escape(f"{name} {gain}{span}")
-            words.append(f"<strong>{text}</strong>" if sure else text)
+            text = escape(f"{style_of(str(row['method'])).label} {gain_text(row)}")
+            words.append(f"<strong>{text}</strong>" if row["p_holm"] < 0.05 else text)
         unit = METRICS[metric].gain_unit
         lines.append(f"<li><em>{escape(METRICS[metric].label)}</em> ({unit}): {'; '.join(words)}</li>")
     text = (
@@ -256,12 +252,12 @@ def _compute(scores: pd.DataFrame) -> str:
         part = runs[runs["method"] == method]
         seconds = part["train_seconds"]
         images = part["images_seen"].sum()
-        speed = images / seconds.sum() if seconds.sum() > 0 else math.nan
+        speed = (part["images_seen"] / seconds).median() if (seconds > 0).all() else math.nan
         cells = [escape(style_of(method).label), str(len(part)), f"{images:,}".replace(",", " ")]
-        rows.append(("", [*cells, _number(seconds.sum() / 3600, 2), _number(seconds.mean(), 1), _number(speed, 1)]))
+        rows.append(("", [*cells, _number(seconds.sum() / 3600, 2), _number(seconds.median(), 1), _number(speed, 1)]))
     total = runs["train_seconds"].sum() / 3600
     rows.append(("", ["<strong>all</strong>", str(len(runs)), "", f"<strong>{_number(total, 2)}</strong>", "", ""]))
-    header = ["method", "runs", "images seen", "training hours", "seconds a run", "images a second"]
+    header = ["method", "runs", "images seen", "training hours", "seconds a run (median)", "images a second (median)"]
     return "<p>Wall-clock of the training stage only.</p>" + table(header, rows, numbers=(1, 2, 3, 4, 5))
 
 

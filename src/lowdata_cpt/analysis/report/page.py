@@ -100,22 +100,34 @@ def table(
     return "\n".join([*lines, "</tbody></table></div>"])
 
 
-def small_png(path: Path) -> bytes:
-    """Return a PNG in 256 colours of its own, a third of the size; the file itself stays as it is."""
+PHOTOGRAPHS = 120_000
+"""A PNG of 256 colours above this many bytes shows photographs."""
+
+
+def small_image(path: Path) -> tuple[str, bytes]:
+    """Return (media type, content) of a PNG made small; the file itself stays as it is.
+
+    Drawings become a PNG in 256 colours of their own, a third of the size, sheets of photographs a WebP.
+    """
     with Image.open(path) as image:
         flat = Image.new("RGB", image.size, "white")
         flat.paste(image, mask=image.getchannel("A") if "A" in image.getbands() else None)
     buffer = io.BytesIO()
     flat.quantize(256).save(buffer, format="png", optimize=True)
-    return buffer.getvalue()
+    if buffer.tell() <= PHOTOGRAPHS:
+        return "image/png", buffer.getvalue()
+    buffer = io.BytesIO()
+    flat.save(buffer, format="webp", quality=80, method=6)
+    return "image/webp", buffer.getvalue()
 
 
 def picture(path: Path, caption: str, links: str) -> str:
-    """Return a figure with the PNG embedded."""
-    data = base64.b64encode(small_png(path)).decode("ascii")
+    """Return a figure with the picture embedded."""
+    kind, content = small_image(path)
+    data = base64.b64encode(content).decode("ascii")
     name = escape(path.stem)
     return (
-        f'<figure id="{anchor("figure", path.stem)}"><img alt="{name}" src="data:image/png;base64,{data}">'
+        f'<figure id="{anchor("figure", path.stem)}"><img alt="{name}" src="data:{kind};base64,{data}">'
         f"<figcaption>{caption} <span>{links}</span></figcaption></figure>"
     )
 

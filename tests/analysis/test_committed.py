@@ -1,0 +1,43 @@
+"""The results in git: every cell of the grid that study.json names is in the table, once, with all its metrics."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from lowdata_cpt.analysis.table import read_scores
+from lowdata_cpt.cells import Cell, cells
+from lowdata_cpt.stages.collect import read_study
+
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+STUDIES = sorted(path.parent.name for path in RESULTS.glob("*/study.json"))
+KEY = list(Cell._fields)
+
+
+def check(folder: Path) -> None:
+    """Assert that a study's table is its whole grid."""
+    table = read_scores(folder / "scores.csv")
+    assert table["value"].notna().all()
+    assert set(table[KEY].itertuples(index=False, name=None)) == set(cells(read_study(folder / "study.json")))
+    assert not table.duplicated([*KEY, "task", "metric", "split"]).any()
+    measured = table.groupby(KEY)[["task", "metric", "split"]].apply(lambda rows: frozenset(map(tuple, rows.values)))
+    for domain, found in measured.groupby("domain"):
+        assert found.nunique() == 1, f"{domain}: some cells lack metrics that others have"
+        assert {split for _, _, split in found.iloc[0]} == {"val", "test"}, domain
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_table_holds_the_whole_grid(study: str) -> None:
+    check(RESULTS / study)
+
+
+@pytest.mark.parametrize("lost", ["method == 'tec'", "method == 'tec' and metric == 'miou'"])
+def test_what_is_lost_is_seen(lost: str, tmp_path: Path) -> None:
+    shutil.copy(RESULTS / "quick/study.json", tmp_path)
+    table = pd.read_csv(RESULTS / "quick/scores.csv")
+    table.drop(table.query(lost).index).to_csv(tmp_path / "scores.csv", index=False)
+    with pytest.raises(AssertionError):
+        check(tmp_path)

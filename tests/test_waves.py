@@ -1,0 +1,27 @@
+"""The parts of the embedded study grow: what one part has computed belongs to the next."""
+
+from __future__ import annotations
+
+import runpy
+from itertools import pairwise
+from pathlib import Path
+
+import yaml
+
+from lowdata_cpt.cells import cells
+from lowdata_cpt.config.load import validate
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_each_part_holds_the_one_before() -> None:
+    waves = runpy.run_path(str(ROOT / "tools/waves.py"))
+    study = yaml.safe_load((ROOT / "config/embedded.yaml").read_text())
+    parts = [validate(waves["part_of"](study, sizes), "embedded.yaml") for sizes in waves["PARTS"]]
+    grids = [set(cells(part)) for part in parts]
+    assert [len(grid) for grid in grids] == [48, 84, 105, 312]
+    for (before, small), (after, large) in pairwise(zip(parts, grids, strict=True)):
+        assert small < large
+        assert before.methods == after.methods
+        for name, domain in before.domains.items():
+            assert domain.model_dump(exclude={"sizes"}) == after.domains[name].model_dump(exclude={"sizes"})
