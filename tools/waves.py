@@ -16,9 +16,9 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = {"tabletop": [100], "nyuv2": [100]}
-ENDS = {"tabletop": [100, 1000], "nyuv2": [100, 795]}
-FAR = {"neu_steel": [100]}
-PARTS: tuple[dict[str, list[int]] | None, ...] = (SMALL, ENDS, ENDS | FAR, None)
+LARGE = {"tabletop": [100, 1000], "nyuv2": [100, 795]}
+FAR = LARGE | {"neu_steel": [100]}
+PARTS: tuple[dict[str, list[int]] | None, ...] = (SMALL, SMALL | {"tabletop": [100, 1000]}, LARGE, FAR, None)
 """Domains and sizes of each part; None: all."""
 
 

@@ -124,8 +124,9 @@ def _value(arrays: Arrays, out: Path, name: str, where: str) -> list[Path]:
         axis.axhline(0, color=INK, linewidth=0.6)
         axis.axvline(0, color=INK, linewidth=0.6)
         axis.ticklabel_format(style="sci", scilimits=(0, 0))
-        axis.set_title(f"{ARM_LABELS[kind]}\nr = {found.statistic:.2f} [{low:.2f}, {high:.2f}]", fontsize=7)
-        axis.set_xlabel("predicted fall, lr · V")
+        title = ARM_LABELS[kind].replace(" on ", "\non ")
+        axis.set_title(f"{title}\nr = {found.statistic:.2f} [{low:.2f}, {high:.2f}]", fontsize=7)
+        axis.set_xlabel("predicted fall, lr · V", loc="left")
         tables.append(pairs)
         line = {"step": ARM_LABELS[kind], "rate": rate, "n": len(predicted), "pearson_r": found.statistic}
         found_r.append(line | {"ci_low": low, "ci_high": high})
