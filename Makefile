@@ -48,8 +48,11 @@ format: .venv/.ready ## rewrite the formatting
 config docs: .venv/.ready ## regenerate schema, defaults, deviations ledger, environment.yml's requirements
 	@$(RUN)/python -m lowdata_cpt.generate
 
-figures: .venv/.ready ## draw the figures of STUDY again from its committed tables
+figures: .venv/.ready ## verdicts, statistics, figures and report of STUDY again, from its committed tables, without torch
+	@$(RUN)/lowdata-cpt claims results/$(STUDY)
+	@$(RUN)/lowdata-cpt statistics results/$(STUDY)
 	@$(RUN)/lowdata-cpt figures results/$(STUDY) --workers $(CORES)
+	@$(RUN)/lowdata-cpt report results/$(STUDY)
 
 pull: .venv/.ready ## get STUDY's models, predictions and data by DVC (FORCE=1 replaces files that differ)
 	@$(RUN)/lowdata-cpt pull --study $(STUDY) $(if $(FORCE),--force)
