@@ -25,7 +25,6 @@ from lowdata_cpt.analysis.summary import cell_statistics, main_rows, seeds_text,
 from lowdata_cpt.analysis.table import HEADLINE, METRICS, UNTRAINED, held_out, records
 
 SPREAD = 0.022  # share of the axis by which neighbouring methods are set apart, so that intervals stay legible
-COLUMNS = 4
 
 
 def draw_gain_by_n(scores: pd.DataFrame, out: Path) -> list[Path]:
@@ -40,43 +39,32 @@ def draw_gain_by_n(scores: pd.DataFrame, out: Path) -> list[Path]:
     cells = cells[cells["gain"].notna() & cells["metric"].isin(list(HEADLINE))]
     if cells.empty:
         return []
-    rows = _layout(cells)
-    narrow = max(len(row) for row in rows) == 1
-    if narrow:  # one domain: its metrics stand side by side instead
-        rows = [[row[0] for row in rows]]
-    columns = max(len(row) for row in rows)
+    places = _panels(cells)
+    columns = min(len(places), 4 if len(places) > 6 or len(places) == 4 else 3)
     with house_style():
-        width = PAGE_WIDTH if columns > 2 else 2.6 * columns
-        figure, axes = panels(len(rows) * columns, columns, width, 1.6)
-        for index, axis in enumerate(axes):
-            row, column = rows[index // columns], index % columns
-            if column >= len(row):
-                axis.remove()
-                continue
-            metric, backbone, domain = row[column]
+        figure, axes = panels(len(places), columns, PAGE_WIDTH if columns > 2 else 2.6 * columns, 1.7)
+        for index, (axis, (metric, backbone, domain)) in enumerate(zip(axes, places, strict=True)):
             picked = (cells["metric"] == metric) & (cells["backbone"] == backbone)
             _lines(axis, cells[picked & (cells["domain"] == domain)])
             place = domain_label(domain) + (f" · {backbone}" if cells["backbone"].nunique() > 1 else "")
-            unit = METRICS[metric].gain_unit
-            axis.set_title(f"{place}: {METRICS[metric].short}" if narrow else place)
-            if narrow or column == 0:
-                axis.set_ylabel(f"gain ({unit})" if narrow else f"{METRICS[metric].label}\ngain ({unit})")
-            if index // columns == len(rows) - 1 or len(rows[index // columns + 1]) <= column:
+            axis.set_title(f"{place}\n{METRICS[metric].short} ({METRICS[metric].gain_unit})")
+            if index % columns == 0:
+                axis.set_ylabel("gain over base")
+            if index + columns >= len(places):
                 axis.set_xlabel("pretraining images n")
         handles = method_handles(cells["method"])
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)))
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(2 * columns, 6, len(handles)))
         return save(figure, out, "gain_by_n", _caption_by_n(scores, cells), cells)
 
 
-def _layout(cells: pd.DataFrame) -> list[list[tuple[str, str, str]]]:
-    """Give each headline metric its own row (or rows) of panels, domains in a fixed order."""
-    rows = []
-    for metric in HEADLINE:
-        places = cells.loc[cells["metric"] == metric, ["backbone", "domain"]].drop_duplicates()
-        row = [(metric, str(place["backbone"]), str(place["domain"])) for place in records(places)]
-        row.sort(key=lambda panel: (panel[2] != "tabletop", panel[2] != "nyuv2", panel[2], panel[1]))
-        rows += [row[start : start + COLUMNS] for start in range(0, len(row), COLUMNS)]
-    return rows
+def _panels(cells: pd.DataFrame) -> list[tuple[str, str, str]]:
+    """Return (metric, backbone, domain) of each panel: tabletop, NYUv2, then the others, metrics in a fixed order."""
+    found = cells[["metric", "backbone", "domain"]].drop_duplicates()
+    order = {metric: index for index, metric in enumerate(HEADLINE)}
+    return sorted(
+        ((str(row["metric"]), str(row["backbone"]), str(row["domain"])) for row in records(found)),
+        key=lambda panel: (panel[1], panel[2] != "tabletop", panel[2] != "nyuv2", panel[2], order[panel[0]]),
+    )
 
 
 def _lines(axis: Axes, cells: pd.DataFrame) -> None:
