@@ -27,11 +27,12 @@ from lowdata_cpt.analysis.style import (
     style_of,
 )
 
+COLUMNS = 5
 POINTS = 150  # longer curves are averaged into this many steps: a page cannot show more
 
 
 def draw_curves(curves: pd.DataFrame, out: Path) -> list[Path]:
-    """Draw one sheet per backbone and domain: one row a method, one column a part, one line an n.
+    """Draw one sheet per backbone and domain: the parts of a method side by side, one line an n.
 
     Lines are means over seeds, bands their range. Variants are left out.
 
@@ -45,24 +46,25 @@ def draw_curves(curves: pd.DataFrame, out: Path) -> list[Path]:
     return paths
 
 
-def _columns(group: pd.DataFrame) -> dict[str, list[str]]:
-    table = {}
+def _rows(group: pd.DataFrame) -> list[tuple[str, list[str]]]:
+    """Return (method, parts) of each row: the loss first, the learning rate last, at most COLUMNS parts in a row."""
+    rows = []
     for method in ordered(group["method"]):
         parts = set(group.loc[group["method"] == method, "part"])
-        middle = sorted(parts - {"loss", "lr"})
-        table[method] = [*(["loss"] if "loss" in parts else []), *middle, *(["lr"] if "lr" in parts else [])]
-    return table
+        line = [*(parts & {"loss"}), *sorted(parts - {"loss", "lr"}), *(parts & {"lr"})]
+        rows += [(method, line[start : start + COLUMNS]) for start in range(0, len(line), COLUMNS)]
+    return rows
 
 
 def _sheet(group: pd.DataFrame, out: Path, backbone: str, domain: str) -> list[Path]:
-    layout = _columns(group)
-    width = max(len(parts) for parts in layout.values())
+    rows = _rows(group)
+    width = max(len(parts) for _, parts in rows)
     sizes = sorted(group["n"].unique())
     shades = {n: 0.62 * (1 - (index + 1) / len(sizes)) for index, n in enumerate(sizes)}
     sources = []
     with house_style():
-        figure, axes = panels(len(layout) * width, width, min(PAGE_WIDTH, 2.3 * width + 0.6), 1.25)
-        for row, (method, parts) in enumerate(layout.items()):
+        figure, axes = panels(len(rows) * width, width, min(PAGE_WIDTH, 2.3 * width + 0.6), 1.25)
+        for row, (method, parts) in enumerate(rows):
             for column in range(width):
                 axis = axes[row * width + column]
                 if column >= len(parts):
@@ -74,9 +76,9 @@ def _sheet(group: pd.DataFrame, out: Path, backbone: str, domain: str) -> list[P
                 axis.set_title(
                     part.replace("_", " ") if part != "lr" else "learning rate", fontweight="normal", color=MUTED
                 )
-                if row == len(layout) - 1:
+                if row == len(rows) - 1:
                     axis.set_xlabel("images seen")
-                if column == 0:
+                if column == 0 and (row == 0 or rows[row - 1][0] != method):
                     look = style_of(method)
                     label = "\n".join(wrap(look.label, 15))
                     axis.set_ylabel(label, fontweight="bold", color=look.color, fontsize=6.5)
@@ -132,6 +134,6 @@ def _caption(group: pd.DataFrame, backbone: str, domain: str) -> str:
         band = "One seed: no band."
     return (
         f"**Training curves on {domain_label(domain)}** ({backbone}; n = {sizes}; "
-        f"{seeds} seed{'s' if seeds > 1 else ''}). One row a method: its loss, the loss's named parts, the "
+        f"{seeds} seed{'s' if seeds > 1 else ''}). Of each method: its loss, the loss's named parts, the "
         f"learning rate. {band} Losses of different methods are not comparable."
     )
