@@ -107,10 +107,11 @@ def requirements() -> str:
 # page -> marker -> the study's tables that are shown between `<!-- marker:begin -->` and `<!-- marker:end -->`
 SHOWN = {
     "README.md": {
-        "headline": "results/quick/tables/headline.md",
-        "verdicts": "results/quick/tables/verdicts.md",
+        "answer": "results/embedded/tables/answer.md",
+        "headline": "results/embedded/tables/headline.md",
+        "verdicts": "results/embedded/tables/verdicts.md",
     },
-    "docs/methods/v_pretraining.md": {"prediction": "results/quick/value_prediction.csv"},
+    "docs/methods/v_pretraining.md": {"prediction": "results/embedded/figures/value-*-correlations.csv"},
     "docs/real-data.md": {
         "real": "results/real/tables/scores-*.md",
         "floors": "results/real/floors.csv",
