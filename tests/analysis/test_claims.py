@@ -163,3 +163,7 @@ def test_short_table_holds_what_could_be_judged(scores: pd.DataFrame) -> None:
     assert known.statement in text
     assert f"**{known.verdict}**" in text
     assert "1 of 2 claims were not run" in text
+    open_one = known.model_copy(update={"statement": "undecided", "verdict": "inconclusive"})
+    decided = known.model_copy(update={"statement": "decided", "verdict": "not reproduced"})
+    text = verdicts_markdown([open_one, decided])
+    assert text.index("| decided") < text.index("| undecided")

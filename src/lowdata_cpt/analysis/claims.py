@@ -313,8 +313,8 @@ def to_markdown(results: list[Result], study: str) -> str:
 
 
 def verdicts_markdown(results: list[Result]) -> str:
-    """Return the claims that could be judged as a short table, and how many could not."""
-    judged = [result for result in results if result.verdict != "not run"]
+    """Return the claims that could be judged as a short table, the decided ones first, and how many could not."""
+    judged = sorted((r for r in results if r.verdict != "not run"), key=lambda r: VERDICTS.index(r.verdict))
     lines = ["| Claim of the papers | paper | measured here [95 % CI] | verdict |", "|---|---:|---:|---|"]
     for result in judged:
         span = "" if result.ci_low is None else f" [{signed(result.ci_low, 3)}, {signed(result.ci_high, 3)}]"
