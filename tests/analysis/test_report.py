@@ -127,7 +127,7 @@ def test_answer_is_the_mean_gain_over_base_bold_where_it_is_sure() -> None:
         "an interval without zero, but not sure after Holm"
     )
     once = answer_markdown(synthetic_study.scores(domains=("cifar10",), seeds=1))
-    assert "one seed, no interval" in once
+    assert "1 seed, so without an interval" in once
     assert "**" not in once
     assert "+" in once
     assert "[+" not in once

@@ -95,14 +95,11 @@ def answer_markdown(scores: pd.DataFrame) -> str:
     header = ["Method", *(f"{METRICS[name].label} ({METRICS[name].gain_unit})" for name in metrics)]
     domains = ", ".join(domain_label(name) for name in sorted(test["domain"].unique()))
     count = len(test[["backbone", "domain", "method", "n", "seed"]].drop_duplicates())
-    sure = (
-        "bold: p < .05 after Holm's correction"
-        if against and trained["seed"].nunique() > 1
-        else "one seed, no interval"
-    )
+    several = trained["seed"].nunique() > 1
+    sure = "[95 % CI], bold: p < .05 after Holm's correction" if several else "so without an interval"
     caption = (
         f"Gain over the untouched backbone on the test split (positive is better, also for depth error), mean over "
-        f"{domains}, {sizes_text(test)} and {seeds_text(trained)}, [95 % CI], {sure}. {count} cells."
+        f"{domains}, {sizes_text(test)} and {seeds_text(trained)}, {sure}. {count} cells."
     )
     return f"{caption}\n\n{_markdown(header, rows, left=1)}"
 
