@@ -11,7 +11,7 @@ SNAKEMAKE := $(RUN)/snakemake --cores $(CORES) --rerun-incomplete $(CONFIG)
 export OMP_NUM_THREADS := 1
 export MPLBACKEND := Agg
 
-.PHONY: help reproduce test test-slow test-browser lint format config docs figures forecast scale-down pull push verify crate dvc-commit test-slurm chaos-slurm slurm-up slurm-down clean
+.PHONY: help reproduce test test-slow test-browser lint format config docs figures report forecast scale-down pull push verify crate dvc-commit test-slurm chaos-slurm slurm-up slurm-down clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -48,10 +48,11 @@ format: .venv/.ready ## rewrite the formatting
 config docs: .venv/.ready ## regenerate schema, defaults, deviations ledger, environment.yml's requirements
 	@$(RUN)/python -m lowdata_cpt.generate
 
-figures: .venv/.ready ## verdicts, statistics, figures and report of STUDY again, from its committed tables, without torch
-	@$(RUN)/lowdata-cpt claims results/$(STUDY)
-	@$(RUN)/lowdata-cpt statistics results/$(STUDY)
+figures: .venv/.ready ## verdicts, statistics and figures of STUDY again, from its committed tables, without torch
+	@$(RUN)/lowdata-cpt claims results/$(STUDY) & $(RUN)/lowdata-cpt statistics results/$(STUDY) && wait $$!
 	@$(RUN)/lowdata-cpt figures results/$(STUDY) --workers $(CORES)
+
+report: .venv/.ready ## STUDY's report again, from its tables and figures
 	@$(RUN)/lowdata-cpt report results/$(STUDY)
 
 pull: .venv/.ready ## get STUDY's models, predictions and data by DVC (FORCE=1 replaces files that differ)

@@ -113,11 +113,11 @@ def small_image(path: Path) -> tuple[str, bytes]:
         flat = Image.new("RGB", image.size, "white")
         flat.paste(image, mask=image.getchannel("A") if "A" in image.getbands() else None)
     buffer = io.BytesIO()
-    flat.quantize(256).save(buffer, format="png", optimize=True)
+    flat.quantize(256).save(buffer, format="png")
     if buffer.tell() <= PHOTOGRAPHS:
         return "image/png", buffer.getvalue()
     buffer = io.BytesIO()
-    flat.save(buffer, format="webp", quality=80, method=6)
+    flat.save(buffer, format="webp", quality=80)
     return "image/webp", buffer.getvalue()
 
 
