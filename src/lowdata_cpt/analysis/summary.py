@@ -29,6 +29,11 @@ def sizes_text(scores: pd.DataFrame) -> str:
     return "n = " + ", ".join(str(n) for n in sorted(scores.loc[scores["n"] > 0, "n"].unique()))
 
 
+def count_cells(scores: pd.DataFrame) -> int:
+    """Return the number of cells of the grid in a table: backbone, domain, method, n, seed."""
+    return len(scores[["backbone", "domain", "method", "n", "seed"]].drop_duplicates())
+
+
 def main_rows(scores: pd.DataFrame) -> pd.DataFrame:
     """Return the test rows without the variants."""
     rows = held_out(scores)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from lowdata_cpt.analysis.claims import signed
 from lowdata_cpt.analysis.style import domain_label, is_variant, ordered, style_of
-from lowdata_cpt.analysis.summary import cell_statistics, seeds_text, sizes_text, summary
+from lowdata_cpt.analysis.summary import cell_statistics, count_cells, seeds_text, sizes_text, summary
 from lowdata_cpt.analysis.table import HEADLINE, METRICS, UNTRAINED, held_out, records
 from lowdata_cpt.io import write_text
 
@@ -94,12 +94,11 @@ def answer_markdown(scores: pd.DataFrame) -> str:
     trained = test[test["n"] > 0]
     header = ["Method", *(f"{METRICS[name].label} ({METRICS[name].gain_unit})" for name in metrics)]
     domains = ", ".join(domain_label(name) for name in sorted(test["domain"].unique()))
-    count = len(test[["backbone", "domain", "method", "n", "seed"]].drop_duplicates())
     several = trained["seed"].nunique() > 1
     sure = "[95 % CI], bold: p < .05 after Holm's correction" if several else "so without an interval"
     caption = (
         f"Gain over the untouched backbone on the test split (positive is better, also for depth error), mean over "
-        f"{domains}, {sizes_text(test)} and {seeds_text(trained)}, {sure}. {count} cells."
+        f"{domains}, {sizes_text(test)} and {seeds_text(trained)}, {sure}. {count_cells(test)} cells."
     )
     return f"{caption}\n\n{_markdown(header, rows, left=1)}"
 

@@ -13,7 +13,7 @@ from lowdata_cpt.analysis.claims import RULE, VERDICTS, Result, signed
 from lowdata_cpt.analysis.commands import read_absent, read_results
 from lowdata_cpt.analysis.report.page import anchor, escape, inline_markdown, page, picture, table
 from lowdata_cpt.analysis.style import domain_label, ordered, style_of
-from lowdata_cpt.analysis.summary import cell_statistics, seeds_text, sizes_text, summary
+from lowdata_cpt.analysis.summary import cell_statistics, count_cells, seeds_text, sizes_text, summary
 from lowdata_cpt.analysis.table import (
     HEADLINE,
     LEDGER_COLUMNS,
@@ -48,10 +48,9 @@ def build_report(study_dir: Path, out: Path) -> None:
     test = held_out(scores)
     domains = ", ".join(domain_label(name) for name in sorted(test["domain"].unique()))
     seeds = seeds_text(test[test["n"] > 0]) if (test["n"] > 0).any() else "no trained cell"
-    count = len(test[["backbone", "domain", "method", "n", "seed"]].drop_duplicates())
     lead = (
         f'<p class="meta">Study <code>{escape(study)}</code> · {escape(domains)} · {escape(sizes_text(test))} · '
-        f"{escape(seeds)} · {count} cells · {len(test)} test scores</p>"
+        f"{escape(seeds)} · {count_cells(test)} cells · {len(test)} test scores</p>"
     )
     sections = [("answer", "The answer", _answer(scores, results) + _not_run(read_absent(study_dir)))]
     if results is not None:
