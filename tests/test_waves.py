@@ -17,9 +17,11 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_each_part_holds_the_one_before() -> None:
     waves = runpy.run_path(str(ROOT / "tools/waves.py"))
     study = yaml.safe_load((ROOT / "config/embedded.yaml").read_text())
-    parts = [validate(waves["part_of"](study, sizes), "embedded.yaml") for sizes in waves["PARTS"]]
+    numbers = range(1, len(waves["ADDED"]) + 1)
+    parts = [validate(waves["part_of"](study, waves["sizes_of"](n)), "embedded.yaml") for n in numbers]
     grids = [set(cells(part)) for part in parts]
-    assert [len(grid) for grid in grids] == [48, 66, 84, 105, 312]
+    assert [len(grid) for grid in grids] == [48, 66, 84, 105, 129, 153, 174, 240, 312]
+    assert grids[-1] == set(cells(validate(study, "embedded.yaml")))
     for (before, small), (after, large) in pairwise(zip(parts, grids, strict=True)):
         assert small < large
         assert before.methods == after.methods

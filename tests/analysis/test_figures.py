@@ -79,6 +79,13 @@ def test_missing_tasks_and_untrained_studies(tmp_path: Path) -> None:
         assert draw(untrained, tmp_path) == []
 
 
+def test_a_pooled_gain_over_fewer_domains_is_named(tmp_path: Path) -> None:
+    scores = synthetic_study.scores(domains=("camvid", "tabletop"), methods=("glare", "dino"))
+    draw_gain_summary(scores[~(scores["method"].eq("dino") & scores["domain"].eq("camvid"))], tmp_path)
+    caption = (tmp_path / "gain_summary.md").read_text()
+    assert "no fair neighbour to them: DINO (control) in Segmentation mIoU (Tabletop only). " in caption
+
+
 def test_variants_stay_out_of_the_main_figures(tmp_path: Path) -> None:
     scores = synthetic_study.scores(domains=("camvid",), methods=("glare", "glare_no_regional"))
     draw_gain_by_n(scores, tmp_path)

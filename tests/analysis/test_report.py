@@ -116,7 +116,8 @@ def test_answer_is_the_mean_gain_over_base_bold_where_it_is_sure() -> None:
         method: 100 * (part["value"].to_numpy() - base.loc[part["seed"]].to_numpy()).mean()
         for method, part in rows[rows["n"] > 0].groupby("method")
     }
-    caption, _, header, _, *lines = answer_markdown(scores).splitlines()
+    caption, _, header, _, *lines, domains = answer_markdown(scores).splitlines()
+    assert domains == "| *mean over* | CIFAR-10 | CIFAR-10 |"
     assert "n = 100, 1000 and 3 seeds" in caption
     assert caption.endswith(f"{8 * 2 * 3 + 2 * 3} cells.")
     assert header == "| Method | kNN accuracy (points) | Linear accuracy (points) |"
@@ -131,6 +132,15 @@ def test_answer_is_the_mean_gain_over_base_bold_where_it_is_sure() -> None:
     assert "**" not in once
     assert "+" in once
     assert "[+" not in once
+
+
+def test_a_mean_over_fewer_domains_says_so() -> None:
+    scores = synthetic_study.scores(domains=("cifar10", "tabletop"))
+    part = scores[~(scores["method"].eq("v_pretraining") & scores["domain"].eq("cifar10"))]
+    lines = {line.split(" | ")[0].strip("| "): line.split(" | ")[1:] for line in answer_markdown(part).splitlines()[4:]}
+    assert lines["*mean over*"][0] == "CIFAR-10, Tabletop"
+    assert all(cell.rstrip("| ").endswith(" (Tabletop only)") for cell in lines["V-pretraining"][:2])
+    assert "only" not in "".join(lines["V-pretraining"][2:]) + "".join(lines["GLARE"])
 
 
 def test_answer_is_empty_where_nothing_was_trained(scores: pd.DataFrame) -> None:

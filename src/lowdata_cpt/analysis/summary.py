@@ -76,7 +76,7 @@ def clusters_of(rows: pd.DataFrame) -> list[tuple[str, str, int]]:
     return list(zip(rows["backbone"], rows["domain"], rows["seed"], strict=True))
 
 
-def pooled_gain(rows: pd.DataFrame) -> dict[str, float]:
+def pooled_gain(rows: pd.DataFrame) -> dict[str, float | str]:
     """Pool paired gains over domains, sizes and seeds.
 
     Args:
@@ -85,13 +85,14 @@ def pooled_gain(rows: pd.DataFrame) -> dict[str, float]:
     Returns:
         `iqm, iqm_low, iqm_high` (stratified bootstrap), `mean, ci_low, ci_high, mde` (stratified Student), all
         of the shown gain; `p` (Student, of the mean), `p_sign_flip` (whole clusters), `p_wilcoxon` (cluster
-        means).
+        means); the counts behind them, and `over`, the names of the domains.
     """
     strata, clusters = strata_of(rows), clusters_of(rows)
     robust = stats.bootstrap_interval(rows["shown_gain"], strata, clusters)
     mean = stats.t_interval(rows["shown_gain"], strata, clusters)
     by_cluster = rows.groupby(["backbone", "domain", "seed"])["shown_gain"].mean()
     return {
+        "over": " ".join(sorted(rows["domain"].unique())),
         "domains": len(set(strata)),
         "cells": len(rows[["backbone", "domain", "n"]].drop_duplicates()),
         "clusters": len(by_cluster),
@@ -151,6 +152,12 @@ def summary(scores: pd.DataFrame, metrics: Sequence[str] = HEADLINE) -> pd.DataF
         for _, group in table.groupby("family"):
             table.loc[group.index, f"{name}_holm"] = stats.holm(group[name])
     return table
+
+
+def on_fewer_domains(table: pd.DataFrame) -> pd.Series:
+    """Return whether a row of `summary` pools fewer domains than its metric has: no fair neighbour to the others."""
+    domains = table["over"].map(lambda names: len(names.split()))
+    return domains < domains.groupby([table["family"], table["metric"]]).transform("max")
 
 
 def paired_cells(scores: pd.DataFrame, first: str, second: str, metrics: Sequence[str]) -> list[stats.PairedCell]:

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from lowdata_cpt.analysis.claims import signed
-from lowdata_cpt.analysis.style import domain_label, is_variant, ordered, style_of
-from lowdata_cpt.analysis.summary import cell_statistics, count_cells, seeds_text, sizes_text, summary
+from lowdata_cpt.analysis.style import domain_label, domain_labels, is_variant, ordered, style_of
+from lowdata_cpt.analysis.summary import cell_statistics, count_cells, on_fewer_domains, seeds_text, sizes_text, summary
 from lowdata_cpt.analysis.table import HEADLINE, METRICS, UNTRAINED, held_out, records
 from lowdata_cpt.io import write_text
 
@@ -74,11 +74,13 @@ def answer_markdown(scores: pd.DataFrame) -> str:
     """Return the gain over the untouched backbone, one row a method, one column a headline metric, as Markdown.
 
     A gain is the mean over domains, sizes and seeds with its 95 % interval, as in `summary`; bold where Holm's
-    correction leaves it significant. Empty where nothing was trained.
+    correction leaves it significant. The last row names each column's domains; a method that ran on fewer of
+    them names its own. Empty where nothing was trained.
     """
     pooled = summary(scores)
     if pooled.empty:
         return ""
+    pooled["fewer"] = on_fewer_domains(pooled)
     against = {(str(row["method"]), str(row["metric"])): row for row in records(pooled[pooled["family"] == "base"])}
     metrics = [name for name in HEADLINE if any(metric == name for _, metric in against)]
     methods = [name for name in ordered({method for method, _ in against}) if not is_variant(name)]
@@ -88,17 +90,19 @@ def answer_markdown(scores: pd.DataFrame) -> str:
         for metric in metrics:
             row = against.get((method, metric))
             text = gain_text(row) if row else "–"
-            cells.append(f"**{text}**" if row and row["p_holm"] < 0.05 else text)
+            text = f"**{text}**" if row and row["p_holm"] < 0.05 else text
+            cells.append(f"{text} ({domain_labels(row['over'])} only)" if row and row["fewer"] else text)
         rows.append([style_of(method).label, *cells])
+    widest = {metric: row["over"] for (_, metric), row in against.items() if not row["fewer"]}
+    rows.append(["*mean over*", *(domain_labels(widest[metric]) for metric in metrics)])
     test = held_out(scores)
     trained = test[test["n"] > 0]
     header = ["Method", *(f"{METRICS[name].label} ({METRICS[name].gain_unit})" for name in metrics)]
-    domains = ", ".join(domain_label(name) for name in sorted(test["domain"].unique()))
     several = trained["seed"].nunique() > 1
     sure = "[95 % CI], bold: p < .05 after Holm's correction" if several else "so without an interval"
     caption = (
         f"Gain over the untouched backbone on the test split (positive is better, also for depth error), mean over "
-        f"{domains}, {sizes_text(test)} and {seeds_text(trained)}, {sure}. {count_cells(test)} cells."
+        f"domains, {sizes_text(test)} and {seeds_text(trained)}, {sure}. {count_cells(test)} cells."
     )
     return f"{caption}\n\n{_markdown(header, rows, left=1)}"
 

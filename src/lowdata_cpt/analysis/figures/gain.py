@@ -13,6 +13,7 @@ from lowdata_cpt.analysis.style import (
     INK,
     PAGE_WIDTH,
     domain_label,
+    domain_labels,
     house_style,
     is_variant,
     method_handles,
@@ -21,7 +22,7 @@ from lowdata_cpt.analysis.style import (
     save,
     style_of,
 )
-from lowdata_cpt.analysis.summary import cell_statistics, main_rows, seeds_text, sizes_text, summary
+from lowdata_cpt.analysis.summary import cell_statistics, main_rows, on_fewer_domains, seeds_text, sizes_text, summary
 from lowdata_cpt.analysis.table import HEADLINE, METRICS, UNTRAINED, held_out, records
 
 SPREAD = 0.022  # share of the axis by which neighbouring methods are set apart, so that intervals stay legible
@@ -197,6 +198,13 @@ def _caption_summary(scores: pd.DataFrame, table: pd.DataFrame, title: str) -> s
         text += f"Images seen differ from the reference's for {names}. "
     if table["low"].isna().all():
         return text + "One seed: no confidence interval can be given and none is drawn."
+    fewer = table[on_fewer_domains(table)]
+    if len(fewer):
+        cells = (
+            f"{style_of(row['method']).label} in {METRICS[row['metric']].label} ({domain_labels(row['over'])} only)"
+            for row in records(fewer)
+        )
+        text += f"On fewer domains than the others, and so no fair neighbour to them: {'; '.join(cells)}. "
     text += (
         "Points are interquartile means with stratified-bootstrap 95 % confidence intervals (10,000 resamples of "
         "seeds within domains); where a metric has one domain, means with Student intervals. A filled marker "
