@@ -14,7 +14,7 @@ export MPLBACKEND := Agg
 .PHONY: help reproduce test test-slow test-browser lint format config docs figures report forecast scale-down pull push verify crate dvc-commit test-slurm chaos-slurm slurm-up slurm-down clean
 
 help: ## show the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
+	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
 
 .venv/.ready: uv.lock pyproject.toml
 	@tools/bootstrap
@@ -92,5 +92,5 @@ slurm-up: ## start a real one-node SLURM for tests (Debian packages, loopback on
 slurm-down: ## stop it
 	@bash tools/slurm/down
 
-clean: ## remove the environment, caches and unfinished runs (results stay)
-	rm -rf .venv .tools .cache .snakemake work .pytest_cache .mypy_cache .ruff_cache
+clean: ## remove the environment and caches (results, unfinished runs and Snakemake's records stay)
+	rm -rf .venv .tools .cache .pytest_cache .mypy_cache .ruff_cache

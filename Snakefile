@@ -35,9 +35,16 @@ localrules:
 
 
 onstart:
+    if workflow.non_local_exec and workflow.cores < RESOURCES.threads:
+        # Snakemake would cut every job to `cores` CPUs, and the thread count decides the last bit of a result.
+        raise WorkflowError(
+            f"error: resources.threads is {RESOURCES.threads}, but the profile's `cores` allows {workflow.cores}; "
+            f"expected --cores {RESOURCES.threads} or more"
+        )
     # Snakemake 9.27 wakes its scheduler once a second for each job that has ended, to keep below 100 starts a second
-    # (JobScheduler._schedule_reevalutation): a hundred jobs in, that is a fifth of a core. Nothing here starts so fast.
-    workflow.scheduler.job_rate_limiter = None
+    # (JobScheduler._schedule_reevalutation): a hundred jobs in, that is a fifth of a core. Here nothing starts so fast.
+    if workflow.local_exec:
+        workflow.scheduler.job_rate_limiter = None
 
 
 rule all:

@@ -39,6 +39,15 @@ def test_comments_and_docstrings_do_not_count(package: Path) -> None:
     assert version("methods.a") != before
 
 
+def test_the_ledger_does_not_count(package: Path) -> None:
+    text = "class A:\n    deviations: tuple[str, ...] = (\n        {!r},\n    )\n    rate: float = {}\n"
+    versions = []
+    for prose, rate in (("one", 1), ("another, longer one", 1), ("one", 2)):
+        (package / "methods/b.py").write_text(text.format(prose, rate))
+        versions.append(version("methods.b"))
+    assert versions[0] == versions[1] != versions[2]
+
+
 def test_methods_have_versions_of_their_own() -> None:
     trained = [m.code_version() for m in METHODS if m.learner_path]
     assert len(set(trained)) == len(trained)

@@ -274,7 +274,18 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_ERROR
+    except OSError as error:
+        print(f"error: {error.filename or 'the file system'}: {error.strerror or error}", file=sys.stderr)
+        return EXIT_ERROR
     except Exception as error:
+        torch = sys.modules.get("torch")
+        if torch is not None and isinstance(error, torch.OutOfMemoryError):
+            print(
+                f"error: the device has not enough memory ({str(error).splitlines()[0]}); expected a smaller "
+                "training.batch_size, or a larger training.accumulation",
+                file=sys.stderr,
+            )
+            return EXIT_ERROR
         # The loop's module is only loaded when something trained, so it is asked for by name here.
         loop = sys.modules.get("lowdata_cpt.training.loop")
         if loop is not None and isinstance(error, loop.InterruptedRunError):

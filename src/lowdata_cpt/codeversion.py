@@ -1,4 +1,4 @@
-"""The code version of a result: a hash of the modules it is computed by, blind to comments and docstrings.
+"""The code version of a result: a hash of the modules it is computed by, blind to comments, docstrings and the ledger.
 
 Snakemake sees a rule's command and params, not the modules behind them; this hash is put into the params, so that a
 change of one method's code re-runs that method's cells and nothing else.
@@ -29,7 +29,10 @@ def _file(module: str) -> Path | None:
 
 
 def _code_only(text: str, tree: ast.Module) -> str:
-    """Return the source without docstrings, comments and blank lines: the same text under every Python version."""
+    """Return the source without docstrings, comments, blank lines and the tables of deviations, which are prose.
+
+    The text is the same under every Python version.
+    """
     lines = text.splitlines()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT:
@@ -39,8 +42,15 @@ def _code_only(text: str, tree: ast.Module) -> str:
         body = getattr(node, "body", None)
         first = body[0] if isinstance(body, list) and body else None
         if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-            lines[first.lineno - 1 : first.end_lineno] = [""] * ((first.end_lineno or first.lineno) - first.lineno + 1)
+            _blank(lines, first)
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "deviations":
+            _blank(lines, node)
     return "\n".join(line.rstrip() for line in lines if line.strip())
+
+
+def _blank(lines: list[str], node: ast.stmt) -> None:
+    end = node.end_lineno or node.lineno
+    lines[node.lineno - 1 : end] = [""] * (end - node.lineno + 1)
 
 
 @functools.cache

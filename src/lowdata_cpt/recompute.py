@@ -119,7 +119,7 @@ def recompute(study: Study, cell: Cell, folder: Path, device: str = "auto") -> R
         if not path.exists():
             raise UserError(f"{path}: missing; run `make pull`")
     original = model.folder(study.study) / "export" / "model.safetensors"
-    compute = ["--device", device, "--threads", _threads(sidecar_path(original))]
+    compute = ["--device", device, "--threads", _threads(sidecar_path(model.folder(study.study) / "cost.json"))]
     WORK.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=WORK) as name:
         work = Path(name)

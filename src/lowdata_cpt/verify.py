@@ -165,7 +165,9 @@ def check_figures(folder: Path, work: Path) -> list[Row]:
     make_figures(folder, work / "figures")
     write_tables(read_scores(folder / "scores.csv"), work / "tables")
     rows = [_compare("figure", path, work / path.relative_to(folder)) for path in _tables(folder / "figures")]
-    rows += [_compare("table", path, work / path.relative_to(folder)) for path in _tables(folder / "tables")]
+    pages = [path for path in sorted((folder / "tables").glob("*.md")) if path.name != "verdicts.md"]
+    for path in [*_tables(folder / "tables"), *pages]:
+        rows.append(_compare("table", path, work / path.relative_to(folder)))
     known = {path.name for path in _tables(folder / "figures")}
     new = [path.name for path in sorted((work / "figures").glob("*.csv")) if path.name not in known]
     return rows + [Row("figure", name, "missing", "drawn now, but not among the published ones") for name in new]

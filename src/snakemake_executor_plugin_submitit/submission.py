@@ -20,7 +20,7 @@ from snakemake_executor_plugin_submitit.wrapper import Job
 # Resources with a meaning of their own; every other `slurm_<flag>` becomes sbatch's `--<flag>`.
 RESERVED = frozenset({"slurm_partition", "slurm_account", "slurm_extra", "slurm_progress"})
 # Plain names shared with the published slurm plugin that sbatch knows as they are.
-SAME_NAME = ("clusters", "constraint", "gres", "qos", "reservation")
+SAME_NAME = ("constraint", "gres", "qos", "reservation")
 TRANSIENT = (
     "Unable to contact slurm controller",
     "Socket timed out",

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from lowdata_cpt.analysis import commands
-from lowdata_cpt.analysis.claims import Claim, evaluate, judge, read_claims, verdicts_markdown
+from lowdata_cpt.analysis.claims import Claim, _why, evaluate, judge, read_claims, verdicts_markdown
 from lowdata_cpt.analysis.stats import Interval
 from lowdata_cpt.errors import UserError
 
@@ -37,13 +37,24 @@ def claim(**changes: object) -> Claim:
         ({"paper_value": 0.1, "tolerance": 0.05}, (0.3, 0.2, 0.4), "reproduced"),
         ({"paper_value": -0.1, "tolerance": 0.05, "direction": "worse"}, (-0.06, -0.08, -0.04), "reproduced"),
         ({"paper_value": 0.1}, (0.01, 0.005, 0.015), "reproduced"),  # no tolerance: the direction only
-        ({"paper_value": 0.0, "tolerance": 0.01, "direction": "equal"}, (0.0, -0.005, 0.005), "reproduced"),
-        ({"paper_value": 0.0, "tolerance": 0.01, "direction": "equal"}, (0.0, -0.02, 0.02), "inconclusive"),
-        ({"paper_value": 0.0, "tolerance": 0.01, "direction": "equal"}, (0.03, 0.02, 0.04), "not reproduced"),
+        # no loss beyond the tolerance is asked for; a gain is no failure
+        ({"paper_value": 0.0, "tolerance": 0.01, "direction": "not_worse"}, (0.0, -0.005, 0.005), "reproduced"),
+        ({"paper_value": 0.0, "tolerance": 0.01, "direction": "not_worse"}, (0.03, 0.02, 0.04), "reproduced"),
+        ({"paper_value": 0.0, "tolerance": 0.01, "direction": "not_worse"}, (0.0, -0.02, 0.02), "inconclusive"),
+        ({"paper_value": 0.0, "tolerance": 0.01, "direction": "not_worse"}, (-0.03, -0.04, -0.02), "not reproduced"),
     ],
 )
 def test_the_verdict_rule(fields: dict[str, object], interval: tuple[float, float, float], verdict: str) -> None:
     assert judge(claim(**fields), Interval(*interval)) == verdict
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"), [(-0.03, "a loss beyond the tolerance"), (0.0, "the interval leaves the tolerance"), (0.1, "")]
+)
+def test_a_missed_or_kept_level_is_explained(value: float, reason: str) -> None:
+    level = claim(paper_value=0.0, tolerance=0.01, direction="not_worse")
+    interval = Interval(value, value - 0.015, value + 0.015)
+    assert _why(level, interval, judge(level, interval)) == reason
 
 
 def test_one_seed_is_inconclusive() -> None:
@@ -162,7 +173,11 @@ def test_short_table_holds_what_could_be_judged(scores: pd.DataFrame) -> None:
     text = verdicts_markdown([known, unknown])
     assert known.statement in text
     assert f"**{known.verdict}**" in text
-    assert "1 of 2 claims were not run" in text
+    assert "2 claims of the papers: 1 not reproduced, 1 not run." in text
+    own = known.model_copy(update={"published": False})
+    text = verdicts_markdown([own, unknown])
+    assert f"| {known.statement} (not in a paper) |" in text
+    assert "1 claims of the papers: 1 not run; 1 statements that are in no paper: 1 not reproduced." in text
     open_one = known.model_copy(update={"statement": "undecided", "verdict": "inconclusive"})
     decided = known.model_copy(update={"statement": "decided", "verdict": "not reproduced"})
     text = verdicts_markdown([open_one, decided])

@@ -31,7 +31,7 @@ def test_make_statistics(small: Path, tmp_path: Path) -> None:
     tables = {path.stem: pd.read_csv(path) for path in paths}
     assert set(tables) == {"cells", "summary", "improvement", "ranks"}
     assert len(tables["cells"]) == (2 + 2 * 4) * 10
-    assert set(tables["summary"]["family"]) == {"base", "control"}
+    assert set(tables["summary"]["family"]) == {"base", "control", "trend"}
     assert (tables["summary"]["p_holm"] >= tables["summary"]["p"]).all()
 
 
@@ -60,16 +60,41 @@ def test_summary_finds_the_effects_that_were_put_in(scores: pd.DataFrame) -> Non
     assert table["equal_images"].all()
 
 
+def test_trend_is_the_paired_change_from_the_smallest_to_the_largest_n(scores: pd.DataFrame) -> None:
+    from scipy import stats as reference
+
+    nyuv2 = scores[scores["domain"].eq("nyuv2")]
+    value = nyuv2[nyuv2["split"].eq("test") & nyuv2["metric"].eq("miou")].set_index(["method", "n", "seed"])["value"]
+    changes = [100 * (value["glare", 795, seed] - value["glare", 100, seed]) for seed in range(3)]
+    row = summary(nyuv2).set_index(["family", "method", "metric"]).loc[("trend", "glare", "miou")]
+    low, high = reference.ttest_1samp(changes, 0).confidence_interval(0.95)
+    assert (row["mean"], row["ci_low"], row["ci_high"]) == pytest.approx((sum(changes) / 3, low, high))
+    one_size = summary(nyuv2[nyuv2["n"].isin([0, 100])])
+    assert "trend" not in set(one_size["family"])
+    unequal = nyuv2.assign(images_seen=nyuv2["images_seen"].where(nyuv2["n"] < 795, 795))
+    assert not summary(unequal).set_index(["family", "method", "metric"]).loc[("trend", "glare", "miou"), "equal_images"]
+
+
 def test_references() -> None:
     assert references_of("glare") == {"base": "base", "control": "dino"}
     assert references_of("dino") == {"base": "base"}
     assert references_of("v_pretraining_random_mask") == {"parent": "v_pretraining"}
 
 
-def test_improvement_is_antisymmetric(scores: pd.DataFrame) -> None:
-    table = improvement(scores, {"Depth": ["rmse"]}).set_index(["method", "over"])["probability"]
-    assert table["v_pretraining", "mae"] > 0.9
-    assert table["base", "tec"] + table["tec", "base"] == pytest.approx(1)
+def test_improvement_over_an_untrained_backbone_counts_every_size() -> None:
+    """Two seeds of base against two of TEC at two sizes: of 8 pairs TEC has the lower error in 4, and ties in 1."""
+    place = {"study": "s", "backbone": "b", "domain": "nyuv2", "task": "depth", "metric": "rmse", "split": "test"}
+    values = {("base", 0): (0.5, 0.7), ("tec", 100): (0.4, 0.6), ("tec", 1000): (0.5, 0.8)}
+    rows = [
+        {**place, "method": method, "n": n, "seed": seed, "value": value, "images_seen": n, "train_seconds": 0.0}
+        for (method, n), pair in values.items()
+        for seed, value in enumerate(pair)
+    ]
+    table = improvement(pd.DataFrame(rows), {"Depth": ["rmse"]}).set_index(["method", "over"])
+    # n = 100: .4 beats both, .6 beats .7: 3 of 4. n = 1000: .5 ties .5 and beats .7; .8 beats none: 1.5 of 4.
+    assert table.loc[("tec", "base"), "probability"] == pytest.approx((3 / 4 + 1.5 / 4) / 2)
+    assert table.loc[("base", "tec"), "probability"] == pytest.approx(1 - (3 / 4 + 1.5 / 4) / 2)
+    assert table.loc[("tec", "base"), "cells"] == 2
 
 
 def test_wrong_claims_json_is_one_clear_error(tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
+from lowdata_cpt.errors import UserError
 from lowdata_cpt.methods.diet_cp.config import DietCP
 from lowdata_cpt.methods.diet_cp.learner import DietCPLearner
 from lowdata_cpt.methods.learner import Progress
+from lowdata_cpt.training import augment
 from tests.methods.harness import BACKBONES, make_backbone, make_context, make_images, make_learner, run_steps
 
 
@@ -106,10 +108,27 @@ def test_three_steps_then_timm_opens_the_export(name: str, tmp_path) -> None:
     opened = timm.create_model(
         timm_name, num_classes=0, dynamic_img_size=True, checkpoint_path=str(tmp_path / "model.safetensors")
     ).eval()
-    x = make_images(2, size)
+    images = make_images(2, size)
     with torch.no_grad():
         learner.eval()
-        torch.testing.assert_close(opened.forward_features(x)[:, 0], learner.backbone(x).cls, atol=1e-5, rtol=1e-5)
+        # Opened, it takes images normalised as in pretraining, and sees them as it did in training.
+        found = opened.forward_features(learner.backbone.normalise(images))[:, 0]
+        seen = learner.backbone(augment.normalise(images, learner.mean, learner.std)).cls
+        torch.testing.assert_close(found, seen, atol=1e-4, rtol=1e-4)
+        assert not torch.allclose(found, learner.backbone(learner.backbone.normalise(images)).cls, atol=1e-2)
+
+
+def test_export_under_the_pretraining_normalisation_is_the_backbone_itself() -> None:
+    learner = learner_for("plain", normalisation="pretraining")
+    state = learner.backbone.timm_state()
+    assert all(torch.equal(value, state[key]) for key, value in learner.export().backbone.items())
+
+
+def test_a_patch_embedding_without_bias_is_refused() -> None:
+    learner = learner_for("plain")
+    learner.backbone.model.patch_embed.proj.bias = None
+    with pytest.raises(UserError, match="normalisation: pretraining"):
+        learner.export()
 
 
 def test_context_is_read_not_assumed() -> None:

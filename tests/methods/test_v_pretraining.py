@@ -104,6 +104,15 @@ def test_whole_mask_is_the_control(monkeypatch: pytest.MonkeyPatch) -> None:
     assert float(loss) == float(control)
 
 
+def test_centre_starts_with_the_whole_first_batch_as_the_controls_does() -> None:
+    """The first meta step sees one image; the control's centre comes from all four."""
+    learner = small_learner(small_config(value_batch=1, centre_start="first_batch"))
+    learner.designer_optimiser.param_groups[0]["lr"] = 0.0
+    learner.step(crops(learner), torch.arange(4), Progress(0, 10, 0, 5))
+    (logits,) = learner.teacher_logits
+    torch.testing.assert_close(learner.centre.centre, logits.mean((0, 1)))
+
+
 def gradient_of(learner: VPretrainingLearner, views: Views, g_down: list[Tensor]) -> tuple[float, Tensor]:
     parts, gradients = learner.designer_gradient(views, g_down, Progress(0, 10, 0, 5))
     return float(parts["value"]), torch.cat([g.flatten() for g in gradients])

@@ -85,7 +85,7 @@ def test_killed_at_any_step_resumes_bit_equal(
     assert losses["value"].tolist() == uninterrupted[1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM, signal.SIGINT])
 def test_signal_saves_and_the_run_goes_on_bit_equal(
     number: signal.Signals, uninterrupted: tuple[dict[str, torch.Tensor], list[float]], tmp_path: Path
 ) -> None:

@@ -15,6 +15,9 @@ rule scores:
     params:
         code=hand.collect_params(),
         folder=subpath(output.scores, parent=True),
+    resources:
+        mem_mb=RESOURCES.mem_mb,
+        runtime=RESOURCES.runtime,
     message:
         "collect the scores of study {config[study]}"
     shell:
@@ -33,6 +36,9 @@ rule floors:
         "../../environment.yml"
     params:
         code=hand.floors_params(),
+    resources:
+        mem_mb=RESOURCES.mem_mb,
+        runtime=RESOURCES.runtime,
     message:
         "score the floors of study {config[study]}"
     shell:
@@ -55,6 +61,9 @@ rule qualitative:
         "../../environment.yml"
     params:
         code=hand.collect_params(),
+    resources:
+        mem_mb=RESOURCES.mem_mb,
+        runtime=RESOURCES.runtime,
     message:
         "collect examples of {wildcards.domain}"
     shell:
@@ -91,6 +100,9 @@ rule figures_drawn:
     params:
         code=hand.analysis_params(),
         folder=subpath(output.figures, parent=True),
+    resources:
+        mem_mb=RESOURCES.mem_mb,
+        runtime=RESOURCES.runtime,
     message:
         "draw the figures of study {config[study]}"
     shell:
@@ -154,6 +166,9 @@ rule report:
     params:
         code=hand.analysis_params(),
         folder=subpath(output[0], parent=True),
+    resources:
+        mem_mb=RESOURCES.mem_mb,
+        runtime=RESOURCES.runtime,
     message:
         "report of study {config[study]}"
     shell:

@@ -64,7 +64,7 @@ def probe_results(cells):
     return [
         f"{c.folder(STUDY.study)}/{p}.json"
         for c in cells
-        for p in grid.probes_of(STUDY, c.domain)
+        for p in TASKS[c.domain]
     ]
 
 

@@ -39,9 +39,10 @@ All in the claimed direction:
 - **not reproduced**: the whole interval lies below *need*, or (need 0) on the other side of zero.
 - **inconclusive**: anything else.
 
-For the direction `equal`: reproduced if the whole interval lies within paper value ± tolerance, not reproduced if none
-of it does, else inconclusive. A larger effect than the paper's is no failure. Intervals are not corrected for the
-number of claims: one claim in twenty without any effect is expected to show an interval that leaves out zero.
+For the direction `not_worse` a loss within the tolerance is none: reproduced if the whole interval lies above
+−tolerance, not reproduced if it lies below, else inconclusive. A larger effect than the paper's is no failure.
+Intervals are not corrected for the number of claims: one claim in twenty without any effect is expected to show an
+interval that leaves out zero. What is marked "not in a paper" is this study's own question, judged by the same rule.
 """
 
 
@@ -63,7 +64,10 @@ class Selector(BaseModel):
 
 
 class Claim(BaseModel):
-    """One claim of a paper. Values are differences in the metric's unit, positive = better."""
+    """One claim of a paper, or, not `published`, a question that no paper answers.
+
+    Values are differences in the metric's unit, positive = better.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -72,17 +76,18 @@ class Claim(BaseModel):
     source: str = Field(min_length=1)
     cells: Selector
     metric: Literal[*METRICS]  # type: ignore[valid-type]
-    direction: Literal["better", "worse", "equal"]
+    direction: Literal["better", "worse", "not_worse"]
     paper_value: float | None = None
     tolerance: float | None = Field(default=None, ge=0)
+    published: bool = True
 
     @model_validator(mode="after")
     def _consistent(self) -> Claim:
         if self.tolerance is not None and self.paper_value is None:
             raise ValueError("tolerance needs a paper_value")
-        if self.direction == "equal" and self.tolerance is None:
-            raise ValueError("direction equal needs a paper_value and a tolerance")
-        sign = {"better": 1, "worse": -1, "equal": 0}[self.direction]
+        if self.direction == "not_worse" and self.tolerance is None:
+            raise ValueError("direction not_worse needs a paper_value and a tolerance")
+        sign = {"better": 1, "worse": -1, "not_worse": 0}[self.direction]
         if self.paper_value is not None and self.paper_value * sign < 0:
             raise ValueError("paper_value contradicts direction (positive means better, also for errors)")
         return self
@@ -114,6 +119,12 @@ class Result(BaseModel):
     method: str
     reference: str
     direction: str
+    published: bool
+
+    @property
+    def asked(self) -> str:
+        """The statement, marked where no paper makes it."""
+        return self.statement if self.published else f"{self.statement} (not in a paper)"
 
 
 def read_claims(path: str | Path) -> tuple[Claim, ...]:
@@ -143,12 +154,11 @@ def judge(claim: Claim, interval: stats.Interval) -> Verdict:
     """Apply `RULE` to a measured interval (method − reference, positive = better)."""
     if not interval.known:
         return "inconclusive"
-    if claim.direction == "equal":
-        middle, reach = claim.paper_value or 0.0, claim.tolerance or 0.0
-        if middle - reach <= interval.low and interval.high <= middle + reach:
+    if claim.direction == "not_worse":
+        allowed = -(claim.tolerance or 0.0)
+        if interval.low >= allowed:
             return "reproduced"
-        apart = interval.high < middle - reach or interval.low > middle + reach
-        return "not reproduced" if apart else "inconclusive"
+        return "not reproduced" if interval.high < allowed else "inconclusive"
     sign = 1.0 if claim.direction == "better" else -1.0
     low, high = sorted((sign * interval.low, sign * interval.high))
     need = 0.0
@@ -247,11 +257,13 @@ def _missing(
 def _why(claim: Claim, interval: stats.Interval, verdict: Verdict) -> str:
     if verdict == "reproduced":
         return ""
+    if claim.direction == "not_worse":
+        return "the interval leaves the tolerance" if verdict == "inconclusive" else "a loss beyond the tolerance"
     sign = -1.0 if claim.direction == "worse" else 1.0
     if verdict == "inconclusive":
-        if claim.direction != "equal" and interval.excludes_zero:
+        if interval.excludes_zero:
             return "same direction, smaller than the claim asks for, but the interval reaches it"
-        return "the interval holds zero" if claim.direction != "equal" else "the interval leaves the tolerance"
+        return "the interval holds zero"
     if sign * interval.estimate > 0 and interval.excludes_zero:
         return "same direction, but smaller than the claim asks for"
     return "opposite direction" if interval.excludes_zero else "smaller than the claim asks for"
@@ -277,6 +289,7 @@ def _result(claim: Claim, interval: stats.Interval | None, verdict: Verdict, cel
         method=claim.cells.method,
         reference=claim.cells.reference,
         direction=claim.direction,
+        published=claim.published,
     )
 
 
@@ -285,9 +298,21 @@ def signed(value: float | None, digits: int = 4) -> str:
     return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")
 
 
+def count_verdicts(results: list[Result]) -> str:
+    """Count the papers' claims by verdict, and beside them this study's own questions."""
+
+    def counted(part: list[Result]) -> str:
+        found = {verdict: sum(r.verdict == verdict for r in part) for verdict in VERDICTS}
+        return ", ".join(f"{count} {verdict}" for verdict, count in found.items() if count)
+
+    papers = [result for result in results if result.published]
+    own = [result for result in results if not result.published]
+    text = f"{len(papers)} claims of the papers: {counted(papers)}"
+    return f"{text}; {len(own)} statements that are in no paper: {counted(own)}" if own else text
+
+
 def to_markdown(results: list[Result], study: str) -> str:
     """Return the claims as a Markdown page: counts, table, rule."""
-    counts = ", ".join(f"{sum(r.verdict == verdict for r in results)} {verdict}" for verdict in VERDICTS)
     names = [
         "id",
         "statement",
@@ -300,13 +325,13 @@ def to_markdown(results: list[Result], study: str) -> str:
         "verdict",
         "cells",
     ]
-    lines = [f"# Claims, study `{study}`", "", f"{len(results)} claims: {counts}.", ""]
+    lines = [f"# Claims, study `{study}`", "", f"{count_verdicts(results)}.", ""]
     lines += ["| " + " | ".join(names) + " |", "|---|---|---|---:|---:|---:|---:|---:|---|---|"]
     for result in sorted(results, key=lambda r: VERDICTS.index(r.verdict) == 3):
         numbers = [signed(value) for value in (result.paper_value, result.measured, result.ci_low, result.ci_high)]
         tolerance = "direction only" if result.tolerance is None else f"{result.tolerance:.4f}"
         verdict = f"**{result.verdict}**" + (f" ({result.reason})" if result.reason else "")
-        row = [result.id, result.statement, result.source, *numbers, tolerance, verdict]
+        row = [result.id, result.asked, result.source, *numbers, tolerance, verdict]
         row.append(result.cells or "–")
         lines.append("| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in row) + " |")
     return "\n".join([*lines, "", "## The rule", "", RULE])
@@ -315,15 +340,13 @@ def to_markdown(results: list[Result], study: str) -> str:
 def verdicts_markdown(results: list[Result]) -> str:
     """Return the claims that could be judged as a short table, the decided ones first, and how many could not."""
     judged = sorted((r for r in results if r.verdict != "not run"), key=lambda r: VERDICTS.index(r.verdict))
-    lines = ["| Claim of the papers | paper | measured here [95 % CI] | verdict |", "|---|---:|---:|---|"]
+    lines = ["| Claim | paper | measured here [95 % CI] | verdict |", "|---|---:|---:|---|"]
     for result in judged:
-        span = "" if result.ci_low is None else f" [{signed(result.ci_low, 3)}, {signed(result.ci_high, 3)}]"
-        measured = f"{signed(result.measured, 3)}{span}"
-        lines.append(f"| {result.statement} | {signed(result.paper_value, 3)} | {measured} | **{result.verdict}** |")
-    rest = len(results) - len(judged)
-    return "\n".join(
-        [*lines, "", f"{rest} of {len(results)} claims were not run: their data or backbones are not here."]
-    )
+        span = "" if result.ci_low is None else f" [{signed(result.ci_low)}, {signed(result.ci_high)}]"
+        measured = f"{signed(result.measured)}{span}"
+        verdict = f"**{result.verdict}**" + (f" ({result.reason})" if result.reason else "")
+        lines.append(f"| {result.asked} | {signed(result.paper_value)} | {measured} | {verdict} |")
+    return "\n".join([*lines, "", f"{count_verdicts(results)}. `claims.md` gives the reason of each that was not run."])
 
 
 def make_claims(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -86,7 +87,7 @@ def read_results(path: Path) -> list[claims_module.Result]:
         raise UserError(f"{path}: expected a list of judged claims, as `make_claims` writes it") from None
 
 
-def make_figures(study_dir: Path, out_dir: Path, workers: int = 1) -> list[Path]:
+def make_figures(study_dir: Path, out_dir: Path, workers: int = 1) -> dict[Path, list[Path]]:
     """Draw every figure that the study's files allow: `scores.csv` is required, all others are optional.
 
     Reads `curves.csv`, `cost.csv`, `claims.json`, `qualitative/*.npz`, `illustrations/*.npz` beside it where present.
@@ -97,31 +98,37 @@ def make_figures(study_dir: Path, out_dir: Path, workers: int = 1) -> list[Path]
         workers: number of processes that draw.
 
     Returns:
-        The files written.
+        The files written, each with the files it was drawn from.
 
     Raises:
         UserError: a file is present but wrong.
     """
-    scores = read_scores(study_dir / "scores.csv")
-    cost = read_table(study_dir / "cost.csv", COST_COLUMNS) if (study_dir / "cost.csv").exists() else None
-    jobs: list[tuple[Any, ...]] = [
-        (draw_gain_by_n, scores, out_dir),
-        *((draw_gain_summary, scores, out_dir, family) for family in FAMILIES),
-        (draw_improvement, scores, out_dir),
-        (draw_cost, scores, out_dir, cost),
-        (draw_tradeoff, scores, out_dir),
+    files = {name: study_dir / name for name in ("scores.csv", "cost.csv", "curves.csv", "claims.json")}
+    table = files["scores.csv"]
+    scores = read_scores(table)
+    cost = read_table(files["cost.csv"], COST_COLUMNS) if files["cost.csv"].exists() else None
+    # What each figure is drawn from, the function that draws it, its arguments.
+    jobs: list[tuple[list[Path], Callable[..., list[Path]], tuple[Any, ...]]] = [
+        ([table], draw_gain_by_n, (scores, out_dir)),
+        *(([table], draw_gain_summary, (scores, out_dir, family)) for family in FAMILIES),
+        ([table], draw_improvement, (scores, out_dir)),
+        ([table] if cost is None else [table, files["cost.csv"]], draw_cost, (scores, out_dir, cost)),
+        ([table], draw_tradeoff, (scores, out_dir)),
     ]
-    if (study_dir / "claims.json").exists():
-        jobs.append((draw_claims, read_results(study_dir / "claims.json"), out_dir))
-    if (study_dir / "curves.csv").exists():
-        curves = read_table(study_dir / "curves.csv", CURVE_COLUMNS)
-        jobs += [(draw_curves, part, out_dir) for _, part in curves.groupby(["backbone", "domain"])]
+    if files["claims.json"].exists():
+        jobs.append(([files["claims.json"]], draw_claims, (read_results(files["claims.json"]), out_dir)))
+    if files["curves.csv"].exists():
+        curves = read_table(files["curves.csv"], CURVE_COLUMNS)
+        jobs += [
+            ([files["curves.csv"]], draw_curves, (part, out_dir)) for _, part in curves.groupby(["backbone", "domain"])
+        ]
     for path in sorted((study_dir / "qualitative").glob("*.npz")):
-        jobs += [(draw_qualitative, path, out_dir), (draw_neighbours, path, out_dir)]
-    jobs += [(draw_inside, path, out_dir) for path in sorted((study_dir / "illustrations").glob("*.npz"))]
+        jobs += [([path], draw, (path, out_dir)) for draw in (draw_qualitative, draw_neighbours)]
+    for path in sorted((study_dir / "illustrations").glob("*.npz")):
+        jobs.append(([path], draw_inside, (path, out_dir)))
     if workers == 1:
-        return [path for function, *arguments in jobs for path in function(*arguments)]
+        return {path: sources for sources, draw, arguments in jobs for path in draw(*arguments)}
     # Spawned, not forked: the caller may hold threads.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(function, *arguments) for function, *arguments in jobs]
-        return [path for future in futures for path in future.result()]
+        futures = [(sources, pool.submit(draw, *arguments)) for sources, draw, arguments in jobs]
+        return {path: sources for sources, future in futures for path in future.result()}

@@ -15,6 +15,10 @@ from lowdata_cpt.analysis.style import CONTROL_OF, is_variant, ordered, parent_o
 from lowdata_cpt.analysis.table import HEADLINE, METRICS, UNTRAINED, held_out, paired_gain
 
 CELL = ["backbone", "domain", "method", "n", "task", "metric"]
+LIMITS = (
+    "Intervals cover the randomness of subsets and of training on these domains, not the choice of domains or of test "
+    "images."
+)
 
 
 def seeds_text(scores: pd.DataFrame) -> str:
@@ -118,9 +122,30 @@ def references_of(method: str) -> dict[str, str]:
     return {"base": "base"} | ({"control": control} if control else {})
 
 
-def summary(scores: pd.DataFrame, metrics: Sequence[str] = HEADLINE) -> pd.DataFrame:
-    """Pooled gain of every method over base, over its control, or (a variant) over its parent.
+def change_with_n(gains: pd.DataFrame) -> pd.DataFrame:
+    """Return, per domain and seed, the gain at the largest n minus that at the smallest; nothing where there is one n.
 
+    Args:
+        gains: rows of `paired_gain` of one method and one metric.
+
+    Returns:
+        The rows of the largest n, with `shown_gain` that difference and the smallest n's `images_seen` as the
+        reference's.
+    """
+    place = ["backbone", "domain", "seed"]
+    sizes = gains.groupby(place)["n"]
+    first, last = gains[gains["n"] == sizes.transform("min")], gains[gains["n"] == sizes.transform("max")]
+    both = last.merge(first[[*place, "n", "shown_gain", "images_seen"]], on=place, suffixes=("", "_first"))
+    both = both[both["n"] > both["n_first"]]
+    return both.assign(
+        shown_gain=both["shown_gain"] - both["shown_gain_first"], reference_images_seen=both["images_seen_first"]
+    )
+
+
+def summary(scores: pd.DataFrame, metrics: Sequence[str] = HEADLINE) -> pd.DataFrame:
+    """Pooled gain of every method over base, over its control, or (a variant) over its parent; and its trend.
+
+    The family `trend` holds the gain over base at each domain's largest n minus that at its smallest, paired by seed.
     Holm's correction runs over one family: all methods and headline metrics against the same kind of reference.
     The Student test carries it; the sign-flip test, free of its assumption but with p ≥ 2/2^clusters, stands
     beside it.
@@ -133,14 +158,15 @@ def summary(scores: pd.DataFrame, metrics: Sequence[str] = HEADLINE) -> pd.DataF
     test = held_out(scores)
     rows = []
     for method in ordered(test.loc[test["n"] > 0, "method"]):
-        for family, reference in references_of(method).items():
+        for family, reference in (references_of(method) | {"trend": "base"}).items():
             gains = paired_gain(test[test["method"].isin([method, reference])], reference)
             for metric in metrics:
                 part = gains[(gains["metric"] == metric) & (gains["method"] == method)]
                 part = part[part["shown_gain"].notna()]
+                part = change_with_n(part) if family == "trend" else part
                 if part.empty:
                     continue
-                equal = reference in UNTRAINED or bool((part["images_seen"] == part["reference_images_seen"]).all())
+                equal = family == "base" or bool((part["images_seen"] == part["reference_images_seen"]).all())
                 row = {"family": family, "method": method, "reference": reference, "metric": metric}
                 row["unit"] = METRICS[metric].gain_unit
                 rows.append({**row, **pooled_gain(part), "equal_images": equal})
@@ -212,7 +238,7 @@ def rank_table(scores: pd.DataFrame, metrics: Sequence[str] = HEADLINE) -> pd.Da
     """Rank stability over the cells (backbone, domain, n, metric) in which every trained method has a score.
 
     Returns:
-        One row a (metric or `all`, method) with `mean_rank, ci_low, ci_high, best, concordance, cells`.
+        One row a (metric or `all`, method) with `mean_rank, concordance, cells`.
     """
     test = main_rows(scores)
     test = test[(test["n"] > 0) & test["metric"].isin(list(metrics))].copy()
@@ -227,18 +253,8 @@ def rank_table(scores: pd.DataFrame, metrics: Sequence[str] = HEADLINE) -> pd.Da
         if wide.empty or wide.shape[1] < 2:
             continue
         found = stats.rank_stability(wide.to_numpy(float))
-        for index, method in enumerate(wide.columns):
-            rows.append(
-                {
-                    "metric": name,
-                    "method": method,
-                    "mean_rank": found.mean_rank[index],
-                    "ci_low": found.low[index],
-                    "ci_high": found.high[index],
-                    "best": found.best[index],
-                    "concordance": found.concordance,
-                    "cells": len(wide),
-                }
-            )
-    names = ["metric", "method", "mean_rank", "ci_low", "ci_high", "best", "concordance", "cells"]
+        for method, rank in zip(wide.columns, found.mean_rank, strict=True):
+            row = {"metric": name, "method": method, "mean_rank": rank}
+            rows.append({**row, "concordance": found.concordance, "cells": len(wide)})
+    names = ["metric", "method", "mean_rank", "concordance", "cells"]
     return pd.DataFrame(rows, columns=names)

@@ -198,11 +198,6 @@ def held_out(scores: pd.DataFrame) -> pd.DataFrame:
     return scores[scores["split"] == "test"].reset_index(drop=True)
 
 
-def trained_methods(scores: pd.DataFrame) -> list[str]:
-    """Return the names of the methods with n > 0, sorted."""
-    return sorted(scores.loc[scores["n"] > 0, "method"].unique())
-
-
 def paired_gain(scores: pd.DataFrame, reference: str, *, complete: bool = False) -> pd.DataFrame:
     """Pair every trained row with the reference's row of the same cell and seed.
 

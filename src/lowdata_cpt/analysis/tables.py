@@ -11,7 +11,15 @@ import pandas as pd
 
 from lowdata_cpt.analysis.claims import signed
 from lowdata_cpt.analysis.style import domain_label, domain_labels, is_variant, ordered, style_of
-from lowdata_cpt.analysis.summary import cell_statistics, count_cells, on_fewer_domains, seeds_text, sizes_text, summary
+from lowdata_cpt.analysis.summary import (
+    LIMITS,
+    cell_statistics,
+    count_cells,
+    on_fewer_domains,
+    seeds_text,
+    sizes_text,
+    summary,
+)
 from lowdata_cpt.analysis.table import HEADLINE, METRICS, UNTRAINED, held_out, records
 from lowdata_cpt.io import write_text
 
@@ -102,7 +110,7 @@ def answer_markdown(scores: pd.DataFrame) -> str:
     sure = "[95 % CI], bold: p < .05 after Holm's correction" if several else "so without an interval"
     caption = (
         f"Gain over the untouched backbone on the test split (positive is better, also for depth error), mean over "
-        f"domains, {sizes_text(test)} and {seeds_text(trained)}, {sure}. {count_cells(test)} cells."
+        f"domains, {sizes_text(test)} and {seeds_text(trained)}, {sure}. {count_cells(test)} cells. {LIMITS}"
     )
     return f"{caption}\n\n{_markdown(header, rows, left=1)}"
 
@@ -191,8 +199,10 @@ def write_tables(scores: pd.DataFrame, out: Path) -> list[Path]:
     write_text(paths[2], answer_markdown(scores))
     for (backbone, domain), part in test.groupby(["backbone", "domain"]):
         header, rows, best = method_table(scores, str(backbone), str(domain))
+        several = part["seed"].nunique() > 1
         caption = (
-            f"{domain_label(str(domain))}, {backbone}: test split, mean ± standard deviation over {seeds_text(part)}. "
+            f"{domain_label(str(domain))}, {backbone}: test split, {'mean ± standard deviation over ' * several}"
+            f"{seeds_text(part)}. "
             "Best value of each metric in bold; n is the number of unlabelled pretraining images."
         )
         stem = f"scores-{backbone}-{domain}"

@@ -62,6 +62,14 @@ class Backbone(Strict):
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$", description="Expected sha256 of a weights file.")
     image_size: int = Field(default=224, ge=16, description="Side in pixels of training views and probe images.")
 
+    @model_validator(mode="after")
+    def _sha256_is_of_a_file(self) -> Self:
+        if self.sha256 and not self.weights.startswith(("file:", "embedded:")):
+            raise ValueError(
+                f"sha256 is of a weights file, but weights are `{self.weights}`; expected file: or embedded:"
+            )
+        return self
+
 
 class Probes(Strict):
     """The three evaluations and the feature pass they share."""
@@ -131,9 +139,26 @@ class Study(Strict):
     @field_validator("seeds")
     @classmethod
     def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(seeds)) != len(seeds):
-            raise ValueError("seeds must differ from each other")
+        if len(set(seeds)) != len(seeds) or min(seeds) < 0:
+            raise ValueError(f"seeds are {list(seeds)}; expected whole numbers from 0 that differ from each other")
         return seeds
+
+    @field_validator("domains")
+    @classmethod
+    def _sizes(cls, domains: dict[str, Domain]) -> dict[str, Domain]:
+        for name, domain in domains.items():
+            if len(set(domain.sizes)) != len(domain.sizes) or min(domain.sizes, default=1) < 1:
+                raise ValueError(f"{name}: sizes are {list(domain.sizes)}; expected numbers from 1, each once")
+        return domains
+
+    @field_validator("methods")
+    @classmethod
+    def _untrained(cls, methods: dict[str, MethodConfig]) -> dict[str, MethodConfig]:
+        for name, method in methods.items():
+            kinds = {name, method.method}
+            if len(kinds) == 2 and kinds & {"base", "random"}:
+                raise ValueError(f"{name} is of method {method.method}; expected `base` and `random` under these names")
+        return methods
 
     @model_validator(mode="after")
     def _has_sizes(self) -> Self:

@@ -70,9 +70,9 @@ class MethodConfig(Strict):
 
     @classmethod
     def code_version(cls) -> str:
-        """Return the version of the code that trains this method: its own modules, what they import, and the loop."""
+        """Return the version of the code that trains this method: its own modules, the loop, what they import."""
         own = cls.__module__.removeprefix("lowdata_cpt.")
         if cls.learner_path is None:
             return code_version(own)
         learner = cls.learner_path.split(":")[0].removeprefix("lowdata_cpt.")
-        return code_version(own, learner, "training.loop")
+        return code_version(own, learner, "training.prepare")

@@ -107,7 +107,8 @@ def dino_loss(
         same_view: keep the pairs in which student and teacher see the same view.
     """
     log_student = F.log_softmax(student_logits.float() / temperature, dim=-1)
-    pairs = -torch.einsum("tbk,sbk->ts", teacher_probs, log_student) / student_logits.shape[1]
+    with torch.autocast(student_logits.device.type, enabled=False):  # einsum would round the sums to bfloat16
+        pairs = -torch.einsum("tbk,sbk->ts", teacher_probs, log_student) / student_logits.shape[1]
     counted = torch.ones_like(pairs, dtype=torch.bool)
     if not same_view:
         counted.fill_diagonal_(False)

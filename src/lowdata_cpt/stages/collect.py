@@ -22,6 +22,8 @@ SCORE_COLUMNS = [
     *("task", "metric", "split", "value", "images_seen", "train_seconds"),
 ]
 
+CURVE_STEPS = 300
+
 
 def _write_table(target: Path, frame: pd.DataFrame, inputs: list[Path]) -> None:
     write_text(target, frame.to_csv(index=False, lineterminator="\n"))
@@ -36,20 +38,26 @@ def read_study(path: Path) -> Study:
 def scores(study_file: Path, target: Path) -> None:
     """Write scores.csv (one row a metric), cost.csv and curves.csv of every cell into folder `target`.
 
-    Values are written with repr precision, so equal scores give equal bytes.
+    Of a long run every k-th step goes to curves.csv, so that at most `CURVE_STEPS` remain; its log.csv has all. Values
+    are written with repr precision, so equal scores give equal bytes.
     """
     study = read_study(study_file)
     score_rows: list[dict[str, Any]] = []
     cost_rows: list[dict[str, Any]] = []
     curves: list[pd.DataFrame] = []
     inputs: list[Path] = []
+    costs: list[Path] = []
+    logs: list[Path] = []
     for cell in cells(study):
         key: dict[str, Any] = cell._asdict()
         trained = cell.model.folder(study.study)
-        cost = read_json(trained / "cost.json")
+        costs.append(trained / "cost.json")
+        cost = read_json(costs[-1])
         cost_rows.append(key | cost)
         log = pd.read_csv(trained / "log.csv")
         if len(log):
+            logs.append(trained / "log.csv")
+            log = log[log["step"] % (log["step"].max() // CURVE_STEPS + 1) == 0]
             curves.append(log.assign(**key)[[*key, *log.columns]])
         spent = {"images_seen": cost["images_seen"], "train_seconds": cost["train_seconds"]}
         for probe in probes_of(study, cell.domain):
@@ -60,9 +68,9 @@ def scores(study_file: Path, target: Path) -> None:
                     row = {"task": probe, "metric": metric, "split": split, "value": value}
                     score_rows.append({"study": study.study} | key | row | spent)
     _write_table(target / "scores.csv", pd.DataFrame(score_rows, columns=SCORE_COLUMNS), inputs)
-    _write_table(target / "cost.csv", pd.DataFrame(cost_rows), [])
+    _write_table(target / "cost.csv", pd.DataFrame(cost_rows), costs)
     empty = pd.DataFrame(columns=[*Cell._fields, "step", "images_seen", "part", "value"])
-    _write_table(target / "curves.csv", pd.concat(curves, ignore_index=True) if curves else empty, [])
+    _write_table(target / "curves.csv", pd.concat(curves, ignore_index=True) if curves else empty, logs)
 
 
 def floors(manifests: list[Path], target: Path) -> None:

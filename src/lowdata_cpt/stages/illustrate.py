@@ -18,9 +18,9 @@ from lowdata_cpt.methods.base import MethodConfig
 from lowdata_cpt.probes.features import resize
 from lowdata_cpt.provenance import write_sidecar
 from lowdata_cpt.stages.inputs import open_store
-from lowdata_cpt.stages.train import prepare_run
 from lowdata_cpt.training.config import Training
 from lowdata_cpt.training.loop import to_images
+from lowdata_cpt.training.prepare import prepare_run
 
 EXAMPLES = 4
 MOMENTS = (0.0, 1 / 3, 2 / 3, 1.0)

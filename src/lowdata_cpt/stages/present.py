@@ -34,12 +34,13 @@ def claims(folder: Path) -> None:
 
 def figures(folder: Path, workers: int = 1) -> None:
     """Write results/<study>/figures/ and tables/, each figure with its source table, caption and sidecar."""
-    make_figures(folder, folder / "figures", workers=workers)
+    drawn = make_figures(folder, folder / "figures", workers=workers)
     write_tables(read_scores(folder / "scores.csv"), folder / "tables")
     if (folder / "claims.json").exists():
         write_text(folder / "tables" / "verdicts.md", verdicts_markdown(read_results(folder / "claims.json")) + "\n")
-    for figure in sorted((folder / "figures").glob("*.png")):
-        write_sidecar(figure, inputs=[folder / "scores.csv"])
+    for figure, sources in drawn.items():
+        if figure.suffix == ".png":
+            write_sidecar(figure, inputs=list(sources))
 
 
 def ledger(folder: Path, lines: Path = SUBMITTED) -> None:

@@ -12,19 +12,15 @@ import torch
 from pydantic import TypeAdapter
 
 from lowdata_cpt.backbones import weights
-from lowdata_cpt.backbones.vit import ViT
 from lowdata_cpt.config.study import Backbone, MethodEntry
-from lowdata_cpt.data.store import Store, Task
 from lowdata_cpt.data.subsets import read_manifest
 from lowdata_cpt.device import pick_device
-from lowdata_cpt.errors import UserError
 from lowdata_cpt.io import identity, read_json, sha256_file, write_json
 from lowdata_cpt.methods.base import MethodConfig
-from lowdata_cpt.methods.learner import Context, Feedback
 from lowdata_cpt.provenance import write_sidecar
 from lowdata_cpt.stages.inputs import open_store
 from lowdata_cpt.training.config import Training
-from lowdata_cpt.training.loop import Run
+from lowdata_cpt.training.prepare import prepare_run
 
 CACHE = Path(".cache")
 LOG_COLUMNS = ["step", "images_seen", "part", "value"]
@@ -36,30 +32,6 @@ def backbone(config: dict[str, Any], target: Path) -> None:
     vit = weights.obtain(settings.model, settings.weights, settings.sha256, settings.image_size, CACHE)
     weights.save_export(target, settings.model, vit.timm_state(), {}, None)
     write_sidecar(target / weights.MODEL, config=config)
-
-
-def feedback_of(store: Store) -> Feedback:
-    """Return the labelled train images; a test image among them is a programming error and stops the run."""
-    dense: tuple[Task, ...] = ("segmentation", "depth")
-    tasks = [task for task in dense if task in store.meta.tasks]
-    if not tasks:
-        raise UserError(f"domain {store.meta.domain!r} has neither segmentation nor depth labels to give feedback")
-    infos = {task: store.task(task) for task in tasks}
-    name = infos[tasks[0]].sets["train"]
-    rows = store.rows(name)
-    for info in infos.values():
-        test = set(store.rows(info.sets["test"])["sha256"])
-        assert not test & set(rows["sha256"]), "a feedback image is a test image"
-    segmentation, depth = infos.get("segmentation"), infos.get("depth")
-    return Feedback(
-        images=np.array(store.images(name)),
-        segmentation=np.array(store.segmentation(name)) if segmentation else None,
-        depth=np.array(store.depth(name)) if depth and depth.sets["train"] == name else None,
-        classes=len(segmentation.classes) if segmentation else 0,
-        ignore_index=segmentation.ignore_index if segmentation else 255,
-        depth_range=depth.depth_range if depth else (1e-3, 10.0),
-        sha256=tuple(rows["sha256"]),
-    )
 
 
 def run_identity(method: MethodConfig, training: Training, image_size: int, seed: int, inputs: list[Path]) -> str:
@@ -102,7 +74,7 @@ def pretrain(
     name = read_json(backbone_folder / "model.json")["timm_model"]
     log = pd.DataFrame(columns=LOG_COLUMNS)
     cost: dict[str, Any] = {"images_seen": 0, "train_seconds": 0.0, "steps": 0, "trainable_parameters": 0}
-    folder: Path | None = None
+    where = pick_device(device)
     if method.learner_path is None:
         if method.method == "random":
             vit.randomise(seed)
@@ -114,7 +86,7 @@ def pretrain(
         images = np.asarray(store.images(store.meta.pool)[rows])
         key = run_identity(method, training, image_size, seed, inputs)
         folder = checkpoints / key[:12]
-        run = prepare_run(method, training, vit, images, store, seed, pick_device(device), folder, key)
+        run = prepare_run(method, training, vit, images, store, seed, where, folder, key)
         run.checkpoint_seconds = checkpoint_seconds
         result = run.train()
         export = run.learner.export()
@@ -128,40 +100,13 @@ def pretrain(
         }
     log.to_csv(target / "log.csv", index=False)
     write_json(target / "cost.json", cost)
-    write_sidecar(target / "export" / weights.MODEL, inputs=list(inputs), config=config | {"seed": seed}, cost=cost)
-    if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def prepare_run(
-    method: MethodConfig,
-    training: Training,
-    vit: ViT,
-    images: np.ndarray,
-    store: Store,
-    seed: int,
-    device: torch.device,
-    folder: Path,
-    key: str,
-) -> Run:
-    """Build learner and run; the learner's new weights come from the global generator, seeded here."""
-    epochs, steps_per_epoch = training.length(len(images))
-    pixels = images.reshape(-1, 3).astype(np.float64) / 255
-    context = Context(
-        n_images=len(images),
-        image_size=vit.image_size,
-        mean=vit.mean,
-        std=vit.std,
-        domain_mean=tuple(pixels.mean(0)),
-        domain_std=tuple(pixels.std(0)),
-        steps=min(epochs * steps_per_epoch, training.max_steps or epochs * steps_per_epoch),
-        steps_per_epoch=steps_per_epoch,
-        batch_size=training.batch_size,
-        seed=seed,
-        device=device,
-        feedback=feedback_of(store) if method.needs_feedback else None,
-    )
-    torch.manual_seed(seed)
-    learner = method.learner()(vit, method, context)
-    label = f"{method.method} n={len(images)} seed={seed}"
-    return Run(learner, images, method, training, seed=seed, device=device, folder=folder, identity=key, label=label)
+    # The weights may be deleted once they are scored; what made them stays beside the cost.
+    model = target / "export" / weights.MODEL
+    facts = {
+        "cost": cost,
+        "weights_sha256": sha256_file(model),
+        "device": torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu",
+    }
+    for artifact in (model, target / "cost.json"):
+        write_sidecar(artifact, inputs=list(inputs), config=config | {"seed": seed}, **facts)
+    shutil.rmtree(checkpoints, ignore_errors=True)

@@ -63,8 +63,8 @@ def crop_resize(
 ) -> Tensor:
     """Cut boxes [B, 4] (top, left, height, width in pixels) out of images and resize them to [B, 3, size, size].
 
-    Shrinking is antialiased: the image is first averaged down by the batch's largest whole factor that keeps
-    every crop at or above the output size. `flips` mirrors the crops left to right afterwards.
+    Images are first averaged down by the largest whole factor that keeps every crop of the batch at or above the
+    output size; what shrinking is left is not antialiased. `flips` mirrors the crops left to right afterwards.
     """
     boxes = boxes.to(images.device, torch.float32)
     factor = int(max(1.0, (boxes[:, 2:].min() / size).floor().item()))

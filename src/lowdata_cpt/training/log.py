@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from lowdata_cpt.io import write_text
 
 
 class StepLog:
@@ -19,7 +22,7 @@ class StepLog:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "steps.jsonl"
         kept = [row for row in self.rows() if row["step"] < start]
-        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
         self.seconds_before: float = kept[-1]["seconds"] if kept else 0.0
         self.stream = self.path.open("a", encoding="utf-8")
 
@@ -40,8 +43,9 @@ class StepLog:
         self.stream.write(json.dumps(row) + "\n")
 
     def flush(self) -> None:
-        """Hand everything written to the operating system."""
+        """Bring everything written to the disk: a checkpoint must never be ahead of its log."""
         self.stream.flush()
+        os.fsync(self.stream.fileno())
 
     def frame(self) -> pd.DataFrame:
         """Return the log in long form: step, images_seen, part, value."""

@@ -23,6 +23,7 @@ from lowdata_cpt.training.config import Training
 from lowdata_cpt.training.log import ProgressLine, StepLog
 
 EXIT_INTERRUPTED = 75
+STOP_SIGNALS = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 
 
 class InterruptedRunError(Exception):
@@ -55,11 +56,9 @@ def parameter_groups(learner: Learner, optimiser: Optimiser) -> list[dict[str, o
 
 @contextmanager
 def stop_requests() -> Iterator[list[int]]:
-    """Collect SIGUSR2 (SLURM's warning) and SIGTERM instead of dying from them."""
+    """Collect SIGUSR2 (SLURM's warning), SIGTERM and SIGINT (a person's Ctrl-C) instead of dying from them."""
     received: list[int] = []
-    previous = {
-        s: signal.signal(s, lambda number, _: received.append(number)) for s in (signal.SIGUSR2, signal.SIGTERM)
-    }
+    previous = {number: signal.signal(number, lambda number, _: received.append(number)) for number in STOP_SIGNALS}
     try:
         yield received
     finally:
@@ -140,6 +139,10 @@ class Run:
         self.learner.after_step(progress)
         return len(index), sums | {"lr": rate}
 
+    def _images_seen(self, steps: int) -> int:
+        epochs, within = divmod(steps, self.steps_per_epoch)
+        return epochs * len(self.images) + min(within * self.training.batch_size, len(self.images))
+
     def _save(self, step: int, log: StepLog) -> None:
         log.flush()
         checkpoint.save(self.folder, self.identity, step, self.learner, self.optimisers)
@@ -156,7 +159,6 @@ class Run:
         log = StepLog(self.folder, start)
         line = ProgressLine(self.label, self.steps, start)
         begun = saved = time.monotonic()
-        per_epoch = len(self.images)
         if self.training.compile:
             compile_blocks(self.learner)
         with stop_requests() as signals:
@@ -174,15 +176,12 @@ class Run:
                     if all(v.isfinite().all() for v in self.learner.state_dict().values() if v.is_floating_point()):
                         self._save(step, log)
                     raise
-                epoch, within = divmod(step, self.steps_per_epoch)
-                seen = epoch * per_epoch + min((within + 1) * self.training.batch_size, per_epoch)
-                log.write(step, seen, log.seconds_before + time.monotonic() - begun, parts)
+                log.write(step, self._images_seen(step + 1), log.seconds_before + time.monotonic() - begun, parts)
                 line.update(step, batch, parts)
             self._save(self.steps, log)
         seconds = log.seconds_before + (time.monotonic() - begun)
         trained = sum(p.numel() for p in self.learner.parameters() if p.requires_grad)
-        frame = log.frame()
-        return Result(self.steps, int(frame["images_seen"].max()), seconds, trained, frame)
+        return Result(self.steps, self._images_seen(self.steps), seconds, trained, log.frame())
 
 
 def compile_blocks(learner: Learner) -> None:

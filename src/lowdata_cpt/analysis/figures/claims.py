@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from lowdata_cpt.analysis.claims import VERDICTS, Result
+from lowdata_cpt.analysis.claims import Result, count_verdicts
 from lowdata_cpt.analysis.style import INK, MUTED, house_style, panels, save
 
 COLORS = {"reproduced": "#009E73", "not reproduced": "#D55E00", "inconclusive": "#767676"}
@@ -46,7 +46,7 @@ def draw_claims(results: list[Result], out: Path) -> list[Path]:
         axis.set_xlabel("method − reference, positive = better (points; cm for RMSE)")
         for y, result in enumerate(reversed(run)):
             axis.annotate(
-                f"{'expected ' + result.direction}: {result.verdict}",
+                f"expected {result.direction.replace('_', ' ')}: {result.verdict}",
                 (1.01, y),
                 xycoords=("axes fraction", "data"),
                 va="center",
@@ -62,10 +62,10 @@ def draw_claims(results: list[Result], out: Path) -> list[Path]:
 
 
 def _caption(results: list[Result]) -> str:
-    counts = ", ".join(f"{sum(r.verdict == verdict for r in results)} {verdict}" for verdict in VERDICTS)
     return (
-        f"**The papers' claims against this study**: {counts}. Points are means over domains and seeds of the paired "
-        "difference, bars 95 % Student intervals (none where a cell has one seed); n, seeds and cells of each claim "
+        f"**The papers' claims against this study**: {count_verdicts(results)}. Points are means over "
+        "domains and seeds of the paired difference, bars 95 % Student intervals (none where a cell has one seed); n, "
+        "seeds and cells of each claim "
         "are in the table of claims. Filled diamonds: the paper's value counts in the verdict; open ones come from "
         "other data and only their direction does. Claims that were not run are not drawn."
     )

@@ -132,8 +132,9 @@ def compact(value: float) -> str:
 def _caption(scores: pd.DataFrame, pooled: pd.DataFrame, kinds: list[str]) -> str:
     text = (
         f"**Gain over the untouched backbone against its cost** ({', '.join(COSTS[kind] for kind in kinds)}). Small "
-        "markers are cells (domain and n, mean over seeds), large ones the mean over cells at the median cost "
-        f"({sizes_text(scores)}, {seeds_text(scores[scores['n'] > 0])}); gains in percentage points, for RMSE in % "
+        "markers are cells (domain and n, mean over seeds), large ones the mean over a method's cells at the "
+        f"median cost ({sizes_text(scores)}, {seeds_text(scores[scores['n'] > 0])}); gains in percentage points, for "
+        f"RMSE in % "
         "of the base's; test split. "
         "Seconds are wall-clock of the training stage on the study's machine. "
     )

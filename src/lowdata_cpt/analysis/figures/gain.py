@@ -22,7 +22,15 @@ from lowdata_cpt.analysis.style import (
     save,
     style_of,
 )
-from lowdata_cpt.analysis.summary import cell_statistics, main_rows, on_fewer_domains, seeds_text, sizes_text, summary
+from lowdata_cpt.analysis.summary import (
+    LIMITS,
+    cell_statistics,
+    main_rows,
+    on_fewer_domains,
+    seeds_text,
+    sizes_text,
+    summary,
+)
 from lowdata_cpt.analysis.table import HEADLINE, METRICS, UNTRAINED, held_out, records
 
 SPREAD = 0.022  # share of the axis by which neighbouring methods are set apart, so that intervals stay legible
@@ -126,9 +134,9 @@ def draw_gain_summary(scores: pd.DataFrame, out: Path, family: str = "base") -> 
         out: folder to write to.
         family: gain over `base`, over each method's `control`, or of variants over their `parent`.
 
-    The point is the interquartile mean with its stratified-bootstrap 95 % interval (10,000 resamples of seeds
-    within domains); with a single domain the mean with its Student interval, since a bootstrap of a few seeds
-    is too narrow. A filled marker: the paired Student test stays below .05 after Holm's correction.
+    The point is the mean with its Student interval, stratified by domain; the interquartile mean with its
+    bootstrap interval, too narrow with few seeds, stands in the source table. A filled marker: the paired
+    Student test stays below .05 after Holm's correction.
 
     Returns:
         The files written; empty if no method has such a comparison.
@@ -138,14 +146,6 @@ def draw_gain_summary(scores: pd.DataFrame, out: Path, family: str = "base") -> 
         return []
     table = table[table["family"] == family].reset_index(drop=True)
     name, title, axis_label = FAMILIES[family]
-    single = table["domains"] == 1
-    table["interval"] = np.where(single, "mean, Student", "IQM, stratified bootstrap")
-    for shown, robust, plain in (
-        ("estimate", "iqm", "mean"),
-        ("low", "iqm_low", "ci_low"),
-        ("high", "iqm_high", "ci_high"),
-    ):
-        table[shown] = table[plain].where(single, table[robust])
     metrics = [name for name in HEADLINE if name in set(table["metric"])]
     methods = ordered(table["method"])
     with house_style():
@@ -164,11 +164,11 @@ def _forest(axis: Axes, table: pd.DataFrame, methods: list[str]) -> None:
     for row in records(table):
         look = style_of(str(row["method"]))
         y = methods[::-1].index(str(row["method"]))
-        if np.isfinite(row["low"]):
-            axis.hlines(y, row["low"], row["high"], color=look.color, linewidth=2.2, alpha=0.85)
+        if np.isfinite(row["ci_low"]):
+            axis.hlines(y, row["ci_low"], row["ci_high"], color=look.color, linewidth=2.2, alpha=0.85)
         sure = bool(row["p_holm"] < 0.05)
         axis.plot(
-            row["estimate"],
+            row["mean"],
             y,
             look.marker,
             color=look.color,
@@ -196,7 +196,7 @@ def _caption_summary(scores: pd.DataFrame, table: pd.DataFrame, title: str) -> s
     if len(unequal):
         names = ", ".join(style_of(name).label for name in ordered(unequal))
         text += f"Images seen differ from the reference's for {names}. "
-    if table["low"].isna().all():
+    if table["ci_low"].isna().all():
         return text + "One seed: no confidence interval can be given and none is drawn."
     fewer = table[on_fewer_domains(table)]
     if len(fewer):
@@ -206,13 +206,11 @@ def _caption_summary(scores: pd.DataFrame, table: pd.DataFrame, title: str) -> s
         )
         text += f"On fewer domains than the others, and so no fair neighbour to them: {'; '.join(cells)}. "
     text += (
-        "Points are interquartile means with stratified-bootstrap 95 % confidence intervals (10,000 resamples of "
-        "seeds within domains); where a metric has one domain, means with Student intervals. A filled marker "
-        "means that the paired Student test, stratified by domain, is below .05 after Holm's correction over all "
-        "methods and headline metrics; "
+        "Points are means over domains, bars 95 % Student intervals stratified by domain. A filled marker means that "
+        "the paired Student test is below .05 after Holm's correction over all methods and headline metrics; "
     )
     fewest = int(table["clusters"].min())
     return text + (
         f"the exact sign-flip test is in the source table (with {fewest} paired seeds its p cannot fall below "
-        f"{2 / 2**fewest:.2g})."
+        f"{2 / 2**fewest:.2g}), and so is the interquartile mean with its bootstrap interval. {LIMITS}"
     )

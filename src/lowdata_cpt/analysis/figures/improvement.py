@@ -79,4 +79,8 @@ def _caption(scores: pd.DataFrame, table: pd.DataFrame) -> str:
     )
     if table["ci_low"].isna().all():
         return text + "One seed: no confidence interval can be given, so nothing is bold."
-    return text + "Bold: the stratified-bootstrap 95 % interval (10,000 resamples of seeds) leaves out one half."
+    return text + (
+        "Each pair is compared over the cells that both have. Bold: the stratified-bootstrap interval (10,000 "
+        "resamples of seeds; nominally 95 %, less with three seeds; not corrected for the number of pairs) leaves out "
+        "one half."
+    )

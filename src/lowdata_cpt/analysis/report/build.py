@@ -9,11 +9,19 @@ from typing import Any
 
 import pandas as pd
 
-from lowdata_cpt.analysis.claims import RULE, VERDICTS, Result, signed
+from lowdata_cpt.analysis.claims import RULE, Result, count_verdicts, signed
 from lowdata_cpt.analysis.commands import read_absent, read_results
 from lowdata_cpt.analysis.report.page import anchor, escape, inline_markdown, page, picture, table
-from lowdata_cpt.analysis.style import domain_label, ordered, style_of
-from lowdata_cpt.analysis.summary import cell_statistics, count_cells, seeds_text, sizes_text, summary
+from lowdata_cpt.analysis.style import domain_label, domain_labels, ordered, style_of
+from lowdata_cpt.analysis.summary import (
+    LIMITS,
+    cell_statistics,
+    count_cells,
+    on_fewer_domains,
+    seeds_text,
+    sizes_text,
+    summary,
+)
 from lowdata_cpt.analysis.table import (
     HEADLINE,
     LEDGER_COLUMNS,
@@ -79,12 +87,14 @@ def _answer(scores: pd.DataFrame, results: list[Result] | None) -> str:
     if pooled.empty:
         return "<p>Nothing was trained in this study: the table holds untrained backbones only.</p>"
     lines = []
+    pooled["fewer"] = on_fewer_domains(pooled)
     against = pooled[(pooled["family"] == "base")]
     for metric in [name for name in HEADLINE if name in set(against["metric"])]:
         part = records(against[against["metric"] == metric].sort_values("mean", ascending=False))
         words = []
         for row in part:
-            text = escape(f"{style_of(str(row['method'])).label} {gain_text(row)}")
+            where = f" ({domain_labels(row['over'])} only)" if row["fewer"] else ""
+            text = escape(f"{style_of(str(row['method'])).label} {gain_text(row)}{where}")
             words.append(f"<strong>{text}</strong>" if row["p_holm"] < 0.05 else text)
         unit = METRICS[metric].gain_unit
         lines.append(f"<li><em>{escape(METRICS[metric].label)}</em> ({unit}): {'; '.join(words)}</li>")
@@ -101,13 +111,13 @@ def _answer(scores: pd.DataFrame, results: list[Result] | None) -> str:
         text += ". One seed: no interval and no test can be given, so none of this is certain."
     text += f"</p><ul>{''.join(lines)}</ul>"
     if results is not None:
-        counts = ", ".join(f"{sum(r.verdict == verdict for r in results)} {verdict}" for verdict in VERDICTS)
-        text += f'<p>Of {len(results)} claims of the papers: {escape(counts)} (<a href="#claims">each of them</a>).</p>'
+        text += f'<p>{escape(count_verdicts(results))} (<a href="#claims">each of them</a>).</p>'
     smallest = against.loc[against["mde"].notna(), "mde"]
     if len(smallest):
         text += (
-            '<p class="note">With these seeds a pooled effect is found with 80 % power from '
-            f"{smallest.min():.2f} to {smallest.max():.2f} points or % upwards, depending on method and metric.</p>"
+            '<p class="note">With these seeds one test at .05, before correction, finds a pooled effect with 80 % '
+            f"power from {smallest.min():.2f} to {smallest.max():.2f} points or % upwards, depending on method and "
+            f"metric. {LIMITS}</p>"
         )
     return text + "</div>" + _headline(scores)
 
@@ -150,7 +160,7 @@ def _claims(results: list[Result]) -> str:
         reason = f"<br><small>{escape(result.reason)}</small>" if result.reason else ""
         cells = [
             f"<code>{escape(result.id)}</code>",
-            escape(result.statement),
+            escape(result.asked),
             escape(result.source),
             *values,
             tolerance,
@@ -197,13 +207,14 @@ def _tests(scores: pd.DataFrame) -> str:
     for row in records(summary(scores)):
         names = [style_of(str(row["method"])).label, style_of(str(row["reference"])).label]
         cells = [escape(name) for name in [*names, METRICS[str(row["metric"])].label, row["unit"]]]
+        cells += [escape(domain_labels(row["over"]))]
         cells += [signed(float(row["mean"]), 2) if math.isfinite(row["mean"]) else "–"]
         cells += [_number(row[name], 2) for name in ("ci_low", "ci_high", "mde")]
         cells += [_number(row[name], 4) for name in ("p", "p_holm", "p_sign_flip", "p_wilcoxon")]
         rows.append(("", [*cells, str(row["clusters"]), "yes" if row["equal_images"] else "<strong>no</strong>"]))
     if not rows:
         return "<p>Nothing was trained.</p>"
-    header = ["method", "against", "metric", "unit", "mean gain", "CI low", "CI high", "detectable"]
+    header = ["method", "against", "metric", "unit", "domains", "mean gain", "CI low", "CI high", "detectable"]
     header += ["p", "p Holm", "p sign-flip", "p Wilcoxon", "paired seeds", "equal images"]
     return (
         "<p>Gains pooled over domains and sizes, paired by seed: Student interval and test stratified by domain, Holm "
@@ -211,7 +222,7 @@ def _tests(scores: pd.DataFrame) -> str:
         "tests over seeds beside it, and the effect that 80 % power would detect. A p without assumptions cannot fall "
         "below 2/2<sup>seeds</sup>.</p>"
         + _filter("tests-table", "filter tests, e.g. glare dino")
-        + table(header, rows, numbers=range(4, 13), name="tests-table")
+        + table(header, rows, numbers=range(5, 14), name="tests-table")
     )
 
 

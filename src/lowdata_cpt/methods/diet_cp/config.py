@@ -16,7 +16,7 @@ class DietCP(MethodConfig):
     deviations: ClassVar[tuple[Deviation, ...]] = (
         Deviation(
             "class token of MAE-type backbones",
-            "not stated",
+            "not stated; the authors' code calls an MAE model that, by its library's default, masks patches at random",
             "CLS feature with all patches visible, after the final norm",
             "the same feature that the probes read",
         ),
@@ -29,8 +29,23 @@ class DietCP(MethodConfig):
         Deviation(
             "image resampling",
             "PIL bilinear with antialiasing",
-            "bilinear sampling of the decoded cache, which is already near the training size",
-            "augmentation runs batched on tensors",
+            "bilinear sampling of the decoded cache, first shrunk by a whole factor where every crop of the batch is "
+            "that "
+            "much larger than the training size",
+            "augmentation runs batched on tensors; single crops up to twice the training size are therefore aliased",
+        ),
+        Deviation(
+            "normalisation",
+            "mean and standard deviation per data set, hard-coded, for training and evaluation, of the base too",
+            "those of the N unlabelled images for training; the exported patch embedding takes the change to the "
+            "backbone's own, so that evaluation is the same function; the base is evaluated under its own",
+            "a new domain's statistics are known from its N images alone; one base row serves all methods",
+        ),
+        Deviation(
+            "learning rate",
+            "1e-4 to 1e-5",
+            "the same at paper scale; 2e-5 to 2e-6 in the CPU studies",
+            "chosen on validation scenes that no other study sees (`results/tuning`)",
         ),
         Deviation(
             "length of the run",

@@ -23,8 +23,9 @@ class DINO(MethodConfig):
         Deviation(
             "EMA momentum",
             "DINO: cosine .996 to 1; V-pretraining: .996, no schedule stated",
-            "constant .996 (`ema_end` gives a cosine)",
-            "this is V-pretraining's control, so its value is taken as printed",
+            "constant .996; in the CPU studies a cosine from .99 to .996 (`ema`, `ema_end`)",
+            "this is V-pretraining's control, so its value is taken as printed; 32 steps would leave a teacher at .996 "
+            "where it began",
         ),
         Deviation(
             "learning rate",
@@ -67,6 +68,21 @@ class DINO(MethodConfig):
             "order of the four operations drawn per image",
             "order drawn per batch, strengths per image",
             "augmentation runs batched on tensors",
+        ),
+        Deviation(
+            "image resampling, blur",
+            "PIL with antialiasing; Gaussian blur of .1 to 2 px at 224 px",
+            "bilinear sampling of the decoded cache, first shrunk by a whole factor where every crop of the batch is "
+            "that "
+            "much larger than the training size; the blur has .1 to 2 px at every size",
+            "augmentation runs batched on tensors; at 70 px single crops are aliased and the blur is relatively three "
+            "times as strong, for every method that uses these views alike",
+        ),
+        Deviation(
+            "size of the head, number of crops",
+            "8192 prototypes, hidden width 2048, 6 local crops",
+            "the same at paper scale; 2048 (quick: 1024), 512 and 2 in the CPU studies",
+            "what two cores finish",
         ),
         Deviation(
             "centre at step 0",

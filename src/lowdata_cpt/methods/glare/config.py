@@ -90,6 +90,12 @@ class GLARE(MethodConfig):
             "the recipe of UDI's family",
         ),
         Deviation(
+            "image resampling, blur",
+            "not stated; DINO's code: PIL with antialiasing, Gaussian blur of .1 to 2 px at 224 px",
+            "as in the `dino` control: bilinear sampling of the decoded cache, blur of .1 to 2 px at every size",
+            "augmentation runs batched on tensors",
+        ),
+        Deviation(
             "adapter rank",
             "third party: 64",
             "64; LN, ReLU, scale .1, Kaiming(√5) down, zero up and biases, as in UniAdapter's code",
@@ -99,7 +105,8 @@ class GLARE(MethodConfig):
             "optimiser, schedules, head",
             "not stated; UDI's recipe",
             "AdamW 5e-4·batch/256 to 1e-5, 10 % warm-up, wd .04→.1, EMA .996→1, τ_s .1, τ_t .04→.07, K 8192, clip 3",
-            "the nearest published recipe; CPU studies use K 2048 and set their own rate",
+            "the nearest published recipe (clipping is of the global norm); CPU studies use K 2048 (quick: 1024), "
+            "hidden width 512, EMA .99→1 and their own rate",
         ),
         Deviation(
             "which encoder is exported",

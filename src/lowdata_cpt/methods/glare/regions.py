@@ -113,8 +113,9 @@ class CrossAttention(nn.Module):
 
     def weights(self, z: Tensor, patches: Tensor) -> Tensor:
         """Return how much of each patch [B, N, D] each region [B, R, D] takes: [B, R, N], summing to one."""
-        logits = self.query(z).float() @ self.key(patches).float().transpose(1, 2)
-        weights: Tensor = (logits * self.temperature).softmax(-1)
+        query, key = self.query(z).float(), self.key(patches).float()
+        with torch.autocast(query.device.type, enabled=False):  # or the product would be rounded to bfloat16 again
+            weights: Tensor = ((query @ key.transpose(1, 2)) * self.temperature).softmax(-1)
         return weights
 
     def forward(self, z: Tensor, patches: Tensor) -> Tensor:

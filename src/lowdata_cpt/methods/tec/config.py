@@ -93,7 +93,9 @@ class TEC(MethodConfig):
         Deviation(
             "image resampling",
             "PIL bicubic with antialiasing",
-            "bicubic sampling of the decoded cache, shrunk by whole factors first",
+            "bicubic sampling of the decoded cache, first shrunk by a whole factor where every crop of the batch is "
+            "that "
+            "much larger than the training size",
             "augmentation runs batched on tensors",
         ),
         Deviation(

@@ -61,12 +61,13 @@ def relation_target(q: Tensor, k: Tensor, prefix: int, has_cls: bool, queries: i
     """
     q_patches, k_patches = q[:, :, prefix:].float(), k[:, :, prefix:].float()
     cls = q[:, :, :1].float()
-    rank = ((cls if has_cls else q_patches.mean(2, keepdim=True)) @ k_patches.transpose(-2, -1)).mean((1, 2))
-    chosen = rank.topk(min(queries, rank.shape[1]), dim=1).indices
-    selected = select_queries(q_patches, chosen)
-    if has_cls:
-        selected = torch.cat([cls, selected], dim=2)
-    return selected @ k_patches.transpose(-2, -1), chosen
+    with torch.autocast(q.device.type, enabled=False):  # or the products would be rounded to bfloat16 again
+        rank = ((cls if has_cls else q_patches.mean(2, keepdim=True)) @ k_patches.transpose(-2, -1)).mean((1, 2))
+        chosen = rank.topk(min(queries, rank.shape[1]), dim=1).indices
+        selected = select_queries(q_patches, chosen)
+        if has_cls:
+            selected = torch.cat([cls, selected], dim=2)
+        return selected @ k_patches.transpose(-2, -1), chosen
 
 
 def select_queries(q: Tensor, chosen: Tensor) -> Tensor:

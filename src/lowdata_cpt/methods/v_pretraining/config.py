@@ -40,9 +40,17 @@ class VPretraining(DINO):
             "separate from the batch the learner then steps on, at no cost, and a resumed run stays bit-equal",
         ),
         Deviation(
+            "centre in the first meta step",
+            "not stated",
+            "where the centre starts at the first batch, it does so before the meta step, with the whole batch under "
+            "the first masks",
+            "the few images of the meta step must not set the learner's centre",
+        ),
+        Deviation(
             "depth of the U-Net",
             "base channels 16, depth 3; layers not stated",
-            "three resolutions (16, 32, 64 channels), two 3×3 convolutions with group norm and GELU each",
+            "three resolutions (16, 32, 64 channels; half of each in the CPU studies), two 3×3 convolutions with group "
+            "norm and GELU each",
             "group norm keeps the mask instance-wise and free of running statistics",
         ),
         Deviation(
@@ -66,8 +74,15 @@ class VPretraining(DINO):
         Deviation(
             "designer's optimiser",
             "learning rate given; rest not stated",
-            "AdamW, default betas, no weight decay, constant rate, no clipping",
-            "R is the regulariser already",
+            "AdamW, default betas, no weight decay, constant rate, no clipping; rate 1e-3 in the CPU studies",
+            "R is the regulariser already; ten updates of φ at 1.5e-4 would leave the first masks as they are",
+        ),
+        Deviation(
+            "settings per domain",
+            "α, keep ratio, K and r are selected per backbone and feedback set",
+            "those of ViT-B on ADE20K for every domain; at paper scale those of NYUv2 for NYUv2; a domain without "
+            "depth labels has no depth term",
+            "a new domain comes without a selected setting",
         ),
         Deviation(
             "feedback heads",

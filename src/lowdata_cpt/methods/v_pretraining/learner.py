@@ -104,11 +104,9 @@ class VPretrainingLearner(DINOLearner):
         due = self.taught and progress.step % self.recipe.every == 0
         # Once a step, on its first micro-batch.
         if due and int(self.meta_done) != progress.step:
+            self.start_centre(views)
             self.meta_parts = self.meta_step(views, progress)
-        with torch.no_grad(), torch.autocast(views["global"].device.type, enabled=False):
-            flat = views["global"].flatten(0, 1)
-            mask = views["mask"].flatten(0, 1) if "mask" in views else self.designer(flat)
-            masked = designer.blend(mask, flat, designer.blur(flat, self.recipe.blur)).view_as(views["global"])
+        mask, masked = self.masked(views)
         loss, parts = super().step(views | {"global": masked}, index, progress)
         parts |= {"keep": mask.mean(), "total_variation": designer.total_variation(mask)}
         if due:
@@ -116,6 +114,20 @@ class VPretrainingLearner(DINOLearner):
         if self.taught and (progress.step + 1) % self.recipe.every == 0:
             self._remember(views)
         return loss, parts
+
+    @torch.no_grad()
+    def masked(self, views: Views) -> tuple[Tensor, Tensor]:
+        """Return the masks [2·B, 1, S, S] of the global views and what they leave of these, [2, B, 3, S, S]."""
+        with torch.autocast(views["global"].device.type, enabled=False):
+            flat = views["global"].flatten(0, 1)
+            mask = views["mask"].flatten(0, 1) if "mask" in views else self.designer(flat)
+            return mask, designer.blend(mask, flat, designer.blur(flat, self.recipe.blur)).view_as(views["global"])
+
+    @torch.no_grad()
+    def start_centre(self, views: Views) -> None:
+        """Begin the centre with the whole first batch, as the control's does: the meta step sees a few images of it."""
+        if not self.centre.started:
+            self.centre.begin(self.teacher["head"](self.cls(self.teacher, self.masked(views)[1])))
 
     @torch.no_grad()
     def _remember(self, views: Views) -> None:
@@ -207,7 +219,6 @@ class VPretrainingLearner(DINOLearner):
             masked = designer.blend(mask, flat, designer.blur(flat, recipe.blur))
             tokens, rope = self.prefix(masked, grad=True)
             teacher = self.teacher["head"](self.cls(self.teacher, masked.view_as(views["global"])))
-            self.centre.begin(teacher.detach())
             loss = self.student_loss(views, rope, progress)
             if recipe.value_gradient == "double_backward":
                 result = value.double_backward(loss, (tokens, teacher), last, g_down)

@@ -1,0 +1,75 @@
+"""From a cell's images to a run: the context a learner is built in, and the labelled images some methods ask for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lowdata_cpt.backbones.vit import ViT
+from lowdata_cpt.data.store import Store, Task
+from lowdata_cpt.errors import UserError
+from lowdata_cpt.methods.base import MethodConfig
+from lowdata_cpt.methods.learner import Context, Feedback
+from lowdata_cpt.training.config import Training
+from lowdata_cpt.training.loop import Run
+
+
+def feedback_of(store: Store) -> Feedback:
+    """Return the labelled train images; a val or test image among them is a programming error and stops the run."""
+    dense: tuple[Task, ...] = ("segmentation", "depth")
+    tasks = [task for task in dense if task in store.meta.tasks]
+    if not tasks:
+        raise UserError(f"domain {store.meta.domain!r} has neither segmentation nor depth labels to give feedback")
+    infos = {task: store.task(task) for task in tasks}
+    name = infos[tasks[0]].sets["train"]
+    rows = store.rows(name)
+    for info in infos.values():
+        for split in ("val", "test"):
+            held_out = set(store.rows(info.sets[split])["sha256"])
+            assert not held_out & set(rows["sha256"]), f"a feedback image is a {split} image"
+    segmentation, depth = infos.get("segmentation"), infos.get("depth")
+    return Feedback(
+        images=np.array(store.images(name)),
+        segmentation=np.array(store.segmentation(name)) if segmentation else None,
+        depth=np.array(store.depth(name)) if depth and depth.sets["train"] == name else None,
+        classes=len(segmentation.classes) if segmentation else 0,
+        ignore_index=segmentation.ignore_index if segmentation else 255,
+        depth_range=depth.depth_range if depth else (1e-3, 10.0),
+        sha256=tuple(rows["sha256"]),
+    )
+
+
+def prepare_run(
+    method: MethodConfig,
+    training: Training,
+    vit: ViT,
+    images: np.ndarray,
+    store: Store,
+    seed: int,
+    device: torch.device,
+    folder: Path,
+    key: str,
+) -> Run:
+    """Build learner and run; the learner's new weights come from the global generator, seeded here."""
+    epochs, steps_per_epoch = training.length(len(images))
+    pixels = images.reshape(-1, 3).astype(np.float64) / 255
+    context = Context(
+        n_images=len(images),
+        image_size=vit.image_size,
+        mean=vit.mean,
+        std=vit.std,
+        domain_mean=tuple(pixels.mean(0)),
+        domain_std=tuple(pixels.std(0)),
+        steps=min(epochs * steps_per_epoch, training.max_steps or epochs * steps_per_epoch),
+        steps_per_epoch=steps_per_epoch,
+        batch_size=training.batch_size,
+        seed=seed,
+        device=device,
+        feedback=feedback_of(store) if method.needs_feedback else None,
+    )
+    torch.manual_seed(seed)
+    learner = method.learner()(vit, method, context)
+    label = f"{method.method} n={len(images)} seed={seed}"
+    return Run(learner, images, method, training, seed=seed, device=device, folder=folder, identity=key, label=label)
