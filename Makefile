@@ -86,7 +86,7 @@ test-slurm: .venv/.ready slurm-up ## the SLURM tests, on a real one-node cluster
 chaos-slurm: .venv/.ready slurm-up ## 24 seeded accidents in one run: kills, requeues, time-outs; the log goes to docs/chaos.log
 	@status=0; $(RUN)/python tests/slurm/chaos.py --events 24 --seed 2 --log docs/chaos.log || status=$$?; bash tools/slurm/down; exit $$status
 
-slurm-up: ## start a real one-node SLURM for tests (Debian packages, loopback only)
+slurm-up: .venv/.ready ## start a real one-node SLURM for tests (Debian packages, loopback only)
 	@bash tools/slurm/up
 
 slurm-down: ## stop it

@@ -2,7 +2,7 @@
 
 snakemake --cores 2                                     the quick study
 snakemake --cores 2 --configfile config/embedded.yaml   the full grid on a CPU
-snakemake --profile slurm --configfile config/paper.yaml
+snakemake --profile slurm --cores 8 --configfile config/paper.yaml
 """
 
 from snakemake.utils import min_version

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from lowdata_cpt.analysis import commands
-from lowdata_cpt.analysis.summary import cell_statistics, improvement, references_of, summary
+from lowdata_cpt.analysis.summary import cell_statistics, improvement, loss_table, references_of, summary
 from lowdata_cpt.errors import UserError
 
 FORBIDDEN = ("torch", "timm", "torchvision", "sklearn", "snakemake")
@@ -29,7 +29,7 @@ def test_analysis_imports_neither_torch_nor_the_workflow() -> None:
 def test_make_statistics(small: Path, tmp_path: Path) -> None:
     paths = commands.make_statistics(small / "scores.csv", tmp_path)
     tables = {path.stem: pd.read_csv(path) for path in paths}
-    assert set(tables) == {"cells", "summary", "improvement", "ranks"}
+    assert set(tables) == {"cells", "summary", "improvement", "ranks", "losses"}
     assert len(tables["cells"]) == (2 + 2 * 4) * 10
     assert set(tables["summary"]["family"]) == {"base", "control", "trend"}
     assert (tables["summary"]["p_holm"] >= tables["summary"]["p"]).all()
@@ -72,7 +72,23 @@ def test_trend_is_the_paired_change_from_the_smallest_to_the_largest_n(scores: p
     one_size = summary(nyuv2[nyuv2["n"].isin([0, 100])])
     assert "trend" not in set(one_size["family"])
     unequal = nyuv2.assign(images_seen=nyuv2["images_seen"].where(nyuv2["n"] < 795, 795))
-    assert not summary(unequal).set_index(["family", "method", "metric"]).loc[("trend", "glare", "miou"), "equal_images"]
+    row = summary(unequal).set_index(["family", "method", "metric"]).loc[("trend", "glare", "miou")]
+    assert not row["equal_images"]
+
+
+def test_losses_are_those_of_the_first_the_last_and_the_lowest_step() -> None:
+    place = {"backbone": "b", "domain": "tabletop", "method": "tec", "n": 100}
+    runs = {0: [3.0, 1.0, 2.0], 1: [5.0, 4.0, 6.0]}
+    curves = pd.DataFrame(
+        [
+            {**place, "seed": seed, "step": step, "part": part, "value": value}
+            for seed, values in runs.items()
+            for step, value in reversed(list(enumerate(values)))
+            for part in ("loss", "lr")
+        ]
+    )
+    (row,) = loss_table(curves).to_dict("records")
+    assert row == {"method": "tec", "part": "loss", "runs": 2, "first": 4.0, "last": 4.0, "lowest": 1.0}
 
 
 def test_references() -> None:

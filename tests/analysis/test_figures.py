@@ -117,7 +117,7 @@ def test_looks_inside(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     image, step = rng.integers(0, 255, (2, 28, 28, 3)).astype(np.uint8), np.array([0, 5, 9])
     predicted = rng.standard_normal((1, 12))
-    masks = tmp_path / "b-tabletop-v_pretraining.npz"
+    masks = tmp_path / "inside-b-tabletop-v_pretraining.npz"
     np.savez(
         masks,
         **{"image": image, "step": step, "mask": rng.random((3, 2, 28, 28)), "arms": np.array(["adamw all 1e-05"])},
@@ -127,8 +127,11 @@ def test_looks_inside(tmp_path: Path) -> None:
     names = {path.name for path in draw_inside(masks, tmp_path)}
     assert {"masks-b-tabletop.pdf", "value-b-tabletop.png"} <= names
     assert "n = 12" in (tmp_path / "value-b-tabletop.md").read_text()
+    row = pd.read_csv(tmp_path / "value-b-tabletop-correlations.csv").iloc[0]
+    assert row["mean_predicted"] == pytest.approx(predicted.mean(), rel=0.01)
+    assert 0 <= row["share_fallen"] <= 1
     found = rng.random((3, 2, 2, 2))
-    regions = tmp_path / "b-tabletop-glare.npz"
+    regions = tmp_path / "inside-b-tabletop-glare.npz"
     views = rng.integers(0, 255, (3, 2, 2, 28, 28, 3)).astype(np.uint8)
     np.savez(regions, image=image, step=step, views=views, attention=found, found=found / 2, region=found > 0.5)
     assert "regions-b-tabletop.csv" in {path.name for path in draw_inside(regions, tmp_path)}

@@ -143,12 +143,11 @@ def test_pull_does_not_bless_results_of_another_configuration(pushed: Path) -> N
     assert tiny.planned(copy) != {}
 
 
-def test_pull_does_not_bless_results_of_other_code(pushed: Path) -> None:
+def test_pull_does_not_bless_results_of_other_code(pushed: Path, tmp_path: Path) -> None:
     copy = clone(pushed, "clone")
-    versions = copy / "config/code_versions.json"
-    tiny.lowdata(copy, "pull")
-    versions.write_text(versions.read_text().replace('"mae": "', '"mae": "0'))
-    assert "code_versions" in tiny.lowdata(copy, "pull", fails=True).stderr
+    package = tiny.edited_package(tmp_path / "src", "methods/mae/learner.py", "class ", "CHANGED = 1\n\n\nclass ")
+    said = tiny.lowdata(copy, "pull", fails=True, PYTHONPATH=package).stderr
+    assert "the code of a method or probe has changed" in said
 
 
 @pytest.mark.parametrize("kind", ["copy", "hardlink", "symlink"])

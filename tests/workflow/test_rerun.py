@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -26,24 +25,14 @@ def test_one_methods_configuration(study: Path) -> None:
     assert "pretrain mae" not in said
 
 
-def edited_package(folder: Path, module: str, old: str, new: str) -> str:
-    """Copy the package, change one module, and return the folder to put first on Python's path."""
-    shutil.copytree(tiny.ROOT / "src/lowdata_cpt", folder / "lowdata_cpt", ignore=shutil.ignore_patterns("__pycache__"))
-    path = folder / "lowdata_cpt" / module
-    text = path.read_text(encoding="utf-8")
-    assert old in text, f"{module} has no {old!r} to change"
-    path.write_text(text.replace(old, new, 1), encoding="utf-8")
-    return str(folder)
-
-
 def test_one_methods_code(study: Path, tmp_path: Path) -> None:
-    package = edited_package(tmp_path / "src", "methods/diet_cp/learner.py", "class ", "CHANGED = 1\n\n\nclass ")
+    package = tiny.edited_package(tmp_path / "src", "methods/diet_cp/learner.py", "class ", "CHANGED = 1\n\n\nclass ")
     assert tiny.planned(study, PYTHONPATH=package) == ONE_METHOD
     assert tiny.planned(study) == {}
 
 
 def test_a_comment_re_runs_nothing(study: Path, tmp_path: Path) -> None:
-    package = edited_package(tmp_path / "src", "methods/diet_cp/learner.py", "class ", "# why\nclass ")
+    package = tiny.edited_package(tmp_path / "src", "methods/diet_cp/learner.py", "class ", "# why\nclass ")
     assert tiny.planned(study, PYTHONPATH=package) == {}
 
 

@@ -130,3 +130,13 @@ def planned(folder: Path, *arguments: str, **more: Any) -> dict[str, int]:
     table = said.split("Job stats:")[1].split("\n\n")[0]
     counts = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
     return {name: count for name, count in counts.items() if name not in ("total", "all")}
+
+
+def edited_package(folder: Path, module: str, old: str, new: str) -> str:
+    """Copy the package, change one module, and return the folder to put first on Python's path."""
+    shutil.copytree(ROOT / "src/lowdata_cpt", folder / "lowdata_cpt", ignore=shutil.ignore_patterns("__pycache__"))
+    path = folder / "lowdata_cpt" / module
+    text = path.read_text(encoding="utf-8")
+    assert old in text, f"{module} has no {old!r} to change"
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    return str(folder)

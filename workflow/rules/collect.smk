@@ -12,12 +12,12 @@ rule scores:
         f"{RESULTS}/logs/scores.log",
     conda:
         "../../environment.yml"
-    params:
-        code=hand.collect_params(),
-        folder=subpath(output.scores, parent=True),
     resources:
         mem_mb=RESOURCES.mem_mb,
         runtime=RESOURCES.runtime,
+    params:
+        code=hand.collect_params(),
+        folder=subpath(output.scores, parent=True),
     message:
         "collect the scores of study {config[study]}"
     shell:
@@ -34,11 +34,11 @@ rule floors:
         f"{RESULTS}/logs/floors.log",
     conda:
         "../../environment.yml"
-    params:
-        code=hand.floors_params(),
     resources:
         mem_mb=RESOURCES.mem_mb,
         runtime=RESOURCES.runtime,
+    params:
+        code=hand.floors_params(),
     message:
         "score the floors of study {config[study]}"
     shell:
@@ -59,11 +59,11 @@ rule qualitative:
         f"{RESULTS}/logs/qualitative/{{backbone}}-{{domain}}.log",
     conda:
         "../../environment.yml"
-    params:
-        code=hand.collect_params(),
     resources:
         mem_mb=RESOURCES.mem_mb,
         runtime=RESOURCES.runtime,
+    params:
+        code=hand.collect_params(),
     message:
         "collect examples of {wildcards.domain}"
     shell:
@@ -82,7 +82,7 @@ rule figures_drawn:
             f"{RESULTS}/qualitative/{backbone}-{domain}.npz"
             for backbone, domain in grid.pairs(STUDY)
         ],
-        [f"{RESULTS}/illustrations/{'-'.join(place)}.npz" for place in ILLUSTRATED],
+        [f"{RESULTS}/qualitative/inside-{'-'.join(place)}.npz" for place in ILLUSTRATED],
     output:
         figures=report(
             directory(f"{RESULTS}/figures"),
@@ -97,12 +97,12 @@ rule figures_drawn:
     conda:
         "../../environment.yml"
     threads: 2
-    params:
-        code=hand.analysis_params(),
-        folder=subpath(output.figures, parent=True),
     resources:
         mem_mb=RESOURCES.mem_mb,
         runtime=RESOURCES.runtime,
+    params:
+        code=hand.analysis_params(),
+        folder=subpath(output.figures, parent=True),
     message:
         "draw the figures of study {config[study]}"
     shell:
@@ -110,9 +110,10 @@ rule figures_drawn:
 
 
 rule statistics:
-    """Intervals, tests with Holm correction, minimum detectable effects, ranks."""
+    """Intervals, tests with Holm correction, minimum detectable effects, ranks, losses."""
     input:
         f"{RESULTS}/scores.csv",
+        f"{RESULTS}/curves.csv",
     output:
         directory(f"{RESULTS}/statistics"),
     log:
@@ -163,12 +164,12 @@ rule report:
         f"{RESULTS}/logs/report.log",
     conda:
         "../../environment.yml"
-    params:
-        code=hand.analysis_params(),
-        folder=subpath(output[0], parent=True),
     resources:
         mem_mb=RESOURCES.mem_mb,
         runtime=RESOURCES.runtime,
+    params:
+        code=hand.analysis_params(),
+        folder=subpath(output[0], parent=True),
     message:
         "report of study {config[study]}"
     shell:

@@ -61,11 +61,7 @@ def features_of(wildcards):
 
 def probe_results(cells):
     """Return the score files of cells, one for each probe that their domain's labels allow."""
-    return [
-        f"{c.folder(STUDY.study)}/{p}.json"
-        for c in cells
-        for p in TASKS[c.domain]
-    ]
+    return [f"{c.folder(STUDY.study)}/{p}.json" for c in cells for p in TASKS[c.domain]]
 
 
 def dense_probe(name):

@@ -49,7 +49,7 @@ rule illustration:
         manifest=f"{RESULTS}/data/{{domain}}/manifest.json",
         subset=lambda wildcards: subset_of(ILLUSTRATED[tuple(wildcards)]),
     output:
-        f"{RESULTS}/illustrations/{{backbone}}-{{domain}}-{{method}}.npz",
+        f"{RESULTS}/qualitative/inside-{{backbone}}-{{domain}}-{{method}}.npz",
     log:
         f"{RESULTS}/logs/illustrations/{{backbone}}-{{domain}}-{{method}}.log",
     conda:

@@ -17,7 +17,7 @@ from lowdata_cpt.analysis.figures.improvement import GROUPS, draw_improvement
 from lowdata_cpt.analysis.figures.inside import draw_inside, draw_neighbours
 from lowdata_cpt.analysis.figures.qualitative import draw_qualitative
 from lowdata_cpt.analysis.figures.tradeoff import draw_tradeoff
-from lowdata_cpt.analysis.summary import cell_statistics, improvement, rank_table, summary
+from lowdata_cpt.analysis.summary import cell_statistics, improvement, loss_table, rank_table, summary
 from lowdata_cpt.analysis.table import COST_COLUMNS, CURVE_COLUMNS, read_scores, read_table
 from lowdata_cpt.errors import UserError
 from lowdata_cpt.io import read_json, write_text
@@ -26,8 +26,10 @@ from lowdata_cpt.io import read_json, write_text
 def make_statistics(scores: Path, out_dir: Path) -> list[Path]:
     """Write `cells.csv`, `summary.csv`, `improvement.csv` and `ranks.csv` into `out_dir`.
 
+    With `curves.csv` beside the table `losses.csv` too: where each part of a loss began, ended, and was lowest.
+
     Raises:
-        UserError: as `read_scores`; or a trained row lacks its base.
+        UserError: as `read_scores`; or a trained row lacks its base; or `curves.csv` is wrong.
     """
     table = read_scores(scores)
     present = set(table["metric"])
@@ -38,6 +40,9 @@ def make_statistics(scores: Path, out_dir: Path) -> list[Path]:
         "improvement": improvement(table, groups),
         "ranks": rank_table(table),
     }
+    curves = scores.with_name("curves.csv")
+    if curves.exists():
+        written["losses"] = loss_table(read_table(curves, CURVE_COLUMNS))
     for name, frame in written.items():
         write_text(out_dir / f"{name}.csv", frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     return [out_dir / f"{name}.csv" for name in written]
@@ -90,7 +95,7 @@ def read_results(path: Path) -> list[claims_module.Result]:
 def make_figures(study_dir: Path, out_dir: Path, workers: int = 1) -> dict[Path, list[Path]]:
     """Draw every figure that the study's files allow: `scores.csv` is required, all others are optional.
 
-    Reads `curves.csv`, `cost.csv`, `claims.json`, `qualitative/*.npz`, `illustrations/*.npz` beside it where present.
+    Reads `curves.csv`, `cost.csv`, `claims.json`, `qualitative/*.npz` beside it where present.
 
     Args:
         study_dir: folder of the study's results.
@@ -123,9 +128,9 @@ def make_figures(study_dir: Path, out_dir: Path, workers: int = 1) -> dict[Path,
             ([files["curves.csv"]], draw_curves, (part, out_dir)) for _, part in curves.groupby(["backbone", "domain"])
         ]
     for path in sorted((study_dir / "qualitative").glob("*.npz")):
-        jobs += [([path], draw, (path, out_dir)) for draw in (draw_qualitative, draw_neighbours)]
-    for path in sorted((study_dir / "illustrations").glob("*.npz")):
-        jobs.append(([path], draw_inside, (path, out_dir)))
+        inside = path.name.startswith("inside-")
+        draws = (draw_inside,) if inside else (draw_qualitative, draw_neighbours)
+        jobs += [([path], draw, (path, out_dir)) for draw in draws]
     if workers == 1:
         return {path: sources for sources, draw, arguments in jobs for path in draw(*arguments)}
     # Spawned, not forked: the caller may hold threads.

@@ -102,11 +102,14 @@ def pretrain(
     write_json(target / "cost.json", cost)
     # The weights may be deleted once they are scored; what made them stays beside the cost.
     model = target / "export" / weights.MODEL
-    facts = {
-        "cost": cost,
-        "weights_sha256": sha256_file(model),
-        "device": torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu",
-    }
+    device_name = torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu"
     for artifact in (model, target / "cost.json"):
-        write_sidecar(artifact, inputs=list(inputs), config=config | {"seed": seed}, **facts)
+        write_sidecar(
+            artifact,
+            inputs=list(inputs),
+            config=config | {"seed": seed},
+            cost=cost,
+            weights_sha256=sha256_file(model),
+            device=device_name,
+        )
     shutil.rmtree(checkpoints, ignore_errors=True)

@@ -32,7 +32,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def read_inside(path: Path) -> Arrays:
-    """Read one `<backbone>-<domain>-<method>.npz` of the `illustration` rule.
+    """Read one `inside-<backbone>-<domain>-<method>.npz` of the `illustration` rule.
 
     Raises:
         UserError: the file is unreadable or has no `image` and `step`.
@@ -54,7 +54,7 @@ def draw_inside(path: Path, out: Path) -> list[Path]:
         UserError: as `read_inside`.
     """
     arrays = read_inside(path)
-    backbone, domain, _ = path.stem.split("-")
+    backbone, domain, _ = path.stem.removeprefix("inside-").split("-")
     where = f"on {domain_label(domain)} ({backbone}; one cell, smallest n, one seed, so no confidence interval)"
     written: list[Path] = []
     with house_style():
@@ -129,7 +129,8 @@ def _value(arrays: Arrays, out: Path, name: str, where: str) -> list[Path]:
         axis.set_xlabel("predicted fall, lr · V", loc="left")
         tables.append(pairs)
         line = {"step": ARM_LABELS[kind], "rate": rate, "n": len(predicted), "pearson_r": found.statistic}
-        found_r.append(line | {"ci_low": low, "ci_high": high})
+        line |= {"ci_low": low, "ci_high": high, "mean_predicted": predicted.mean(), "mean_realised": realised.mean()}
+        found_r.append(line | {"share_fallen": (realised > 0).mean()})
     axes[0].set_ylabel("realised fall of L_down")
     count = arrays["predicted"].shape[1]
     caption = (
@@ -139,7 +140,7 @@ def _value(arrays: Arrays, out: Path, name: str, where: str) -> list[Path]:
         f"The paper prints r ≈ {PAPER_R}."
     )
     summary = out / f"{name}-correlations.csv"
-    write_text(summary, pd.DataFrame(found_r).round(3).to_csv(index=False, lineterminator="\n"))
+    write_text(summary, pd.DataFrame(found_r).to_csv(index=False, float_format="%.3g", lineterminator="\n"))
     return [*save(figure, out, name, caption, pd.concat(tables, ignore_index=True)), summary]
 
 
