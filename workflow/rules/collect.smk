@@ -21,7 +21,7 @@ rule scores:
     message:
         "collect the scores of study {config[study]}"
     shell:
-        "lowdata-cpt scores --study {input.study} --out {params.folder} > {log} 2> >(tee -a {log} >&2)"
+        "lowdata-cpt scores --study {input.study} --out {params.folder} >> {log} 2> >(tee -a {log} >&2)"
 
 
 rule floors:
@@ -42,7 +42,7 @@ rule floors:
     message:
         "score the floors of study {config[study]}"
     shell:
-        "lowdata-cpt floors --manifests {input.manifests} --out {output} > {log} 2> >(tee -a {log} >&2)"
+        "lowdata-cpt floors --manifests {input.manifests} --out {output} >> {log} 2> >(tee -a {log} >&2)"
 
 
 rule qualitative:
@@ -68,7 +68,7 @@ rule qualitative:
         "collect examples of {wildcards.domain}"
     shell:
         "lowdata-cpt qualitative --study {input.study} --backbone {wildcards.backbone} --domain {wildcards.domain}"
-        " --manifest {input.manifest} --out {output} > {log} 2> >(tee -a {log} >&2)"
+        " --manifest {input.manifest} --out {output} >> {log} 2> >(tee -a {log} >&2)"
 
 
 rule figures_drawn:
@@ -106,7 +106,7 @@ rule figures_drawn:
     message:
         "draw the figures of study {config[study]}"
     shell:
-        "lowdata-cpt figures {params.folder} --workers {threads} > {log} 2> >(tee -a {log} >&2)"
+        "lowdata-cpt figures {params.folder} --workers {threads} >> {log} 2> >(tee -a {log} >&2)"
 
 
 rule statistics:
@@ -126,7 +126,7 @@ rule statistics:
     message:
         "statistics of study {config[study]}"
     shell:
-        "lowdata-cpt statistics {params.folder} > {log} 2> >(tee -a {log} >&2)"
+        "lowdata-cpt statistics {params.folder} >> {log} 2> >(tee -a {log} >&2)"
 
 
 rule claims:
@@ -149,7 +149,7 @@ rule claims:
     message:
         "verdicts of study {config[study]}"
     shell:
-        "lowdata-cpt claims {params.folder} > {log} 2> >(tee -a {log} >&2)"
+        "lowdata-cpt claims {params.folder} >> {log} 2> >(tee -a {log} >&2)"
 
 
 rule report:
@@ -173,4 +173,4 @@ rule report:
     message:
         "report of study {config[study]}"
     shell:
-        "lowdata-cpt report {params.folder} > {log} 2> >(tee -a {log} >&2)"
+        "lowdata-cpt report {params.folder} >> {log} 2> >(tee -a {log} >&2)"

@@ -27,7 +27,7 @@ rule features:
         "features of {wildcards.method}, {wildcards.domain}, n {wildcards.n}, seed {wildcards.seed}"
     shell:
         "lowdata-cpt features --config {params.config:q} --model {input.model} --manifest {input.manifest}"
-        " --out {output} --device {resources.device} --threads {threads} > {log} 2> >(tee -a {log} >&2)"
+        " --out {output} --device {resources.device} --threads {threads} >> {log} 2> >(tee -a {log} >&2)"
 
 
 rule linear:
@@ -55,7 +55,7 @@ rule linear:
         "{wildcards.probe} probe of {wildcards.method}, {wildcards.domain}, n {wildcards.n}, seed {wildcards.seed}"
     shell:
         "lowdata-cpt probe {wildcards.probe} --config {params.config:q} --features {input.features}"
-        " --manifest {input.manifest} --seed {wildcards.seed} --out {output} > {log} 2> >(tee -a {log} >&2)"
+        " --manifest {input.manifest} --seed {wildcards.seed} --out {output} >> {log} 2> >(tee -a {log} >&2)"
 
 
 rule segmentation:
@@ -87,7 +87,7 @@ rule segmentation:
     shell:
         "lowdata-cpt probe {wildcards.probe} --config {params.config:q} --features {input.features}"
         " --manifest {input.manifest} --seed {wildcards.seed} --out {output.scores} --device {resources.device}"
-        " --threads {threads} > {log} 2> >(tee -a {log} >&2)"
+        " --threads {threads} >> {log} 2> >(tee -a {log} >&2)"
 
 
 use rule segmentation as depth with:

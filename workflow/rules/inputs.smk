@@ -14,7 +14,7 @@ rule study:
         "resolve the configuration of study {config[study]}"
     shell:
         "lowdata-cpt study --config {params.config:q} --not-run {params.not_run:q} --out {output.study}"
-        " > {log} 2> >(tee -a {log} >&2)"
+        " >> {log} 2> >(tee -a {log} >&2)"
 
 
 rule data:
@@ -39,7 +39,7 @@ rule data:
     message:
         "decode domain {wildcards.domain}"
     shell:
-        "lowdata-cpt data --config {params.config:q} --out {output.manifest} > {log} 2> >(tee -a {log} >&2)"
+        "lowdata-cpt data --config {params.config:q} --out {output.manifest} >> {log} 2> >(tee -a {log} >&2)"
 
 
 rule backbone:
@@ -62,7 +62,7 @@ rule backbone:
     message:
         "fetch backbone {wildcards.backbone}"
     shell:
-        "lowdata-cpt backbone --config {params.config:q} --out {params.folder} > {log} 2> >(tee -a {log} >&2)"
+        "lowdata-cpt backbone --config {params.config:q} --out {params.folder} >> {log} 2> >(tee -a {log} >&2)"
 
 
 rule subset:
@@ -90,4 +90,4 @@ rule subset:
         "draw {wildcards.n} images of {wildcards.domain}, seed {wildcards.seed}"
     shell:
         "lowdata-cpt subset --config {params.config:q} --manifest {input.manifest} --out {output}"
-        " > {log} 2> >(tee -a {log} >&2)"
+        " >> {log} 2> >(tee -a {log} >&2)"

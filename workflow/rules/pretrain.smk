@@ -39,7 +39,7 @@ rule pretrain:
         "lowdata-cpt pretrain --config {params.config:q} --backbone {params.backbone} --manifest {input.manifest}"
         " {params.subset} --seed {wildcards.seed} --checkpoints {params.checkpoints} --out {params.folder}"
         " --device {resources.device} --threads {threads} --checkpoint-seconds {resources.checkpoint_seconds}"
-        " > {log} 2> >(tee -a {log} >&2)"
+        " >> {log} 2> >(tee -a {log} >&2)"
 
 
 rule illustration:
@@ -71,4 +71,4 @@ rule illustration:
     shell:
         "lowdata-cpt illustrate --config {params.config:q} --backbone {params.backbone} --manifest {input.manifest}"
         " --subset {input.subset} --seed {params.seed} --out {output} --device {resources.device}"
-        " --threads {threads} > {log} 2> >(tee -a {log} >&2)"
+        " --threads {threads} >> {log} 2> >(tee -a {log} >&2)"

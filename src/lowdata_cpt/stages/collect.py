@@ -35,6 +35,15 @@ def read_study(path: Path) -> Study:
     return validate(read_json(path) | {"resources": {}}, str(path))
 
 
+def _probes(study: Study, domain: str) -> tuple[str, ...]:
+    """Return a domain's probes by its manifest where there is one: the raw images need not be here any more."""
+    manifest = Path("results", study.study, "data", domain, "manifest.json")
+    if not manifest.exists():
+        return probes_of(study, domain)
+    labelled = read_json(manifest)["tasks"]
+    return tuple(probe for task, probe in PROBE_OF_TASK.items() if task in labelled)
+
+
 def scores(study_file: Path, target: Path) -> None:
     """Write scores.csv (one row a metric), cost.csv and curves.csv of every cell into folder `target`.
 
@@ -42,6 +51,7 @@ def scores(study_file: Path, target: Path) -> None:
     are written with repr precision, so equal scores give equal bytes.
     """
     study = read_study(study_file)
+    probes = {domain: _probes(study, domain) for domain in study.domains}
     score_rows: list[dict[str, Any]] = []
     cost_rows: list[dict[str, Any]] = []
     curves: list[pd.DataFrame] = []
@@ -60,7 +70,7 @@ def scores(study_file: Path, target: Path) -> None:
             log = log[log["step"] % (log["step"].max() // CURVE_STEPS + 1) == 0]
             curves.append(log.assign(**key)[[*key, *log.columns]])
         spent = {"images_seen": cost["images_seen"], "train_seconds": cost["train_seconds"]}
-        for probe in probes_of(study, cell.domain):
+        for probe in probes[cell.domain]:
             path = cell.folder(study.study) / f"{probe}.json"
             inputs.append(path)
             for split, metrics in sorted(read_json(path)["metrics"].items()):

@@ -91,6 +91,12 @@ class TEC(MethodConfig):
             "CLIP-type backbones have others",
         ),
         Deviation(
+            "class token of a randomly initialised start",
+            "normal, standard deviation .02",
+            "timm's initialiser (1e-6 for most ViTs)",
+            "one random initialisation serves all methods",
+        ),
+        Deviation(
             "image resampling",
             "PIL bicubic with antialiasing",
             "bicubic sampling of the decoded cache, first shrunk by a whole factor where every crop of the batch is "
