@@ -41,8 +41,15 @@ def sizes_of(part: int) -> dict[str, list[int]]:
 def part_of(study: dict[str, Any], sizes: dict[str, list[int]]) -> dict[str, Any]:
     """Return the study with these domains and sizes only."""
     domains = {name: study["domains"][name] | {"sizes": wanted} for name, wanted in sizes.items()}
-    blocks = [block | {"domains": [n for n in block["domains"] if n in sizes]} for block in study["grid"]]
-    return study | {"domains": domains, "grid": [block for block in blocks if block["domains"]]}
+    blocks = []
+    for block in study["grid"]:
+        names = [name for name in block["domains"] if name in sizes]
+        offered = {n for name in names for n in sizes[name]}
+        wanted = [n for n in block.get("sizes", offered) if n in offered]
+        names = [name for name in names if set(wanted) & set(sizes[name])]
+        if names:
+            blocks.append(block | {"domains": names} | ({"sizes": wanted} if "sizes" in block else {}))
+    return study | {"domains": domains, "grid": blocks}
 
 
 def main() -> int:

@@ -29,8 +29,8 @@ class Cell(NamedTuple):
 
     @property
     def model(self) -> Cell:
-        """The cell whose model and features this one is probed with: `base` is the same model for every seed."""
-        return self._replace(seed=0) if self.method == "base" else self
+        """The cell whose model and features this one is probed with: a base is the same model for every seed."""
+        return self._replace(seed=0) if self.method in ("base", "base_domain_norm") else self
 
 
 def cells(study: Study) -> Iterator[Cell]:

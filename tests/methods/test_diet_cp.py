@@ -127,7 +127,7 @@ def test_export_under_the_pretraining_normalisation_is_the_backbone_itself() -> 
 def test_a_patch_embedding_without_bias_is_refused() -> None:
     learner = learner_for("plain")
     learner.backbone.model.patch_embed.proj.bias = None
-    with pytest.raises(UserError, match="normalisation: pretraining"):
+    with pytest.raises(UserError, match="`normalisation: pretraining` for diet_cp"):
         learner.export()
 
 

@@ -57,6 +57,8 @@ STYLES = {
 }
 MAIN = tuple(STYLES)
 CONTROLS = ("dino", "mae")
+# The step 0 from which a method's own source measures its gain, where it is not `base`.
+BEFORE_OF = {"diet_cp": "base_domain_norm"}
 # The control that a method is compared with at equal images seen.
 CONTROL_OF = {"glare": "dino", "v_pretraining": "dino", "tec": "mae", "diet_cp": "dino"}
 ACRONYMS = {"ema": "EMA", "lr": "LR", "tec": "TEC", "mae": "MAE", "dino": "DINO", "cls": "CLS"}

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.stats import t as student
 
 from lowdata_cpt.analysis import stats
-from lowdata_cpt.analysis.style import CONTROL_OF, is_variant, ordered, parent_of
+from lowdata_cpt.analysis.style import BEFORE_OF, CONTROL_OF, is_variant, ordered, parent_of
 from lowdata_cpt.analysis.table import HEADLINE, METRICS, UNTRAINED, held_out, paired_gain
 
 CELL = ["backbone", "domain", "method", "n", "task", "metric"]
@@ -118,8 +118,8 @@ def references_of(method: str) -> dict[str, str]:
     parent = parent_of(method) if is_variant(method) else None
     if parent is not None:
         return {"parent": parent}
-    control = CONTROL_OF.get(method)
-    return {"base": "base"} | ({"control": control} if control else {})
+    others = {"control": CONTROL_OF.get(method), "before": BEFORE_OF.get(method)}
+    return {"base": "base"} | {family: reference for family, reference in others.items() if reference}
 
 
 def change_with_n(gains: pd.DataFrame) -> pd.DataFrame:
@@ -143,7 +143,8 @@ def change_with_n(gains: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(scores: pd.DataFrame, metrics: Sequence[str] = HEADLINE) -> pd.DataFrame:
-    """Pooled gain of every method over base, over its control, or (a variant) over its parent; and its trend.
+    """Pooled gain of every method over base, its control, its own source's step 0, or (a variant) over its parent.
+
 
     The family `trend` holds the gain over base at each domain's largest n minus that at its smallest, paired by seed.
     Holm's correction runs over one family: all methods and headline metrics against the same kind of reference.
@@ -166,10 +167,10 @@ def summary(scores: pd.DataFrame, metrics: Sequence[str] = HEADLINE) -> pd.DataF
                 part = change_with_n(part) if family == "trend" else part
                 if part.empty:
                     continue
-                equal = family == "base" or bool((part["images_seen"] == part["reference_images_seen"]).all())
+                seen = (part["images_seen"] == part["reference_images_seen"]).all()
                 row = {"family": family, "method": method, "reference": reference, "metric": metric}
                 row["unit"] = METRICS[metric].gain_unit
-                rows.append({**row, **pooled_gain(part), "equal_images": equal})
+                rows.append({**row, **pooled_gain(part), "equal_images": family in ("base", "before") or bool(seen)})
     table = pd.DataFrame(rows)
     if table.empty:
         return table

@@ -40,7 +40,7 @@ LEDGER_COLUMNS = (
     *("requeued_gpu_hours", "failed_gpu_hours", "cancelled_gpu_hours"),
 )
 SPLITS = ("val", "test")
-UNTRAINED = ("floor", "random", "base")
+UNTRAINED = ("floor", "random", "base", "base_domain_norm")
 
 
 @dataclass(frozen=True)

@@ -156,8 +156,8 @@ class Study(Strict):
     def _untrained(cls, methods: dict[str, MethodConfig]) -> dict[str, MethodConfig]:
         for name, method in methods.items():
             kinds = {name, method.method}
-            if len(kinds) == 2 and kinds & {"base", "random"}:
-                raise ValueError(f"{name} is of method {method.method}; expected `base` and `random` under these names")
+            if len(kinds) == 2 and kinds & {"base", "base_domain_norm", "random"}:
+                raise ValueError(f"{name} is of method {method.method}; what trains nothing keeps its own name")
         return methods
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ from lowdata_cpt.methods.dino.config import DINO
 from lowdata_cpt.methods.glare.config import GLARE
 from lowdata_cpt.methods.mae.config import MAE
 from lowdata_cpt.methods.tec.config import TEC
-from lowdata_cpt.methods.untrained import Base, Random
+from lowdata_cpt.methods.untrained import Base, BaseDomainNorm, Random
 from lowdata_cpt.methods.v_pretraining.config import VPretraining
 
-METHODS: tuple[type[MethodConfig], ...] = (Base, Random, DietCP, GLARE, TEC, VPretraining, DINO, MAE)
+METHODS: tuple[type[MethodConfig], ...] = (Base, BaseDomainNorm, Random, DietCP, GLARE, TEC, VPretraining, DINO, MAE)

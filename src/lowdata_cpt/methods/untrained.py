@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from lowdata_cpt.codeversion import code_version
 from lowdata_cpt.methods.base import MethodConfig
 
 
@@ -11,6 +12,20 @@ class Base(MethodConfig):
     """Step 0: the released backbone, untouched."""
 
     method: Literal["base"] = "base"
+
+
+class BaseDomainNorm(MethodConfig):
+    """The released backbone on images normalised with the domain's mean and standard deviation: DIET-CP's own step 0.
+
+    The statistics are those of the unlabelled pool; they are folded into the patch embedding.
+    """
+
+    method: Literal["base_domain_norm"] = "base_domain_norm"
+
+    @classmethod
+    def code_version(cls) -> str:
+        """Return the version of what this row is made by."""
+        return code_version("methods.untrained", "methods.normalisation", "training.prepare")
 
 
 class Random(MethodConfig):

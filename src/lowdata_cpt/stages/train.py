@@ -16,11 +16,12 @@ from lowdata_cpt.config.study import Backbone, MethodEntry
 from lowdata_cpt.data.subsets import read_manifest
 from lowdata_cpt.device import pick_device
 from lowdata_cpt.io import identity, read_json, sha256_file, write_json
+from lowdata_cpt.methods import normalisation
 from lowdata_cpt.methods.base import MethodConfig
 from lowdata_cpt.provenance import write_sidecar
 from lowdata_cpt.stages.inputs import open_store
 from lowdata_cpt.training.config import Training
-from lowdata_cpt.training.prepare import prepare_run
+from lowdata_cpt.training.prepare import channel_statistics, prepare_run
 
 CACHE = Path(".cache")
 LOG_COLUMNS = ["step", "images_seen", "part", "value"]
@@ -78,7 +79,11 @@ def pretrain(
     if method.learner_path is None:
         if method.method == "random":
             vit.randomise(seed)
-        weights.save_export(target / "export", name, vit.timm_state(), {}, None)
+        state = vit.timm_state()
+        if method.method == "base_domain_norm":
+            store = open_store(manifest)
+            state = normalisation.fold(state, channel_statistics(store.images(store.meta.pool)), (vit.mean, vit.std))
+        weights.save_export(target / "export", name, state, {}, None)
     else:
         assert subset_manifest is not None, "a trained method needs a subset"
         store = open_store(manifest)

@@ -38,8 +38,9 @@ class DietCP(MethodConfig):
             "normalisation",
             "mean and standard deviation per data set, hard-coded, for training and evaluation, of the base too",
             "those of the N unlabelled images for training; the exported patch embedding takes the change to the "
-            "backbone's own, so that evaluation is the same function; the base is evaluated under its own",
-            "a new domain's statistics are known from its N images alone; one base row serves all methods",
+            "backbone's own, so that evaluation is the same function; the base is evaluated under its own, and under "
+            "the pool's (`base_domain_norm`), the source's step 0",
+            "a new domain's statistics are known from its images alone; one base row serves all methods",
         ),
         Deviation(
             "learning rate",

@@ -10,12 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lowdata_cpt.backbones.vit import ViT
-from lowdata_cpt.errors import UserError
+from lowdata_cpt.methods import normalisation
 from lowdata_cpt.methods.diet_cp.config import DietCP
 from lowdata_cpt.methods.learner import Context, Export, Learner, Progress, Views
 from lowdata_cpt.training import augment
-
-WEIGHT, BIAS = "patch_embed.proj.weight", "patch_embed.proj.bias"
 
 
 class DietCPLearner(Learner):
@@ -63,24 +61,13 @@ class DietCPLearner(Learner):
     def export(self) -> Export:
         """Return the backbone; W is dropped.
 
-        Whoever opens the backbone normalises as its pretraining did (μ, σ). The source evaluates under the normalising
-        it trains with (m, s), so the step from one to the other is folded into the (frozen) patch embedding:
-        W (x − m)/s + b = W' (x − μ)/σ + b' with W'_c = W_c σ_c/s_c and b' = b + Σ_c ΣW_c (μ_c − m_c)/s_c.
+        Whoever opens it normalises as its pretraining did. The source evaluates under the statistics it trains with, so
+        the step from one to the other is folded into the patch embedding, which is frozen.
 
         Raises:
-            UserError: the patch embedding has no bias to take the shift.
+            UserError: the patch embedding has no bias to take it.
         """
         state = self.backbone.timm_state()
         if self.config.normalisation == "domain":
-            if BIAS not in state:
-                raise UserError(
-                    f"diet_cp: the patch embedding of {self.backbone.name!r} has no bias, so normalisation: domain "
-                    "cannot be exported; expected normalisation: pretraining"
-                )
-            weight = state[WEIGHT].double()
-            mean, std = (torch.tensor(values).double() for values in (self.context.mean, self.context.std))
-            own_mean, own_std = (torch.tensor(values).double() for values in (self.mean, self.std))
-            shift = (weight.sum((2, 3)) * ((mean - own_mean) / own_std)).sum(1)
-            state[BIAS] = (state[BIAS].double() + shift).to(state[BIAS].dtype)
-            state[WEIGHT] = (weight * (std / own_std)[:, None, None]).to(state[WEIGHT].dtype)
+            state = normalisation.fold(state, (self.mean, self.std), (self.context.mean, self.context.std))
         return Export(state)
