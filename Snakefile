@@ -35,10 +35,15 @@ localrules:
 
 
 onstart:
-    if workflow.non_local_exec and workflow.cores < RESOURCES.threads:
-        # Snakemake would cut every job to `cores` CPUs, and the thread count decides the last bit of a result.
+    offered = workflow.resource_settings.cores
+    if (
+        workflow.non_local_exec
+        and offered is not None
+        and offered < RESOURCES.threads
+    ):
+        # Snakemake would cut every job to so many CPUs, and the thread count decides the last bit of a result.
         raise WorkflowError(
-            f"error: resources.threads is {RESOURCES.threads}, but the profile's `cores` allows {workflow.cores}; "
+            f"error: resources.threads is {RESOURCES.threads}, but the profile's `cores` allows {offered}; "
             f"expected --cores {RESOURCES.threads} or more"
         )
     # Snakemake 9.27 wakes its scheduler once a second for each job that has ended, to keep below 100 starts a second

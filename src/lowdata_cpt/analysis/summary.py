@@ -236,20 +236,21 @@ def improvement(scores: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> pd
 
 
 def loss_table(curves: pd.DataFrame) -> pd.DataFrame:
-    """Return what was logged at the first and the last step (medians over runs) and the lowest step of any run.
+    """Return what was logged at the first and the last step (medians over runs), on average, and at the lowest step.
 
     A constant predictor has a loss too (ln K, ln N, or near 1 for a normalised target): compare the lowest with it.
 
     Returns:
-        One row a (method, part) with `runs, first, last, lowest`.
+        One row a (method, part) with `runs, first, last, mean, lowest`.
     """
     run = ["method", "part", "backbone", "domain", "n", "seed"]
     ordered_steps = curves[curves["part"] != "lr"].sort_values([*run, "step"], kind="stable")
-    runs = ordered_steps.groupby(run)["value"].agg(["first", "last", "min"]).reset_index()
+    runs = ordered_steps.groupby(run)["value"].agg(["first", "last", "mean", "min"]).reset_index()
     names = {
         "runs": ("first", "size"),
         "first": ("first", "median"),
         "last": ("last", "median"),
+        "mean": ("mean", "mean"),
         "lowest": ("min", "min"),
     }
     return runs.groupby(["method", "part"]).agg(**names).reset_index()
