@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from lowdata_cpt.analysis.table import read_scores
+from lowdata_cpt.analysis.tables import answer_markdown
 from lowdata_cpt.cells import Cell, cells
 from lowdata_cpt.stages.collect import read_study
 
@@ -32,6 +33,12 @@ def check(folder: Path) -> None:
 @pytest.mark.parametrize("study", STUDIES)
 def test_table_holds_the_whole_grid(study: str) -> None:
     check(RESULTS / study)
+
+
+@pytest.mark.parametrize("study", [name for name in STUDIES if (RESULTS / name / "tables/answer.md").exists()])
+def test_the_answer_is_what_the_code_makes_of_the_table(study: str) -> None:
+    folder = RESULTS / study
+    assert (folder / "tables/answer.md").read_text() == answer_markdown(read_scores(folder / "scores.csv"))
 
 
 @pytest.mark.parametrize("lost", ["method == 'tec'", "method == 'tec' and metric == 'miou'"])

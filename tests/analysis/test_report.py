@@ -11,6 +11,7 @@ import pytest
 
 from lowdata_cpt.analysis import commands
 from lowdata_cpt.analysis.report import build_report
+from lowdata_cpt.analysis.summary import LIMITS
 from lowdata_cpt.analysis.tables import answer_markdown, headline, headline_markdown, latex_escape, write_tables
 from lowdata_cpt.io import write_json
 from lowdata_cpt.stages import present
@@ -119,7 +120,7 @@ def test_answer_is_the_mean_gain_over_base_bold_where_it_is_sure() -> None:
     caption, _, header, _, *lines, domains = answer_markdown(scores).splitlines()
     assert domains == "| *mean over* | CIFAR-10 | CIFAR-10 |"
     assert "n = 100, 1000 and 3 seeds" in caption
-    assert caption.endswith(f"{8 * 2 * 3 + 2 * 3} cells.")
+    assert caption.endswith(f"{8 * 2 * 3 + 2 * 3} cells. {LIMITS}")
     assert header == "| Method | kNN accuracy (points) | Linear accuracy (points) |"
     shown = {line.split(" | ")[0].strip("| "): line.split(" | ")[1] for line in lines}
     assert set(shown) == {"DINO (control)", "MAE (control)", "DIET-CP", "GLARE", "TEC", "V-pretraining"}
@@ -129,6 +130,7 @@ def test_answer_is_the_mean_gain_over_base_bold_where_it_is_sure() -> None:
     )
     once = answer_markdown(synthetic_study.scores(domains=("cifar10",), seeds=1))
     assert "1 seed, so without an interval" in once
+    assert LIMITS not in once
     assert "**" not in once
     assert "+" in once
     assert "[+" not in once

@@ -110,7 +110,9 @@ def answer_markdown(scores: pd.DataFrame) -> str:
     sure = "[95 % CI], bold: p < .05 after Holm's correction" if several else "so without an interval"
     caption = (
         f"Gain over the untouched backbone on the test split (positive is better, also for depth error), mean over "
-        f"domains, {sizes_text(test)} and {seeds_text(trained)}, {sure}. {count_cells(test)} cells. {LIMITS}"
+        f"domains, {sizes_text(test)} and {seeds_text(trained)}, {sure}. {count_cells(test)} cells."
+        + f" {LIMITS}"
+        * several
     )
     return f"{caption}\n\n{_markdown(header, rows, left=1)}"
 
