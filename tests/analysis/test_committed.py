@@ -41,6 +41,11 @@ def test_the_answer_is_what_the_code_makes_of_the_table(study: str) -> None:
     assert (folder / "tables/answer.md").read_text() == answer_markdown(read_scores(folder / "scores.csv"))
 
 
+@pytest.mark.parametrize("study", [name for name in STUDIES if (RESULTS / name / "report.html").exists()])
+def test_a_report_in_git_stays_small(study: str) -> None:
+    assert (RESULTS / study / "report.html").stat().st_size < 2 * 2**20
+
+
 @pytest.mark.parametrize("lost", ["method == 'tec'", "method == 'tec' and metric == 'miou'"])
 def test_what_is_lost_is_seen(lost: str, tmp_path: Path) -> None:
     shutil.copy(RESULTS / "quick/study.json", tmp_path)
