@@ -200,3 +200,9 @@ def test_bad_images_are_quarantined_and_too_many_stop_the_study(tmp_path: Path) 
     listed = (folder / "results/quick/data/imagefolder/quarantine.csv").read_text()
     assert "empty.png" in listed
     assert "text.png" in listed
+
+
+def test_a_cluster_that_would_cut_threads_is_refused(tmp_path: Path) -> None:
+    folder = tiny.tiny_study(tmp_path / "project", resources={"threads": 3})
+    said = tiny.run(folder, "snakemake", "--executor", "submitit", "--jobs", "1", "--cores", "2", fails=True)
+    assert "resources.threads is 3, but the profile's `cores` allows 2; expected --cores 3 or more" in said.stderr

@@ -145,7 +145,6 @@ def change_with_n(gains: pd.DataFrame) -> pd.DataFrame:
 def summary(scores: pd.DataFrame, metrics: Sequence[str] = HEADLINE) -> pd.DataFrame:
     """Pooled gain of every method over base, its control, its own source's step 0, or (a variant) over its parent.
 
-
     The family `trend` holds the gain over base at each domain's largest n minus that at its smallest, paired by seed.
     Holm's correction runs over one family: all methods and headline metrics against the same kind of reference.
     The Student test carries it; the sign-flip test, free of its assumption but with p ≥ 2/2^clusters, stands
