@@ -16,7 +16,7 @@ import timm
 import torch
 from PIL import Image
 
-from tests.workflow.tiny import environment, lowdata, planned, snakemake, tiny_study, write_config
+from tests.workflow.tiny import environment, lowdata, planned, run, snakemake, tiny_study, write_config
 
 pytestmark = pytest.mark.slow
 COLUMNS = "study,backbone,domain,method,n,seed,task,metric,split,value,images_seen,train_seconds"
@@ -203,6 +203,6 @@ def test_bad_images_are_quarantined_and_too_many_stop_the_study(tmp_path: Path) 
 
 
 def test_a_cluster_that_would_cut_threads_is_refused(tmp_path: Path) -> None:
-    folder = tiny.tiny_study(tmp_path / "project", resources={"threads": 3})
-    said = tiny.run(folder, "snakemake", "--executor", "submitit", "--jobs", "1", "--cores", "2", fails=True)
+    folder = tiny_study(tmp_path / "project", resources={"threads": 3})
+    said = run(folder, "snakemake", "--executor", "submitit", "--jobs", "1", "--cores", "2", fails=True)
     assert "resources.threads is 3, but the profile's `cores` allows 2; expected --cores 3 or more" in said.stderr
