@@ -46,7 +46,7 @@ rule all:
 
 rule data_ready:
     input:
-        [f"{RESULTS}/data/{domain}/manifest.json" for domain in STUDY.domains],
+        MANIFESTS,
 
 
 rule models:

@@ -9,11 +9,13 @@ import pytest
 
 from lowdata_cpt.config.load import load
 from lowdata_cpt.config.study import Study
+from lowdata_cpt.data import DOMAINS
 from lowdata_cpt.errors import UserError
 from lowdata_cpt.flops import Geometry, features_flops, geometry, training_flops
-from lowdata_cpt.forecast import Assumptions, forecast, render
+from lowdata_cpt.forecast import PUBLISHED, Assumptions, forecast, render
 from lowdata_cpt.generate import ROOT
 from lowdata_cpt.methods.base import MethodConfig
+from lowdata_cpt.methods.mae.config import MAE
 
 A = Assumptions()
 
@@ -23,14 +25,11 @@ def study(name: str) -> Study:
 
 
 def test_jobs_are_those_that_snakemake_lists(tmp_path: Path) -> None:
-    script = f"""
-import subprocess, sys
-sys.exit(subprocess.call([{sys.executable!r}, "-m", "snakemake", "-n", "--quiet", "rules", "--forceall", "--nolock",
-    "--snakefile", {str(ROOT / "Snakefile")!r}, "--configfile", {str(ROOT / "config/real.yaml")!r},
-    "--config", "absent_data=stop", "--directory", {str(tmp_path)!r}]))
-"""
     (tmp_path / "config").symlink_to(ROOT / "config")
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules", "--forceall", "--nolock"]
+    command += ["--snakefile", str(ROOT / "Snakefile"), "--configfile", str(ROOT / "config/real.yaml")]
+    command += ["--config", "absent_data=stop", "--directory", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     listed = {}
     for line in (done.stdout + done.stderr).splitlines():
@@ -59,6 +58,20 @@ def test_methods_rank_by_what_they_compute() -> None:
     assert cost("diet_cp") == pytest.approx(whole * (1 + 2 * 2 / 12))
     assert cost("mae") < cost("tec") < cost("glare") < cost("dino") < cost("v_pretraining")
     assert training_flops(MethodConfig(method="new"), shape, 224, 32) == pytest.approx(3 * whole)
+
+
+def test_masked_methods_encode_what_they_see() -> None:
+    shape = geometry("vit_base_patch16_224.mae")
+    # MAE sees 49 of 196 patches and the class token in 12 blocks of 768, and all 197 tokens in 2 blocks of 512.
+    mae = MAE(mask_ratio=0.75, decoder_width=512, decoder_depth=2)
+    seen, decoder = 12 * (24 * 50 * 768**2 + 4 * 50**2 * 768), 2 * (24 * 197 * 512**2 + 4 * 197**2 * 512)
+    assert training_flops(mae, shape, 224, 32) == pytest.approx(3 * (seen + decoder))
+
+
+@pytest.mark.parametrize("kind", ["camvid", "cityscapes", "loveda", "pascal_context", "nyuv2"])
+def test_published_counts_are_the_cards(kind: str) -> None:
+    (card,) = (domain.card() for domain in DOMAINS if domain.model_fields["kind"].default == kind)
+    assert all(f"{count:,}" in card for count in PUBLISHED[kind])
 
 
 def write_benchmark(results: Path, other: Study, seconds: float, place: str) -> None:

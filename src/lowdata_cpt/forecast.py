@@ -37,7 +37,7 @@ PUBLISHED: dict[str, tuple[int, ...]] = {
     "neu_steel": (1800,),
     "nuclei": (670,),
     "nyuv2": (795, 654),
-    "pascal_context": (4998, 5105),
+    "pascal_context": (4996, 5104),
     "pathmnist": (89996, 10004, 7180),
     "dermamnist": (7007, 1003, 2005),
     "octmnist": (97477, 10832, 1000),

@@ -76,6 +76,22 @@ def test_measures_known_effects(scores: pd.DataFrame) -> None:
     assert trend.measured == pytest.approx(0.12 * 0.6 / 3, abs=0.02)
 
 
+def test_sizes_of_one_seed_are_one_replicate() -> None:
+    place = {"study": "s", "backbone": "b", "domain": "camvid", "task": "segmentation", "metric": "miou"}
+    values = {("base", 0): (0.5, 0.5), ("diet_cp", 100): (0.6, 0.5), ("diet_cp", 1000): (0.8, 0.7)}
+    rows = [
+        place
+        | {"method": method, "n": n, "seed": seed, "split": split, "value": value if split == "test" else 1 - value}
+        | {"images_seen": n, "train_seconds": 0.0}
+        for (method, n), pair in values.items()
+        for seed, value in enumerate(pair)
+        for split in ("val", "test")
+    ]
+    found = evaluate(claim(), pd.DataFrame(rows))  # seeds: .2 and .1; standard error .05; t(1) = 12.7062
+    assert (found.measured, found.ci_low, found.ci_high) == pytest.approx((0.15, -0.48531, 0.78531), abs=1e-5)
+    assert found.verdict == "inconclusive"
+
+
 @pytest.mark.parametrize(
     ("cells", "reason"),
     [

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,16 @@ import pandas as pd
 import pytest
 
 from lowdata_cpt.analysis import commands
-from lowdata_cpt.analysis.summary import cell_statistics, improvement, loss_table, references_of, summary
+from lowdata_cpt.analysis.metrics import write_metrics
+from lowdata_cpt.analysis.summary import (
+    cell_statistics,
+    improvement,
+    loss_table,
+    rank_table,
+    references_of,
+    summary,
+)
+from lowdata_cpt.analysis.table import COLUMNS
 from lowdata_cpt.errors import UserError
 
 FORBIDDEN = ("torch", "timm", "torchvision", "sklearn", "snakemake")
@@ -94,6 +104,7 @@ def test_losses_are_those_of_the_first_the_last_and_the_lowest_step() -> None:
 def test_references() -> None:
     assert references_of("glare") == {"base": "base", "control": "dino"}
     assert references_of("dino") == {"base": "base"}
+    assert references_of("diet_cp") == {"base": "base", "control": "dino", "before": "base_domain_norm"}
     assert references_of("v_pretraining_random_mask") == {"parent": "v_pretraining"}
 
 
@@ -111,6 +122,28 @@ def test_improvement_over_an_untrained_backbone_counts_every_size() -> None:
     assert table.loc[("tec", "base"), "probability"] == pytest.approx((3 / 4 + 1.5 / 4) / 2)
     assert table.loc[("base", "tec"), "probability"] == pytest.approx(1 - (3 / 4 + 1.5 / 4) / 2)
     assert table.loc[("tec", "base"), "cells"] == 2
+    # Seeds drawn as (2, 0), (1, 1), (0, 2) give .75, .5625 and .5.
+    assert tuple(table.loc[("tec", "base"), ["ci_low", "ci_high"]]) == (pytest.approx(0.5), pytest.approx(0.75))
+    assert tuple(table.loc[("base", "tec"), ["ci_low", "ci_high"]]) == (pytest.approx(0.25), pytest.approx(0.5))
+
+
+def test_a_lower_error_ranks_first() -> None:
+    place = {"backbone": "b", "domain": "nyuv2", "task": "depth", "metric": "rmse", "split": "test", "n": 9, "seed": 0}
+    rows = [place | {"method": method, "value": value} for method, value in (("tec", 0.4), ("mae", 0.6))]
+    table = rank_table(pd.DataFrame(rows))
+    ranks = table[table["metric"] == "rmse"].set_index("method")["mean_rank"]
+    assert ranks.to_dict() == {"tec": 1.0, "mae": 2.0}
+
+
+def test_metrics_json_holds_the_test_means(tmp_path: Path) -> None:
+    place = ["s", "b", "camvid", "tec", 100]
+    rows = [
+        [*place, seed, "segmentation", "miou", split, value, 100, 1.0]
+        for seed, split, value in ((0, "test", 0.4), (1, "test", 0.5), (0, "val", 0.9), (1, "val", 0.8))
+    ]
+    pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(tmp_path / "scores.csv", index=False)
+    found = json.loads(write_metrics(tmp_path / "scores.csv", tmp_path / "metrics.json").read_text())
+    assert found == {"b": {"camvid": {"tec": {"n100": {"segmentation.miou": 0.45}}}}}
 
 
 def test_wrong_claims_json_is_one_clear_error(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,10 @@ from tests.analysis import synthetic_study
 
 
 @pytest.fixture(scope="session")
-def drawn(small: Path, claims_file: Path) -> list[Path]:
-    commands.make_claims(small / "scores.csv", claims_file, small, "embedded")
-    return list(commands.make_figures(small, small / "figures"))
+def drawn(small: Path, claims_file: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = Path(shutil.copytree(small, tmp_path_factory.mktemp("drawn") / "study"))
+    commands.make_claims(folder / "scores.csv", claims_file, folder, "embedded")
+    return list(commands.make_figures(folder, folder / "figures"))
 
 
 def test_every_figure_has_four_files_and_states_n_seeds_and_interval(drawn: list[Path]) -> None:

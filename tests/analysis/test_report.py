@@ -12,7 +12,14 @@ import pytest
 from lowdata_cpt.analysis import commands
 from lowdata_cpt.analysis.report import build_report
 from lowdata_cpt.analysis.summary import LIMITS
-from lowdata_cpt.analysis.tables import answer_markdown, headline, headline_markdown, latex_escape, write_tables
+from lowdata_cpt.analysis.tables import (
+    answer_markdown,
+    headline,
+    headline_markdown,
+    latex_escape,
+    method_table,
+    write_tables,
+)
 from lowdata_cpt.io import write_json
 from lowdata_cpt.stages import present
 from tests.analysis import synthetic_study
@@ -162,6 +169,14 @@ def test_tables_are_written_in_latex_and_markdown(small: Path, tmp_path: Path) -
     assert r"\textbf{" in tex
     assert "Random init" in tex
     assert latex_escape("a_b 5 %") == r"a\_b 5 \%"
+
+
+def test_the_lowest_error_is_bold(scores: pd.DataFrame) -> None:
+    header, rows, best = method_table(scores, "vits14_imgfocus", "nyuv2")
+    for column, name in enumerate(header[2:], start=2):
+        shown = [float(row[column].split()[0]) for row in rows]
+        top = max(shown) if "↑" in name else min(shown)
+        assert {i for i, _ in enumerate(rows) if best[i, column]} == {i for i, v in enumerate(shown) if v == top}
 
 
 def test_ledger_counts_the_studys_own_submissions(full: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

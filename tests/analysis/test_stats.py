@@ -104,6 +104,12 @@ def test_probability_of_improvement_by_hand() -> None:
         stats.probability_of_improvement([])
 
 
+def test_probability_of_improvement_has_a_95_percent_interval() -> None:
+    """Of 27 draws of three seeds one is the first thrice: 1/27 > .025, so the upper bound is 1."""
+    found = stats.probability_of_improvement([cell([2, 0, 0], [1, 1, 1])])
+    assert (found.estimate, found.low, found.high) == pytest.approx((1 / 3, 0.0, 1.0))
+
+
 def test_sign_flip_by_hand() -> None:
     assert stats.sign_flip_test([1, 1, 1]) == pytest.approx(2 / 8)
     assert stats.sign_flip_test([1, 2, 3, 4, 5, 6]) == pytest.approx(2 / 64)

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
-from lowdata_cpt.cells import cells, pairs, split_absent
+from lowdata_cpt import params
+from lowdata_cpt.cells import PROBES, cells, pairs, split_absent
 from lowdata_cpt.config.load import load, validate
+from lowdata_cpt.config.study import Resources, Study
 from lowdata_cpt.errors import UserError
 from lowdata_cpt.generate import GENERATED, ROOT
 
@@ -109,11 +111,21 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load(tmp_path / "absent.yaml")
 
 
-def test_resources_are_not_in_a_cells_identity() -> None:
+def test_resources_are_in_no_identity() -> None:
     study = load(ROOT / "config/config.yaml")
-    assert "resources" not in study.model_dump(exclude={"resources"})
-    for model in study.methods.values():
-        assert not {"device", "threads", "gpu"} & set(model.model_dump())
+    other = study.model_copy(update={"resources": Resources(device="cuda", threads=7, gpu=2, mem_mb=9999)})
+
+    def texts(study: Study) -> list[str]:
+        backbone, domain = next(iter(study.backbones)), next(iter(study.domains))
+        return [
+            params.study_params(study),
+            params.data_params(study, domain),
+            params.features_params(study, backbone, domain),
+            *(params.training_params(study, backbone, method) for method in study.methods),
+            *(params.probe_params(study, probe) for probe in PROBES),
+        ]
+
+    assert texts(study) == texts(other)
 
 
 GRID: dict[str, Any] = {

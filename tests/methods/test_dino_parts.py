@@ -126,7 +126,8 @@ def test_local_crops_are_whole_patches(image: int, patch: int, side: int) -> Non
 
 def test_multi_crop_tells_where_each_view_lies(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without colours, a view of a picture of coordinates shows the box and flip that are reported."""
-    monkeypatch.setattr(dino_parts, "dino_colours", lambda x, *_: x)
+    coloured: list[tuple[float, float]] = []
+    monkeypatch.setattr(dino_parts, "dino_colours", lambda x, _, *strength: coloured.append(strength) or x)
     y, x = torch.meshgrid(torch.arange(80) + 0.5, torch.arange(100) + 0.5, indexing="ij")
     image = torch.stack([y / 80, x / 100, torch.zeros_like(x)]).expand(6, 3, 80, 100)
     crops = multi_crop(image, torch.Generator().manual_seed(0), 56, 28, 3)
@@ -141,6 +142,12 @@ def test_multi_crop_tells_where_each_view_lies(monkeypatch: pytest.MonkeyPatch) 
         torch.testing.assert_close(middle[:, 1] * 100, left + wide / 2, atol=0.6, rtol=0)
         rising = view[:, 1, 0, -1] > view[:, 1, 0, 0]
         assert torch.equal(rising, ~flips)
+    assert coloured == [(1.0, 0.0), (0.1, 0.2), *[(0.5, 0.0)] * 3], "blur and solarize of each view"
+    areas = crops.boxes[..., 2] * crops.boxes[..., 3] / 8000
+    assert areas[:2].min() > 0.23
+    assert areas[:2].max() > 0.5
+    assert areas[2:].min() > 0.03
+    assert areas[2:].max() < 0.27
 
 
 def test_multi_crop_repeats_with_its_generator_and_stays_in_range() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,7 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lowdata_cpt import codeversion
 from lowdata_cpt.methods.dino.learner import DINOLearner
 from lowdata_cpt.methods.learner import Progress, Views
 from lowdata_cpt.methods.v_pretraining import pictures
@@ -344,9 +346,22 @@ def test_documented_presets_are_valid() -> None:
     assert VPretraining(**presets["ade20k_vit_b"]["method"]) == VPretraining()
 
 
-def test_code_version_covers_the_learner_it_extends(monkeypatch: pytest.MonkeyPatch) -> None:
-    version = VPretraining.code_version()
-    from lowdata_cpt.methods.dino.config import DINO
+def test_code_version_covers_the_learner_it_extends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = Path(shutil.copytree(codeversion.PACKAGE, tmp_path / "package"))
+    monkeypatch.setattr(codeversion, "PACKAGE", package)
+    before = VPretraining.code_version()
+    learner = package / "methods/dino/learner.py"
+    learner.write_text(learner.read_text(encoding="utf-8") + "\nCHANGED = 1\n", encoding="utf-8")
+    codeversion._read.cache_clear()
+    assert VPretraining.code_version() != before
 
-    monkeypatch.setattr(DINO, "code_version", classmethod(lambda cls: "other"))
-    assert VPretraining.code_version() != version
+
+def test_the_value_is_of_meta_images_under_the_tasks_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = small_learner()
+    parts: list[str] = []
+    draw = learner.pool.draw
+    monkeypatch.setattr(learner.pool, "draw", lambda part, *rest: parts.append(part) or draw(part, *rest))
+    learner.meta_step(crops(learner), Progress(0, 10, 0, 5))
+    assert parts == ["train", "meta"]
+    losses = {"segmentation": torch.tensor(2.0), "depth": torch.tensor(3.0)}
+    assert float(learner.weighted(losses)) == 2 + 8 * 3

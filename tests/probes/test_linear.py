@@ -69,6 +69,17 @@ def test_the_chosen_c_is_the_best_on_validation_and_is_fitted_on_train(tmp_path:
     assert fresh.score(x["test"], store.labels("test")) == pytest.approx(result["metrics"]["test"]["linear_accuracy"])
 
 
+def test_features_are_centred_and_scaled_by_the_train_set() -> None:
+    scaled = linear.centre_and_scale({"train": np.array([[1.0, 0], [3, 0]]), "test": np.array([[7.0, 0]])})
+    assert scaled["train"].tolist() == [[-1, 0], [1, 0]]
+    assert scaled["test"].tolist() == [[5, 0]]
+
+
+def test_ties_go_to_the_strongest_regularisation() -> None:
+    x, y = np.array([[-1.0], [-1], [1], [1]]), np.array([0, 0, 1, 1])
+    assert linear.fit_linear(x, y, x, y, LinearConfig(c_grid=(0.1, 10.0)))[1]["c"] == 0.1
+
+
 def test_the_test_split_is_evaluated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, features = synthetic.linear_toy(tmp_path, counts={"train": 24, "val": 12, "test": 15})
     seen: list[int] = []

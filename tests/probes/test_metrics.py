@@ -104,6 +104,21 @@ def test_floors_are_the_majority_class_and_the_mean_depth(tmp_path: Path) -> Non
     mean = train[train > 0].mean()
     rows = [(np.abs(t[t > 0] - mean) / t[t > 0]).mean() for t in test]
     assert floors["depth"]["abs_rel"] == pytest.approx(np.mean(rows), rel=1e-5)
-    assert floors["segmentation"]["miou"] < 0.5
     labelled, _ = synthetic.linear_toy(tmp_path / "linear")
     assert metrics.floors(labelled)["classification"]["accuracy"] == pytest.approx(1 / 3)
+
+
+def test_the_majority_is_the_train_sets(tmp_path: Path) -> None:
+    maps = {"train": [[1, 1], [1, 0]], "val": [[1, 1], [1, 0]], "test": [[1, 1], [0, 255]]}
+    labels = {"train": [2, 2, 0, 1], "val": [0], "test": [2, 1, 0, 0, 0]}
+    dense: dict[str, dict[str, np.ndarray]] = {
+        split: {"images": np.zeros((1, 2, 2, 3), np.uint8), "segmentation": np.array([classes], np.uint8)}
+        for split, classes in maps.items()
+    }
+    task = {"segmentation": {"sets": synthetic.splits(), "classes": ["a", "b"]}}
+    found = metrics.floors(synthetic.write_store(tmp_path / "dense", dense, task))["segmentation"]
+    assert found == pytest.approx({"pixel_accuracy": 2 / 3, "miou": (0 + 2 / 3) / 2})
+    classes = {split: {"labels": np.array(ids, np.int64)} for split, ids in labels.items()}
+    task = {"classification": {"sets": synthetic.splits(), "classes": ["a", "b", "c"]}}
+    found = metrics.floors(synthetic.write_store(tmp_path / "labels", classes, task))["classification"]
+    assert found["accuracy"] == pytest.approx(1 / 5)

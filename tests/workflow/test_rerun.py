@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lowdata_cpt.data.fixtures import camvid
 from tests.workflow import tiny
 
 pytestmark = pytest.mark.slow
@@ -56,3 +57,11 @@ def test_resources_re_run_nothing(study: Path) -> None:
 def test_a_new_method_leaves_the_others_alone(study: Path) -> None:
     tiny.write_config(study, methods={"tec": {}})
     assert tiny.planned(study) == ONE_METHOD | {"study": 1}
+
+
+def test_a_clone_without_records_takes_the_configuration_it_is_given(study: Path, tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    tiny.git(tmp_path, "clone", "--quiet", str(study), str(clone))
+    camvid(clone / "data/camvid")
+    tiny.write_config(clone, seeds=[0, 1])
+    assert tiny.planned(clone)["study"] == 1

@@ -27,7 +27,7 @@ rule scores:
 rule floors:
     """Score predictors that never look at an image: what every row of the tables must beat."""
     input:
-        manifests=[f"{RESULTS}/data/{domain}/manifest.json" for domain in STUDY.domains],
+        manifests=MANIFESTS,
     output:
         f"{RESULTS}/floors.csv",
     log:

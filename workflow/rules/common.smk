@@ -25,6 +25,7 @@ for domain, reason in NOT_RUN.items():
 
 RESULTS = f"results/{STUDY.study}"
 CELL = f"{RESULTS}/cells/{{backbone}}/{{domain}}/{{method}}/n{{n}}/s{{seed}}"
+MANIFESTS = [f"{RESULTS}/data/{domain}/manifest.json" for domain in STUDY.domains]
 ILLUSTRATED = {(c.backbone, c.domain, c.method): c for c in grid.illustrated(STUDY)}
 RESOURCES = STUDY.resources
 

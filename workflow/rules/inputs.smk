@@ -1,5 +1,9 @@
 rule study:
     """Write the resolved configuration, resources left out."""
+
+    # Git holds this file of a published study; the manifests, which it does not hold, make a fresh clone write it anew.
+    input:
+        MANIFESTS,
     output:
         study=f"{RESULTS}/study.json",
         not_run=f"{RESULTS}/not_run.json",

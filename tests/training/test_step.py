@@ -1,0 +1,80 @@
+"""One optimiser step by hand: loss = mean brightness × (w + b), so its gradient is the mean brightness for each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lowdata_cpt.methods.base import MethodConfig, Optimiser, Schedule
+from lowdata_cpt.methods.learner import Export, Learner, Progress, Views
+from lowdata_cpt.training.config import Training
+from lowdata_cpt.training.log import StepLog
+from lowdata_cpt.training.loop import Run
+
+
+class Toy(Learner):
+    def __init__(self) -> None:
+        torch.nn.Module.__init__(self)
+        self.w = torch.nn.Parameter(torch.ones(1, 1))
+        self.b = torch.nn.Parameter(torch.ones(1))
+
+    def views(self, images: Tensor, generator: torch.Generator) -> Views:
+        return {"x": images.mean((1, 2, 3))}
+
+    def step(self, views: Views, index: Tensor, progress: Progress) -> tuple[Tensor, dict[str, Tensor]]:
+        return (views["x"] * self.w[0, 0] + views["x"] * self.b[0]).mean(), {}
+
+    def export(self) -> Export:
+        raise NotImplementedError
+
+
+def toy(folder: Path, pixels: list[int], clip: float = 1e9, **training: Any) -> Run:
+    method = MethodConfig(
+        method="toy", schedule=Schedule(warmup=0.0), optimiser=Optimiser(lr=0.1, weight_decay=0.5, clip=clip)
+    )
+    images = np.array(pixels, np.uint8).reshape(-1, 1, 1, 1).repeat(3, 3)
+    length = Training(epochs=1, batch_size=5, **training)
+    return Run(Toy(), images, method, length, seed=0, device=torch.device("cpu"), folder=folder, identity="x")
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])  # in two: micro-batches of 3 and 2, unequal on purpose
+def test_the_gradient_is_the_mean_over_the_batch(accumulation: int, tmp_path: Path) -> None:
+    _, parts = toy(tmp_path, [0, 0, 0, 255, 255], accumulation=accumulation).take_step(0)
+    assert parts["gradient_norm"] == pytest.approx(0.4 * 2**0.5)
+    assert parts["loss"] == pytest.approx(0.4 * 2)
+
+
+def test_matrices_decay_and_vectors_do_not(tmp_path: Path) -> None:
+    run = toy(tmp_path, [0] * 5)
+    run.take_step(0)  # the gradient is zero: what is left is 1 − lr · decay
+    learner = run.learner
+    assert isinstance(learner, Toy)
+    assert (learner.w.item(), learner.b.item()) == (pytest.approx(0.95), 1.0)
+
+
+def test_gradients_are_clipped_to_their_joint_norm(tmp_path: Path) -> None:
+    run = toy(tmp_path, [255] * 5, clip=0.1)
+    run.take_step(0)
+    gradients = [parameter.grad.flatten() for parameter in run.learner.parameters() if parameter.grad is not None]
+    assert torch.cat(gradients).norm().item() == pytest.approx(0.1, rel=1e-4)
+
+
+def test_a_log_is_cut_back_to_its_checkpoint_and_keeps_its_seconds(tmp_path: Path) -> None:
+    row = '{{"step": {0}, "images_seen": 4, "seconds": {1}, "parts": {{"loss": {2}}}}}\n'.format
+    (tmp_path / "steps.jsonl").write_text(row(0, 2.0, 3.0) + row(1, 5.0, 2.0) + '{"step": 2, "ima')
+    log = StepLog(tmp_path, 1)
+    assert log.seconds_before == 2.0
+    log.write(1, 8, 6.0, {"loss": 1.5})
+    assert log.frame()["value"].tolist() == [3.0, 1.5]
+
+
+def test_the_seconds_before_a_kill_count(tmp_path: Path) -> None:
+    log = StepLog(tmp_path, 0)
+    log.write(0, 5, 100.0, {"loss": 1.0})
+    toy(tmp_path, [0] * 10)._save(1, log)
+    assert 100 < toy(tmp_path, [0] * 10).train().seconds < 160
