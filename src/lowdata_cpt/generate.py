@@ -108,6 +108,7 @@ def requirements() -> str:
 SHOWN = {
     "README.md": {
         "answer": "results/embedded/tables/answer.md",
+        "domains": "results/embedded/tables/domains.md",
         "headline": "results/embedded/tables/headline.md",
         "verdicts": "results/embedded/tables/verdicts.md",
     },

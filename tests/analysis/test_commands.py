@@ -11,6 +11,7 @@ import pytest
 from lowdata_cpt.analysis import commands
 from lowdata_cpt.analysis.metrics import write_metrics
 from lowdata_cpt.analysis.summary import (
+    by_domain,
     cell_statistics,
     improvement,
     loss_table,
@@ -19,6 +20,7 @@ from lowdata_cpt.analysis.summary import (
     summary,
 )
 from lowdata_cpt.analysis.table import COLUMNS
+from lowdata_cpt.analysis.tables import domain_markdown, gain_text
 from lowdata_cpt.errors import UserError
 
 FORBIDDEN = ("torch", "timm", "torchvision", "sklearn", "snakemake")
@@ -39,7 +41,7 @@ def test_analysis_imports_neither_torch_nor_the_workflow() -> None:
 def test_make_statistics(small: Path, tmp_path: Path) -> None:
     paths = commands.make_statistics(small / "scores.csv", tmp_path)
     tables = {path.stem: pd.read_csv(path) for path in paths}
-    assert set(tables) == {"cells", "summary", "improvement", "ranks", "losses"}
+    assert set(tables) == {"cells", "summary", "domains", "improvement", "ranks", "losses"}
     assert len(tables["cells"]) == (2 + 2 * 4) * 10
     assert set(tables["summary"]["family"]) == {"base", "control", "trend"}
     assert (tables["summary"]["p_holm"] >= tables["summary"]["p"]).all()
@@ -84,6 +86,26 @@ def test_trend_is_the_paired_change_from_the_smallest_to_the_largest_n(scores: p
     unequal = nyuv2.assign(images_seen=nyuv2["images_seen"].where(nyuv2["n"] < 795, 795))
     row = summary(unequal).set_index(["family", "method", "metric"]).loc[("trend", "glare", "miou")]
     assert not row["equal_images"]
+
+
+def test_domains_are_what_the_summary_pools(scores: pd.DataFrame) -> None:
+    from scipy import stats as reference
+
+    table = by_domain(scores).set_index(["family", "method", "metric", "domain"])
+    rows = scores[scores["domain"].eq("nyuv2") & scores["metric"].eq("miou") & scores["split"].eq("test")]
+    value = rows.set_index(["method", "n", "seed"])["value"]
+    gains = [
+        100 * sum(value["glare", n, seed] - value["base", 0, seed] for n in (100, 250, 500, 795)) / 4
+        for seed in range(3)
+    ]
+    low, high = reference.ttest_1samp(gains, 0).confidence_interval(0.95)
+    row = table.loc[("base", "glare", "miou", "nyuv2")]
+    assert (row["mean"], row["ci_low"], row["ci_high"]) == pytest.approx((sum(gains) / 3, low, high))
+    pooled = summary(scores).set_index(["family", "method", "metric"]).loc[("base", "glare", "miou")]
+    assert pooled["mean"] == pytest.approx(table.loc[("base", "glare", "miou")]["mean"].mean())
+    page = domain_markdown(scores)
+    assert "| NYUv2 | Segmentation mIoU (points) |" in page
+    assert gain_text(row.to_dict()) in page
 
 
 def test_losses_are_those_of_the_first_the_last_and_the_lowest_step() -> None:

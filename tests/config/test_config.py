@@ -69,6 +69,7 @@ def mutate(path: str, value: Any) -> dict[str, Any]:
         ("seeds", [0, 0], "seeds are [0, 0]; expected whole numbers from 0 that differ"),
         ("domains.tabletop.sizes", [100, 5000], "the pool has"),
         ("backbones.vits14_imgfocus.weights", "the internet", "backbones.vits14_imgfocus.weights"),
+        ("probes.image_sizes", {"tabletop": 99}, "tabletop: 99 is not a multiple of vits14_imgfocus's patch size 14"),
         ("study", "../elsewhere", "study"),
         ("training", None, "training"),
     ],

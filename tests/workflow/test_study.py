@@ -182,6 +182,20 @@ def test_a_domain_without_data_is_not_run_and_the_study_goes_on(tmp_path: Path) 
     assert planned(folder) == {}
 
 
+def test_images_without_labels_give_models(tmp_path: Path) -> None:
+    domains: dict[str, Any] = {"camvid": None, "imagefolder": {"root": "mine", "sizes": [4], "resolution": 32}}
+    folder = tiny_study(tmp_path / "p", domains=domains)
+    (folder / "data/mine").mkdir(parents=True)
+    for i in range(6):
+        Image.new("RGB", (40, 40), (i * 40, 100 + i, 200 - i)).save(folder / f"data/mine/{i}.png")
+    snakemake(folder)
+    cells = folder / "results/quick/cells/tiny/imagefolder"
+    assert {path.parts[-5] for path in cells.glob("*/*/*/export/model.safetensors")} == {"base", "diet_cp", "mae"}
+    assert "nothing was scored" in lowdata(folder, "headline", "results/quick").stdout
+    assert planned(folder) == {}
+    assert "nothing would be left" in error_of(folder, domains=domains, keep_models=False)
+
+
 def test_bad_images_are_quarantined_and_too_many_stop_the_study(tmp_path: Path) -> None:
     folder = tiny_study(tmp_path / "p")
     images = folder / "data/mine"

@@ -3,7 +3,7 @@ rule scores:
     input:
         study=f"{RESULTS}/study.json",
         probes=probe_results(CELLS),
-        costs=[f"{cell.model.folder(STUDY.study)}/cost.json" for cell in CELLS],
+        costs=MODELS,
     output:
         scores=f"{RESULTS}/scores.csv",
         cost=f"{RESULTS}/cost.csv",

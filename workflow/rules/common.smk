@@ -18,6 +18,10 @@ try:
     CELLS = list(grid.cells(STUDY))
     # Asked here, for all: a folder of images says only by looking at it which labels it has.
     TASKS = {domain: grid.probes_of(STUDY, domain) for domain in STUDY.domains}
+    if not any(TASKS.values()) and not STUDY.keep_models:
+        raise UserError(
+            "keep_models is false, and no domain has labels to score: nothing would be left; expected true"
+        )
 except UserError as error:
     raise WorkflowError(f"error: {error}") from None
 for domain, reason in NOT_RUN.items():
@@ -27,6 +31,7 @@ RESULTS = f"results/{STUDY.study}"
 CELL = f"{RESULTS}/cells/{{backbone}}/{{domain}}/{{method}}/n{{n}}/s{{seed}}"
 MANIFESTS = [f"{RESULTS}/data/{domain}/manifest.json" for domain in STUDY.domains]
 ILLUSTRATED = {(c.backbone, c.domain, c.method): c for c in grid.illustrated(STUDY)}
+MODELS = [f"{cell.model.folder(STUDY.study)}/cost.json" for cell in CELLS]
 RESOURCES = STUDY.resources
 
 

@@ -17,14 +17,14 @@ from lowdata_cpt.analysis.figures.improvement import GROUPS, draw_improvement
 from lowdata_cpt.analysis.figures.inside import draw_inside, draw_neighbours
 from lowdata_cpt.analysis.figures.qualitative import draw_qualitative
 from lowdata_cpt.analysis.figures.tradeoff import draw_tradeoff
-from lowdata_cpt.analysis.summary import cell_statistics, improvement, loss_table, rank_table, summary
+from lowdata_cpt.analysis.summary import by_domain, cell_statistics, improvement, loss_table, rank_table, summary
 from lowdata_cpt.analysis.table import COST_COLUMNS, CURVE_COLUMNS, read_scores, read_table
 from lowdata_cpt.errors import UserError
 from lowdata_cpt.io import read_json, write_text
 
 
 def make_statistics(scores: Path, out_dir: Path) -> list[Path]:
-    """Write `cells.csv`, `summary.csv`, `improvement.csv` and `ranks.csv` into `out_dir`.
+    """Write `cells.csv`, `summary.csv`, `domains.csv`, `improvement.csv` and `ranks.csv` into `out_dir`.
 
     With `curves.csv` beside the table `losses.csv` too: where each part of a loss began, ended, and was lowest.
 
@@ -37,6 +37,7 @@ def make_statistics(scores: Path, out_dir: Path) -> list[Path]:
     written = {
         "cells": cell_statistics(table),
         "summary": summary(table),
+        "domains": by_domain(table),
         "improvement": improvement(table, groups),
         "ranks": rank_table(table),
     }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -142,6 +143,21 @@ def change_with_n(gains: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def comparisons(scores: pd.DataFrame, metrics: Sequence[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """Yield what each row of `summary` is about, and the paired gains behind it."""
+    test = held_out(scores)
+    for method in ordered(test.loc[test["n"] > 0, "method"]):
+        for family, reference in (references_of(method) | {"trend": "base"}).items():
+            gains = paired_gain(test[test["method"].isin([method, reference])], reference)
+            for metric in metrics:
+                part = gains[(gains["metric"] == metric) & (gains["method"] == method)]
+                part = part[part["shown_gain"].notna()]
+                part = change_with_n(part) if family == "trend" else part
+                if not part.empty:
+                    row = {"family": family, "method": method, "reference": reference, "metric": metric}
+                    yield row | {"unit": METRICS[metric].gain_unit}, part
+
+
 def summary(scores: pd.DataFrame, metrics: Sequence[str] = HEADLINE) -> pd.DataFrame:
     """Pooled gain of every method over base, its control, its own source's step 0, or (a variant) over its parent.
 
@@ -155,21 +171,10 @@ def summary(scores: pd.DataFrame, metrics: Sequence[str] = HEADLINE) -> pd.DataF
         `p_sign_flip_holm`, and `equal_images`, whether both sides saw the same number of images (always
         true against base).
     """
-    test = held_out(scores)
     rows = []
-    for method in ordered(test.loc[test["n"] > 0, "method"]):
-        for family, reference in (references_of(method) | {"trend": "base"}).items():
-            gains = paired_gain(test[test["method"].isin([method, reference])], reference)
-            for metric in metrics:
-                part = gains[(gains["metric"] == metric) & (gains["method"] == method)]
-                part = part[part["shown_gain"].notna()]
-                part = change_with_n(part) if family == "trend" else part
-                if part.empty:
-                    continue
-                seen = (part["images_seen"] == part["reference_images_seen"]).all()
-                row = {"family": family, "method": method, "reference": reference, "metric": metric}
-                row["unit"] = METRICS[metric].gain_unit
-                rows.append({**row, **pooled_gain(part), "equal_images": family in ("base", "before") or bool(seen)})
+    for row, part in comparisons(scores, metrics):
+        seen = (part["images_seen"] == part["reference_images_seen"]).all()
+        rows.append({**row, **pooled_gain(part), "equal_images": row["family"] in ("base", "before") or bool(seen)})
     table = pd.DataFrame(rows)
     if table.empty:
         return table
@@ -178,6 +183,21 @@ def summary(scores: pd.DataFrame, metrics: Sequence[str] = HEADLINE) -> pd.DataF
         for _, group in table.groupby("family"):
             table.loc[group.index, f"{name}_holm"] = stats.holm(group[name])
     return table
+
+
+def by_domain(scores: pd.DataFrame, metrics: Sequence[str] = HEADLINE) -> pd.DataFrame:
+    """Return what the rows of `summary` are made of: the same gains on each domain, before any correction.
+
+    Returns:
+        One row a (family, method, reference, metric, domain) with `mean, ci_low, ci_high, p` over sizes and seeds.
+    """
+    rows = []
+    for row, part in comparisons(scores, metrics):
+        for domain, gains in part.groupby("domain"):
+            mean = stats.t_interval(gains["shown_gain"], strata_of(gains), clusters_of(gains))
+            interval = {"mean": mean.estimate, "ci_low": mean.low, "ci_high": mean.high, "p": mean.p_value}
+            rows.append({**row, "domain": str(domain), "sizes": gains["n"].nunique(), **interval})
+    return pd.DataFrame(rows)
 
 
 def on_fewer_domains(table: pd.DataFrame) -> pd.Series:

@@ -13,6 +13,7 @@ from lowdata_cpt.analysis.claims import signed
 from lowdata_cpt.analysis.style import domain_label, domain_labels, is_variant, ordered, style_of
 from lowdata_cpt.analysis.summary import (
     LIMITS,
+    by_domain,
     cell_statistics,
     count_cells,
     on_fewer_domains,
@@ -111,10 +112,41 @@ def answer_markdown(scores: pd.DataFrame) -> str:
     caption = (
         f"Gain over the untouched backbone on the test split (positive is better, also for depth error), mean over "
         f"domains, {sizes_text(test)} and {seeds_text(trained)}, {sure}. {count_cells(test)} cells."
-        + f" {LIMITS}"
-        * several
+        f"{f' {LIMITS}' if several else ''}"
     )
     return f"{caption}\n\n{_markdown(header, rows, left=1)}"
+
+
+def domain_table(scores: pd.DataFrame) -> tuple[Row, list[Row]]:
+    """Return header and rows (domain × headline metric) of each method's gain over base, as `by_domain` has it."""
+    table = by_domain(scores)
+    if table.empty:
+        return [], []
+    gains = {
+        (str(r["domain"]), str(r["metric"]), str(r["method"])): r for r in records(table[table["family"] == "base"])
+    }
+    methods = [name for name in ordered({method for *_, method in gains}) if not is_variant(name)]
+    rows = []
+    for domain in sorted({domain for domain, *_ in gains}, key=domain_label):
+        for metric in (name for name in HEADLINE if any(key[:2] == (domain, name) for key in gains)):
+            found = [gains.get((domain, metric, method)) for method in methods]
+            cells = [gain_text(row) if row else "–" for row in found]
+            rows.append([domain_label(domain), f"{METRICS[metric].label} ({METRICS[metric].gain_unit})", *cells])
+    return ["Domain", "Metric", *(style_of(name).label for name in methods)], rows
+
+
+def domain_markdown(scores: pd.DataFrame) -> str:
+    """Return `domain_table` as Markdown with its caption. Empty where nothing was trained."""
+    header, rows = domain_table(scores)
+    if not rows:
+        return ""
+    trained = scores[scores["n"] > 0]
+    several = trained["seed"].nunique() > 1
+    caption = (
+        f"Gain over the untouched backbone on each domain's test split (positive is better, also for depth error), "
+        f"mean over its sizes and {seeds_text(trained)}{', [95 % CI], before correction' if several else ''}."
+    )
+    return f"{caption}\n\n{_markdown(header, rows, left=2)}"
 
 
 def _best(values: list[float], higher: bool) -> float:
@@ -189,16 +221,17 @@ def _latex(header: Row, rows: list[Row], best: dict[tuple[int, int], bool], capt
 
 
 def write_tables(scores: pd.DataFrame, out: Path) -> list[Path]:
-    """Write one `.tex` (booktabs) and one `.md` per backbone and domain, `headline.md` and `.csv`, and `answer.md`.
+    """Write `answer`, `domains` and `headline` as `.md`, `headline.csv`, and each domain's scores as `.tex` and `.md`.
 
     Returns:
         The paths.
     """
     test = held_out(scores)
-    paths = [out / "headline.md", out / "headline.csv", out / "answer.md"]
+    paths = [out / "headline.md", out / "headline.csv", out / "answer.md", out / "domains.md"]
     write_text(paths[0], headline_markdown(scores))
     write_text(paths[1], headline(scores).to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     write_text(paths[2], answer_markdown(scores))
+    write_text(paths[3], domain_markdown(scores))
     for (backbone, domain), part in test.groupby(["backbone", "domain"]):
         header, rows, best = method_table(scores, str(backbone), str(domain))
         several = part["seed"].nunique() > 1

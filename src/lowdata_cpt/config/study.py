@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -205,6 +206,20 @@ class Study(Strict):
         offered = {n for name in block.domains or self.domains for n in self.domains[name].sizes}
         if odd := sorted(set(block.sizes or ()) - offered):
             raise ValueError(f"grid.{i}.sizes: none of the block's domains has {odd} in its `sizes`")
+
+    @model_validator(mode="after")
+    def _probe_sizes_fit(self) -> Self:
+        """Find a size that is no multiple of a patch here: the model itself says so only after its training."""
+        for block in self.grid or (Block(),):
+            for domain in block.domains or self.domains:
+                for name in block.backbones or self.backbones:
+                    patch = re.search(r"patch(\d+)", self.backbones[name].model)
+                    size = self.probes.image_sizes.get(domain)
+                    if patch and size and size % int(patch[1]):
+                        raise ValueError(
+                            f"probes.image_sizes.{domain}: {size} is not a multiple of {name}'s patch size {patch[1]}"
+                        )
+        return self
 
     @model_validator(mode="after")
     def _feedback_has_labels(self) -> Self:

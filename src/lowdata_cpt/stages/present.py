@@ -66,6 +66,9 @@ def report(folder: Path) -> None:
 
 
 def headline(folder: Path) -> None:
-    """Print the headline table and where the figures are."""
+    """Print the headline table and where the figures are; without any labels, where the models are."""
+    if not (folder / "scores.csv").exists() and (folder / "cells").is_dir():
+        print(f"no domain has labels, so nothing was scored\nmodels:  {folder / 'cells'}/**/export/model.safetensors")
+        return
     print(headline_table(read_scores(folder / "scores.csv")).to_string(index=False))
     print(f"\nfigures: {folder / 'figures'}\nreport:  {folder / 'report.html'}")

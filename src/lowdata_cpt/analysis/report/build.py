@@ -32,7 +32,7 @@ from lowdata_cpt.analysis.table import (
     read_table,
     records,
 )
-from lowdata_cpt.analysis.tables import gain_text, headline
+from lowdata_cpt.analysis.tables import domain_table, gain_text, headline
 from lowdata_cpt.io import read_json, sha256_file, write_text
 
 SIDECAR = ".prov.json"
@@ -119,7 +119,14 @@ def _answer(scores: pd.DataFrame, results: list[Result] | None) -> str:
             f"power from {smallest.min():.2f} to {smallest.max():.2f} points or % upwards, depending on method and "
             f"metric. {LIMITS}</p>"
         )
-    return text + "</div>" + _headline(scores)
+    return text + "</div>" + _domains(scores) + _headline(scores)
+
+
+def _domains(scores: pd.DataFrame) -> str:
+    header, rows = domain_table(scores)
+    note = '<p class="note">Gain over the untouched backbone, mean over sizes and seeds, before any correction.</p>'
+    cells = [("", [escape(cell) for cell in row]) for row in rows]
+    return "<h3>Each domain</h3>" + note + table(header, cells, numbers=range(2, len(header)))
 
 
 def _not_run(absent: dict[str, str]) -> str:

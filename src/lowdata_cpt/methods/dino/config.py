@@ -93,7 +93,8 @@ class DINO(MethodConfig):
         Deviation(
             "length of the run",
             "20,000 steps of batch 256, 1,000 of them warm-up",
-            "paper study: the same; CPU studies: a fixed number of images seen, the same for every method",
+            "the same in the paper study's entries of the source's own budget; else 150 epochs at batch 32; CPU "
+            "studies: a fixed number of images seen, the same for every method",
             "methods are compared at equal images seen; the warm-up keeps its fraction of the run",
         ),
     )

@@ -80,8 +80,8 @@ class VPretraining(DINO):
         Deviation(
             "settings per domain",
             "α, keep ratio, K and r are selected per backbone and feedback set",
-            "those of ViT-B on ADE20K for every domain; at paper scale those of NYUv2 for NYUv2; a domain without "
-            "depth labels has no depth term",
+            "those of ViT-B on ADE20K for every domain; the paper study's entries of its own budget have those of "
+            "NYUv2 for NYUv2; a domain without depth labels has no depth term",
             "a new domain comes without a selected setting",
         ),
         Deviation(
