@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from lowdata_cpt.analysis.summary import selection_table
 from lowdata_cpt.config.load import validate
 from lowdata_cpt.io import write_json
 from lowdata_cpt.stages import collect
@@ -28,7 +29,8 @@ def test_base_has_one_model_but_a_score_of_each_seed(tmp_path: Path, monkeypatch
     root = Path("results/s/cells/b/camvid")
     for place, value in (("base/n0/s0", 0.2), ("base/n0/s1", 0.3), ("mae/n4/s0", 0.5), ("mae/n4/s1", 0.6)):
         metrics = {"val": {"miou": 0.9}, "test": {"miou": value}}
-        write_json(root / place / "segmentation.json", {"metrics": metrics})
+        selected = {"lr": 0.1 if value > 0.5 else 0.03, "val_miou": {"0.01": 0.7, "0.03": 0.8, "0.1": 0.9}}
+        write_json(root / place / "segmentation.json", {"metrics": metrics, "selected": selected})
     for place, seen, steps in (("base/n0/s0", 0, 0), ("mae/n4/s0", 4, 600), ("mae/n4/s1", 4, 600)):  # no base s1
         cost = {"images_seen": seen, "train_seconds": 1.0, "steps": steps, "trainable_parameters": 0}
         write_json(root / place / "cost.json", cost)
@@ -41,3 +43,6 @@ def test_base_has_one_model_but_a_score_of_each_seed(tmp_path: Path, monkeypatch
     assert table["images_seen"].tolist() == [0, 0, 4, 4]
     assert len(pd.read_csv("out/curves.csv")) == 2 * 300
     assert len(pd.read_csv("out/cost.csv")) == 4
+    assert pd.read_csv("out/selected.csv")["place"].tolist() == ["inner", "inner", "inner", "highest"]
+    (row,) = selection_table(pd.read_csv("out/selected.csv")).to_dict("records")
+    assert row == {"domain": "camvid", "task": "segmentation", "probes": 4, "lowest": 0, "inner": 3, "highest": 1}

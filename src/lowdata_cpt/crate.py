@@ -31,7 +31,7 @@ PROFILES = {
 TERMS = "https://w3id.org/ro/terms/workflow-run/context"
 KINDS = {".smk": "text/x-python", "": "text/x-python", ".yaml": "application/yaml", ".md": "text/markdown"}
 LICENCE = "https://spdx.org/licenses/Apache-2.0"
-WORKFLOW_RESULTS = ("scores.csv", "cost.csv", "curves.csv", "claims.json", "claims.md", "report.html")
+WORKFLOW_RESULTS = ("scores.csv", "cost.csv", "curves.csv", "selected.csv", "claims.json", "claims.md", "report.html")
 
 
 def _time(seconds: float) -> str:

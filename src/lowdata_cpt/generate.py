@@ -112,6 +112,7 @@ SHOWN = {
         "headline": "results/embedded/tables/headline.md",
         "verdicts": "results/embedded/tables/verdicts.md",
     },
+    "docs/probes.md": {"selected": "results/embedded/statistics/selected.csv"},
     "docs/methods/v_pretraining.md": {"prediction": "results/embedded/figures/value-*-correlations.csv"},
     "docs/real-data.md": {
         "real": "results/real/tables/scores-*.md",

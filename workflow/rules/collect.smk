@@ -8,6 +8,7 @@ rule scores:
         scores=f"{RESULTS}/scores.csv",
         cost=f"{RESULTS}/cost.csv",
         curves=f"{RESULTS}/curves.csv",
+        selected=f"{RESULTS}/selected.csv",
     log:
         f"{RESULTS}/logs/scores.log",
     conda:
@@ -110,10 +111,11 @@ rule figures_drawn:
 
 
 rule statistics:
-    """Intervals, tests with Holm correction, minimum detectable effects, ranks, losses."""
+    """Intervals, tests with Holm correction, minimum detectable effects, ranks, losses, probes' choices."""
     input:
         f"{RESULTS}/scores.csv",
         f"{RESULTS}/curves.csv",
+        f"{RESULTS}/selected.csv",
     output:
         directory(f"{RESULTS}/statistics"),
     log:

@@ -17,8 +17,16 @@ from lowdata_cpt.analysis.figures.improvement import GROUPS, draw_improvement
 from lowdata_cpt.analysis.figures.inside import draw_inside, draw_neighbours
 from lowdata_cpt.analysis.figures.qualitative import draw_qualitative
 from lowdata_cpt.analysis.figures.tradeoff import draw_tradeoff
-from lowdata_cpt.analysis.summary import by_domain, cell_statistics, improvement, loss_table, rank_table, summary
-from lowdata_cpt.analysis.table import COST_COLUMNS, CURVE_COLUMNS, read_scores, read_table
+from lowdata_cpt.analysis.summary import (
+    by_domain,
+    cell_statistics,
+    improvement,
+    loss_table,
+    rank_table,
+    selection_table,
+    summary,
+)
+from lowdata_cpt.analysis.table import COST_COLUMNS, CURVE_COLUMNS, SELECTED_COLUMNS, read_scores, read_table
 from lowdata_cpt.errors import UserError
 from lowdata_cpt.io import read_json, write_text
 
@@ -26,10 +34,11 @@ from lowdata_cpt.io import read_json, write_text
 def make_statistics(scores: Path, out_dir: Path) -> list[Path]:
     """Write `cells.csv`, `summary.csv`, `domains.csv`, `improvement.csv` and `ranks.csv` into `out_dir`.
 
-    With `curves.csv` beside the table `losses.csv` too: where each part of a loss began, ended, and was lowest.
+    With `curves.csv` beside the table `losses.csv` too: where each part of a loss began, ended, and was lowest. With
+    `selected.csv` a table of that name: where in their grids the probes' choices lie.
 
     Raises:
-        UserError: as `read_scores`; or a trained row lacks its base; or `curves.csv` is wrong.
+        UserError: as `read_scores`; or a trained row lacks its base; or `curves.csv` or `selected.csv` is wrong.
     """
     table = read_scores(scores)
     present = set(table["metric"])
@@ -44,6 +53,9 @@ def make_statistics(scores: Path, out_dir: Path) -> list[Path]:
     curves = scores.with_name("curves.csv")
     if curves.exists():
         written["losses"] = loss_table(read_table(curves, CURVE_COLUMNS))
+    selected = scores.with_name("selected.csv")
+    if selected.exists():
+        written["selected"] = selection_table(read_table(selected, SELECTED_COLUMNS))
     for name, frame in written.items():
         write_text(out_dir / f"{name}.csv", frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     return [out_dir / f"{name}.csv" for name in written]

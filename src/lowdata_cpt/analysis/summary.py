@@ -275,6 +275,19 @@ def loss_table(curves: pd.DataFrame) -> pd.DataFrame:
     return runs.groupby(["method", "part"]).agg(**names).reset_index()
 
 
+def selection_table(selected: pd.DataFrame) -> pd.DataFrame:
+    """Count where in their grids the probes' choices lie: many at an end say that the grid is too short there.
+
+    Returns:
+        One row a (domain, task) with `probes, lowest, inner, highest`.
+    """
+    counts = selected.groupby(["domain", "task"])["place"].value_counts().unstack(fill_value=0)
+    counts = counts.reindex(columns=["lowest", "inner", "highest"], fill_value=0)
+    counts.insert(0, "probes", counts.sum(axis=1))
+    counts.columns.name = None
+    return counts.reset_index()
+
+
 def rank_table(scores: pd.DataFrame, metrics: Sequence[str] = HEADLINE) -> pd.DataFrame:
     """Rank stability over the cells (backbone, domain, n, metric) in which every trained method has a score.
 

@@ -35,6 +35,7 @@ WHOLE = ("n", "seed", "images_seen")
 REAL = ("value", "train_seconds")
 CURVE_COLUMNS = ("backbone", "domain", "method", "n", "seed", "step", "images_seen", "part", "value")
 COST_COLUMNS = (*COLUMNS[1:6], "images_seen", "train_seconds", "trainable_parameters")
+SELECTED_COLUMNS = (*COLUMNS[1:6], "task", "setting", "chosen", "place")
 LEDGER_COLUMNS = (
     *("rule", "method", "starts", "requeued", "failed", "cancelled", "cpu_hours", "gpu_hours"),
     *("requeued_gpu_hours", "failed_gpu_hours", "cancelled_gpu_hours"),
@@ -133,7 +134,7 @@ def read_table(path: str | Path, columns: tuple[str, ...]) -> pd.DataFrame:
     if missing:
         raise UserError(f"{path}: missing column {', '.join(missing)}, expected {','.join(columns)}")
     for name in columns:
-        if name not in (*TEXT, "part", "rule"):
+        if name not in (*TEXT, "part", "rule", "setting", "place"):
             numbers = pd.to_numeric(frame[name], errors="coerce")
             wrong = numbers.isna() & ~frame[name].str.lower().isin(["nan", ""])
             if wrong.any():

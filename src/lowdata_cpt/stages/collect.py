@@ -22,6 +22,7 @@ SCORE_COLUMNS = [
     *("task", "metric", "split", "value", "images_seen", "train_seconds"),
 ]
 
+SELECTED_COLUMNS = ["backbone", "domain", "method", "n", "seed", "task", "setting", "chosen", "place"]
 CURVE_STEPS = 300
 
 
@@ -44,8 +45,17 @@ def _probes(study: Study, domain: str) -> tuple[str, ...]:
     return tuple(probe for task, probe in PROBE_OF_TASK.items() if task in labelled)
 
 
+def _selection(selected: dict[str, Any]) -> dict[str, Any]:
+    """Return what a probe chose on validation, and where in its grid: at an end, the grid may be too short."""
+    setting = "lr" if "lr" in selected else "c"
+    (scores,) = (value for name, value in selected.items() if name.startswith("val_"))
+    grid = sorted(float(candidate) for candidate in scores)
+    ends = {grid[0]: "lowest", grid[-1]: "highest"} if len(grid) > 1 else {}
+    return {"setting": setting, "chosen": selected[setting], "place": ends.get(float(selected[setting]), "inner")}
+
+
 def scores(study_file: Path, target: Path) -> None:
-    """Write scores.csv (one row a metric), cost.csv and curves.csv of every cell into folder `target`.
+    """Write scores.csv (one row a metric), cost.csv, curves.csv and selected.csv of every cell into folder `target`.
 
     Of a long run every k-th step goes to curves.csv, so that at most `CURVE_STEPS` remain; its log.csv has all. Values
     are written with repr precision, so equal scores give equal bytes.
@@ -54,6 +64,7 @@ def scores(study_file: Path, target: Path) -> None:
     probes = {domain: _probes(study, domain) for domain in study.domains}
     score_rows: list[dict[str, Any]] = []
     cost_rows: list[dict[str, Any]] = []
+    selected: list[dict[str, Any]] = []
     curves: list[pd.DataFrame] = []
     inputs: list[Path] = []
     costs: list[Path] = []
@@ -73,11 +84,14 @@ def scores(study_file: Path, target: Path) -> None:
         for probe in probes[cell.domain]:
             path = cell.folder(study.study) / f"{probe}.json"
             inputs.append(path)
-            for split, metrics in sorted(read_json(path)["metrics"].items()):
+            result = read_json(path)
+            selected.append(key | {"task": probe} | _selection(result["selected"]))
+            for split, metrics in sorted(result["metrics"].items()):
                 for metric, value in sorted(metrics.items()):
                     row = {"task": probe, "metric": metric, "split": split, "value": value}
                     score_rows.append({"study": study.study} | key | row | spent)
     _write_table(target / "scores.csv", pd.DataFrame(score_rows, columns=SCORE_COLUMNS), inputs)
+    _write_table(target / "selected.csv", pd.DataFrame(selected, columns=SELECTED_COLUMNS), inputs)
     _write_table(target / "cost.csv", pd.DataFrame(cost_rows), costs)
     empty = pd.DataFrame(columns=[*Cell._fields, "step", "images_seen", "part", "value"])
     _write_table(target / "curves.csv", pd.concat(curves, ignore_index=True) if curves else empty, logs)
