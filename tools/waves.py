@@ -23,7 +23,8 @@ ADDED: tuple[dict[str, list[int]], ...] = (
     {"nuclei": [100]},
     {"camvid": [100]},
     {"cifar10": [100]},
-    {"neu_steel": [720], "nuclei": [430], "camvid": [367], "cifar10": [600]},
+    {"neu_steel": [720], "nuclei": [430]},
+    {"camvid": [367], "cifar10": [600]},
     {"tabletop": [250, 500], "nyuv2": [250, 500]},
 )
 """Domains and sizes that each part adds to the one before; together they are the whole study."""
