@@ -260,7 +260,7 @@ def loss_table(curves: pd.DataFrame) -> pd.DataFrame:
     A constant predictor has a loss too (ln K, ln N, or near 1 for a normalised target): compare the lowest with it.
 
     Returns:
-        One row a (method, part) with `runs, first, last, mean, lowest`.
+        One row a (method, part, domain) with `runs, first, last, mean, lowest`.
     """
     run = ["method", "part", "backbone", "domain", "n", "seed"]
     ordered_steps = curves[curves["part"] != "lr"].sort_values([*run, "step"], kind="stable")
@@ -272,7 +272,7 @@ def loss_table(curves: pd.DataFrame) -> pd.DataFrame:
         "mean": ("mean", "mean"),
         "lowest": ("min", "min"),
     }
-    return runs.groupby(["method", "part"]).agg(**names).reset_index()
+    return runs.groupby(["method", "part", "domain"]).agg(**names).reset_index()
 
 
 def selection_table(selected: pd.DataFrame) -> pd.DataFrame:
