@@ -44,6 +44,7 @@ class Record:
         gpus, cpus: what was asked for, in all, for the ledger.
         checkpointable: whether the job names a progress file.
         cancelled: whether Snakemake has cancelled it.
+        lost: how many submissions in a row, before this one, were lost before they started.
     """
 
     key: str
@@ -59,6 +60,7 @@ class Record:
     checkpointable: bool = False
     job_id: str | None = None
     cancelled: bool = False
+    lost: int = 0
     adopted: bool = field(default=False, compare=False)
 
     @property

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
-from snakemake_executor_plugin_submitit.decide import normalise
+from snakemake_executor_plugin_submitit.decide import LIVE_STATES, normalise
 
 TIMEOUT = 30  # seconds; with the controller down SLURM's programs can hang for minutes
 
@@ -115,13 +115,16 @@ class Slurm:
             command = ["sacct", "--allocations", "--noheader", "--parsable2", "--format=JobIDRaw,State,JobName"]
             past = self._runner([*command, f"--jobs={','.join(forgotten)}"])
             if past.returncode == 0:
-                rows.update(parse_sacct(past.stdout))
+                # What the controller does not list is not running, whatever the data base missed ("runaway" jobs).
+                past_rows = parse_sacct(past.stdout)
+                rows.update({job: row for job, row in past_rows.items() if row.state not in LIVE_STATES})
             elif past.returncode == 127 or "disabled" in past.stderr:
                 self.accounting = False
             else:
                 self.complaint, complete = past.stderr.strip(), False
-        self._last = Snapshot(taken=now, rows=rows, complete=complete)
-        return self._last
+        snapshot = Snapshot(taken=now, rows=rows, complete=complete)
+        self._last = snapshot
+        return snapshot  # not `_last`: another thread may be asking too
 
     def cancel(
         self, job_ids: Collection[str], names: Collection[str] = (), pairs: Collection[tuple[str, str]] = ()

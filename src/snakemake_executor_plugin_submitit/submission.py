@@ -42,43 +42,52 @@ class RefusedError(Exception):
     """SLURM refused the job; the message is sbatch's."""
 
 
+def _number(resources: Mapping[str, Any], name: str) -> int | None:
+    """Return a resource as a whole number, None when it is not given; raises WorkflowError for anything else."""
+    value = resources.get(name)
+    if value is None or value == "":
+        return None
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        raise WorkflowError(f"resource {name} must be a whole number, not {value!r}") from None
+
+
+def cpus_of(resources: Mapping[str, Any], threads: int) -> int:
+    """Return the number of CPUs in all, for every task; raises WorkflowError as `sbatch_parameters` does."""
+    tasks = _number(resources, "tasks") or _number(resources, "nodes") or 1
+    return tasks * (_number(resources, "cpus_per_task") or max(1, threads))
+
+
 def gpus_of(resources: Mapping[str, Any]) -> int:
-    """Return the number of GPUs in all: `gpu`, or what a `gres` such as `gpu:a100:2` asks for on each node."""
-    if resources.get("gpu"):
-        return int(resources["gpu"])
+    """Return the number of GPUs in all: `gpu`, or what a `gres` such as `gpu:a100:2` asks for on each node.
+
+    Raises WorkflowError as `sbatch_parameters` does.
+    """
+    if gpus := _number(resources, "gpu"):
+        return gpus
     per_node = 0
     for part in str(resources.get("gres") or resources.get("slurm_gres") or "").split(","):
         name, *rest = part.split(":")
         if name == "gpu":
             per_node += int(rest[-1]) if rest and rest[-1].isdigit() else 1
-    return per_node * int(resources.get("nodes") or 1)
+    return per_node * (_number(resources, "nodes") or 1)
 
 
 def sbatch_parameters(
-    resources: Mapping[str, Any], threads: int, rule: str, signal_delay: int, setup: str | None = None
+    resources: Mapping[str, Any], threads: int, signal_delay: int, setup: str | None = None
 ) -> dict[str, Any]:
     """Return submitit's parameters for a job's resources.
 
     Args:
         resources: Snakemake's, under the published slurm plugin's names; memory in MB, runtime in minutes.
         threads: CPUs for each task.
-        rule: named in error messages.
         signal_delay: seconds between the warning signal and the time limit.
         setup: shell lines to run in the batch script before the job, such as `module load cuda`.
 
     Raises:
         WorkflowError: a resource has a value SLURM could not understand.
     """
-
-    def number(name: str) -> int | None:
-        value = resources.get(name)
-        if value is None or value == "":
-            return None
-        try:
-            return int(value)
-        except (TypeError, ValueError):
-            raise WorkflowError(f"rule {rule}: resource {name} must be a whole number, not {value!r}") from None
-
     extra: dict[str, Any] = {"requeue": True}
     for name in SAME_NAME:
         if resources.get(name):
@@ -89,13 +98,17 @@ def sbatch_parameters(
     for word in shlex.split(str(resources.get("slurm_extra") or "")):
         flag, has_value, value = word.removeprefix("--").partition("=")
         if not word.startswith("--"):
-            raise WorkflowError(f"rule {rule}: slurm_extra takes words such as --flag=value, not {word!r}")
+            raise WorkflowError(f"slurm_extra takes words such as --flag=value, not {word!r}")
         extra[flag] = value if has_value else True
+    if resources.get("slurm_requeue") in (False, "False"):
+        extra["no-requeue"] = True
+    if "no-requeue" in extra:
+        del extra["requeue"]
 
-    nodes = number("nodes") or 1
-    tasks = number("tasks")
-    cpus = number("cpus_per_task") or max(1, threads)
-    runtime = number("runtime")
+    nodes = _number(resources, "nodes") or 1
+    tasks = _number(resources, "tasks")
+    cpus = _number(resources, "cpus_per_task") or max(1, threads)
+    runtime = _number(resources, "runtime")
     parameters: dict[str, Any] = {
         "nodes": nodes,
         "cpus_per_task": cpus,
@@ -112,14 +125,14 @@ def sbatch_parameters(
     }
     if tasks:
         extra["ntasks"] = tasks
-    if number("mem_mb_per_cpu"):
-        parameters["mem_per_cpu"] = f"{number('mem_mb_per_cpu')}M"
-    elif number("mem_mb"):
-        parameters["mem"] = f"{number('mem_mb')}M"
-    gpus = number("gpu")
+    if per_cpu := _number(resources, "mem_mb_per_cpu"):
+        parameters["mem_per_cpu"] = f"{per_cpu}M"
+    elif memory := _number(resources, "mem_mb"):
+        parameters["mem"] = f"{memory}M"
+    gpus = _number(resources, "gpu")
     if gpus:
         if gpus % nodes:
-            raise WorkflowError(f"rule {rule}: resource gpu={gpus} does not divide over nodes={nodes}")
+            raise WorkflowError(f"resource gpu={gpus} does not divide over nodes={nodes}")
         model = f"{resources['gpu_model']}:" if resources.get("gpu_model") else ""
         parameters["gpus_per_node"] = f"{model}{gpus // nodes}"
     if setup:
@@ -145,7 +158,7 @@ def _own_environment() -> Iterator[None]:
     """Hide what a surrounding job has left in the environment; sbatch would pass it on."""
     # SBATCH_ACCOUNT and the like are the user's own defaults.
     kept = {name: value for name, value in os.environ.items() if name == "SLURM_CONF" or name.startswith("SBATCH_")}
-    with submitit.helpers.clean_env(extra_names=[processes.KEY_VARIABLE]):
+    with submitit.helpers.clean_env(extra_names=[processes.KEY_VARIABLE, processes.JOB_VARIABLE]):
         os.environ.update(kept)
         try:
             yield
@@ -164,17 +177,25 @@ def submit(job: Job, name: str, parameters: Mapping[str, Any]) -> str:
     # Timeouts are not counted by submitit: the wrapper counts requeues without progress.
     executor = _SlurmExecutor(folder=Path(job.folder), max_num_timeout=1_000_000_000)
     settings = {key: value for key, value in parameters.items() if value is not None}
-    no_limit = "time" not in settings
-    python = shlex.quote(sys.executable)
+    limited = "time" in settings
+    pickle = Path(job.folder) / "job.pkl"
+    place = f'{shlex.quote(job.folder)}/"$SLURM_JOB_ID"_submitted.pkl'
+    # submitit puts the pickle in its place when sbatch has answered; the answer may be lost, or Snakemake killed.
+    settings["setup"] = [f"[ -e {place} ] || ln {shlex.quote(str(pickle))} {place}", *settings.get("setup", [])]
+    mark = processes.job_mark(shlex.quote(job.uid), '"$SLURM_JOB_ID"')
     settings["teardown"] = [
         "status=$?",
-        f"[ $status = 0 ] || {python} -c 'from {processes.__name__} import main; main()' {shlex.quote(job.key)}",
+        f"[ $status = 0 ] || {shlex.quote(sys.executable)} -c 'from {processes.__name__} import main; main()' {mark}",
         "exit $status",
     ]
     executor.update_parameters(job_name=name, **settings)
-    if no_limit:
+    if not limited:
         executor.parameters["time"] = 365 * 24 * 60  # for submitit's clock only
-    executor.no_limit = no_limit
+    executor.no_limit = not limited and "time" not in settings.get("additional_parameters", {})
+    if not pickle.exists():  # an earlier try may have started, and be reading it
+        delayed = submitit.helpers.DelayedSubmission(job)
+        delayed.set_timeout(executor.parameters["time"], executor.max_num_timeout)
+        delayed.dump(pickle)
     try:
         with _own_environment():
             return str(executor.submit(job).job_id)

@@ -11,6 +11,7 @@ from snakemake_executor_plugin_submitit.records import Record
 from snakemake_executor_plugin_submitit.slurm import Snapshot
 
 HEARTBEAT_PATIENCE = 120.0  # seconds; a heartbeat is due every 15
+SACCT_PATIENCE = 900.0  # seconds for which a failing sacct may come back; then squeue's word alone has to do
 
 
 @dataclass
@@ -18,6 +19,7 @@ class _Seen:
     """What was seen of one submission so far; times on the monotonic clock."""
 
     since: float
+    missing: float | None = None  # since when squeue does not list it while sacct fails
     settled: tuple[str | None, float] | None = None
     beat: tuple[float, float] = (0.0, float("-inf"))
 
@@ -45,7 +47,12 @@ class Watch:
             return decide(Evidence(result=result, answered=True, state=None, settled=0.0, patience=self.patience))
         seen = self._seen.setdefault(record.uid, _Seen(since=self._clock()))
         row = snapshot.find(record.job_id, record.name)
-        answered = snapshot.taken >= seen.since and (row is not None or snapshot.complete)
+        answered = snapshot.taken >= seen.since
+        if row is not None or snapshot.complete:
+            seen.missing = None
+        elif answered:
+            seen.missing = snapshot.taken if seen.missing is None else seen.missing
+            answered = snapshot.taken - seen.missing >= SACCT_PATIENCE
         state = row.state if row is not None else None
         if not answered or state in LIVE_STATES:
             seen.settled = None

@@ -19,7 +19,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import submitit
 
@@ -58,13 +58,15 @@ class Job:
         """Return what submitit is to run after the requeue: the same again."""
         return submitit.helpers.DelayedSubmission(self)
 
-    def __call__(self) -> str:
-        """Run the command to its end; return the outcome, or exit with status 1 when it is not a good one."""
+    def run(self) -> str:
+        """Run the command to its end and return the outcome."""
         os.chdir(self.directory)
-        outcome = _Run(self).run()
-        if outcome in ("failed", "stopped", "yielded"):
-            sys.exit(1)
-        return outcome
+        return _Run(self).run()
+
+    def __call__(self) -> NoReturn:
+        """Run the command to its end and exit: with status 1 when the outcome is not a good one."""
+        # Exiting keeps submitit from writing its own result, which nobody reads, into a folder that may be gone.
+        sys.exit(1 if self.run() in ("failed", "stopped", "yielded") else 0)
 
 
 def progress_token(pattern: str) -> str:
@@ -112,6 +114,7 @@ class _Run:
         self.job = job
         self.folder = Path(job.folder)
         self.job_id = os.environ["SLURM_JOB_ID"]
+        self.mark = processes.job_mark(job.uid, self.job_id)
         self.number = 1 + len(list(self.folder.glob("attempt-*.json")))
         self.note: dict[str, Any] = {
             "job_id": self.job_id,
@@ -168,6 +171,7 @@ class _Run:
             if name != "SNAKEMAKE_PROFILE" and not name.startswith("SUBMITIT_")
         }
         environment[processes.KEY_VARIABLE] = self.job.key
+        environment[processes.JOB_VARIABLE] = self.mark
         return subprocess.Popen(
             ["bash", "-c", self.job.command],
             env=environment,
@@ -184,7 +188,7 @@ class _Run:
             now = time.monotonic()
             if self.stopping and self.job.progress and now - last_warning >= RESEND:
                 last_warning = now
-                processes.send(processes.marked(self.job.key), signal.SIGUSR2)
+                processes.send(processes.marked(self.mark, processes.JOB_VARIABLE), signal.SIGUSR2)
             if now - last_beat >= BEAT:
                 last_beat = now
                 with contextlib.suppress(OSError):  # a full disk is the command's business
@@ -196,8 +200,10 @@ class _Run:
                     continue
                 stragglers_until = time.monotonic() + STRAGGLERS
             # The shell may have died of the signal before the training has written its checkpoint.
-            elif not self.stopping or now > stragglers_until or not processes.marked(self.job.key):
-                processes.end_all(self.job.key)
+            elif not (
+                self.stopping and now <= stragglers_until and processes.marked(self.mark, processes.JOB_VARIABLE)
+            ):
+                processes.end_all(self.mark, processes.JOB_VARIABLE)
                 return status
             else:
                 time.sleep(0.2)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.slurm.chaos import overlaps
 from tests.slurm.cluster import Workflow, fail_node, queue, restart_controller, slurm, trainers, wait_until, wrappers
 from tests.slurm.toy_trainer import result_of
 
@@ -187,12 +188,12 @@ def test_node_failure_is_survived(workflow: Make) -> None:
 
 
 def test_controller_restart_is_survived(workflow: Make) -> None:
-    flow = workflow("runs=1 steps=60")
+    flow = workflow("runs=1 steps=100")
     process = flow.start()
-    training(flow)
+    training(flow, 30)  # the controller writes its state only every 5 s: killed sooner, it has never heard of the job
     restart_controller(seconds_down=6)
-    check(flow, 1, 60, process.wait(180))
-    assert flow.steps("run0") == list(range(60))
+    check(flow, 1, 100, process.wait(180))
+    assert flow.steps("run0") == list(range(100))
 
 
 def test_late_result_is_waited_for(workflow: Make) -> None:
@@ -211,11 +212,27 @@ def test_late_result_is_waited_for(workflow: Make) -> None:
 
 
 def test_interrupt_leaves_no_orphan(workflow: Make) -> None:
-    flow = workflow("runs=2 steps=300")
+    flow = workflow("runs=2 steps=60")
     flow.start()
-    training(flow)
+    training(flow, 7)
     assert flow.interrupt() != 0
     wait_until(lambda: not queue(), 40, "an empty queue")
     assert not trainers(flow.directory)
     assert {line["state"] for line in flow.ledger() if line["rule"] == "train"} == {"cancelled"}
-    flow.arguments = [word.replace("steps=300", "steps=20") for word in flow.arguments]
+    # The same command finishes the work from the checkpoints.
+    check(flow, 2, 60, flow.run())
+    assert flow.steps("run0") == list(range(60))
+
+
+def test_a_restarted_group_withdraws_the_larger_one(workflow: Make) -> None:
+    # One core: the two jobs of the group run one after the other.
+    flow = workflow("runs=2 steps=1 score_seconds=15", "--cores 1 --group-components scores=2")
+    flow.start()
+    scores = flow.directory / "scores"
+    wait_until(lambda: len(list(scores.glob("*.csv"))) == 1, 120, "the first score")
+    old = running_job("scores")
+    flow.kill()
+    check(flow, 2, 1, flow.run())
+    assert f"Job {old} of an earlier run is withdrawn" in flow.text
+    assert [line["state"] for line in flow.ledger() if line["rule"] == "scores"] == ["cancelled", "finished"]
+    assert not overlaps(flow.ledger(), flow.directory / ".snakemake/submitit/jobs")

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import submitit
 from snakemake_interface_common.exceptions import WorkflowError
+from submitit.core.utils import FailedJobError
 
-from snakemake_executor_plugin_submitit import submission
+from snakemake_executor_plugin_submitit import processes, submission
+from snakemake_executor_plugin_submitit.wrapper import Job
 
 
 def parameters(**resources: Any) -> dict[str, Any]:
-    return submission.sbatch_parameters(resources, threads=2, rule="train", signal_delay=120)
+    return submission.sbatch_parameters(resources, threads=2, signal_delay=120)
 
 
 def test_every_resource_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +56,7 @@ def test_the_warning_comes_after_the_start(runtime: int, delay: int) -> None:
 
 
 def test_the_warning_stays_below_ten_minutes() -> None:
-    assert submission.sbatch_parameters({"runtime": 600}, 1, "r", signal_delay=3600)["signal_delay_s"] == 599
+    assert submission.sbatch_parameters({"runtime": 600}, 1, signal_delay=3600)["signal_delay_s"] == 599
 
 
 @pytest.mark.parametrize(
@@ -61,6 +66,23 @@ def test_the_warning_stays_below_ten_minutes() -> None:
 )  # fmt: skip
 def test_gpus_for_the_ledger(resources: dict[str, Any], gpus: int) -> None:
     assert submission.gpus_of(resources) == gpus
+
+
+@pytest.mark.parametrize(
+    ("resources", "cpus"),
+    [({}, 2), ({"cpus_per_task": 8}, 8), ({"cpus_per_task": 8, "tasks": 3, "nodes": 2}, 24), ({"nodes": 2}, 4)],
+)
+def test_cpus_for_the_ledger(resources: dict[str, Any], cpus: int) -> None:
+    assert submission.cpus_of(resources, threads=2) == cpus
+
+
+@pytest.mark.parametrize(
+    "resources", [{"slurm_requeue": False}, {"slurm_extra": "--no-requeue"}, {"slurm_no_requeue": True}]
+)
+def test_a_user_can_forbid_requeues(resources: dict[str, Any]) -> None:
+    extra = parameters(**resources)["additional_parameters"]
+    assert extra.get("no-requeue") is True
+    assert "requeue" not in extra
 
 
 @pytest.mark.parametrize(
@@ -74,8 +96,6 @@ def test_nonsense_is_named(resources: dict[str, Any], words: str) -> None:
 
 
 def test_the_surrounding_jobs_environment_stays_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
     monkeypatch.setenv("SLURM_JOB_ID", "1")
     monkeypatch.setenv("SLURM_CONF", "/here")
     monkeypatch.setenv("SBATCH_ACCOUNT", "mine")
@@ -96,10 +116,6 @@ def test_the_surrounding_jobs_environment_stays_out(monkeypatch: pytest.MonkeyPa
 def test_trouble_and_refusal_are_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str, kind: type[Exception]
 ) -> None:
-    from submitit.core.utils import FailedJobError
-
-    from snakemake_executor_plugin_submitit.wrapper import Job
-
     def fail(*_: Any, **__: Any) -> submitit.Job[str]:
         raise FailedJobError(message)
 
@@ -108,3 +124,79 @@ def test_trouble_and_refusal_are_told_apart(
     job = Job(uid="u", key="k", folder=str(tmp_path), command="true", directory=str(tmp_path))
     with pytest.raises(kind):
         submission.submit(job, "name", parameters(runtime=5))
+
+
+# --- the batch script, with programs that stand for sbatch and srun ---------------------------------------------
+
+
+def submitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sbatch: str = "echo Submitted batch job 9", **resources: Any
+) -> tuple[Path, str, Job]:
+    """Submit a job; return its folder, its batch script and itself."""
+    programs, folder = tmp_path / "bin", tmp_path / "a folder's name"
+    for path in (programs, folder):
+        path.mkdir()
+    # srun fails after it has noted what the job would find in its place.
+    srun = f"ls '{tmp_path}/a folder'\\''s name' > {tmp_path}/seen; exit 3"
+    for name, text in (("sbatch", sbatch), ("srun", srun)):
+        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    job = Job(uid="u", key="k", folder=str(folder), command="true", directory=str(folder))
+    with contextlib.suppress(submission.UnreachableError):
+        assert submission.submit(job, "name", parameters(**resources)) == "9"
+    (script,) = (path for path in folder.glob(".submission_file_*.sh"))
+    return folder, script.read_text(), job
+
+
+LOST = "echo Socket timed out >&2; exit 1"
+
+
+@pytest.mark.parametrize("sbatch", ["echo Submitted batch job 9", LOST])
+def test_the_job_finds_its_pickle_whether_or_not_sbatch_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sbatch: str
+) -> None:
+    folder, script, job = submitted(tmp_path, monkeypatch, sbatch, runtime=5)
+    for _ in range(2):  # and again after a requeue
+        subprocess.run(["bash", "-c", script], env=os.environ | {"SLURM_JOB_ID": "9"})
+        assert "9_submitted.pkl" in (tmp_path / "seen").read_text().split()
+    delayed = submitit.helpers.DelayedSubmission.load(folder / "9_submitted.pkl")
+    assert delayed.function == job
+    assert delayed._timeout_min == 5
+
+
+def test_a_second_try_leaves_the_first_ones_pickle_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, _, job = submitted(tmp_path, monkeypatch, LOST)
+    (folder / "job.pkl").write_text("being read")
+    with pytest.raises(submission.UnreachableError):
+        submission.submit(job, "name", parameters())
+    assert (folder / "job.pkl").read_text() == "being read"
+
+
+def test_a_broken_job_ends_its_own_processes_and_nobody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, script, _ = submitted(tmp_path, monkeypatch)
+    key = tmp_path.name
+    marks = [processes.job_mark("u", "9"), processes.job_mark("u", "10"), processes.job_mark("v", "9")]
+    running = [
+        subprocess.Popen(["sleep", "60"], env=os.environ | {processes.KEY_VARIABLE: key, processes.JOB_VARIABLE: mark})
+        for mark in marks
+    ]
+    done = subprocess.run(["bash", "-c", script], env=os.environ | {"SLURM_JOB_ID": "9"})
+    assert done.returncode == 3
+    assert running[0].wait(10) == -9
+    assert [process.poll() for process in running[1:]] == [None, None]
+    for process in running[1:]:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize(
+    ("resources", "lines"),
+    [({}, []), ({"runtime": 7}, ["#SBATCH --time=7"]), ({"slurm_time": "1-00:00"}, ["#SBATCH --time=1-00:00"]),
+     ({"slurm_extra": "--time=30"}, ["#SBATCH --time=30"])],
+)  # fmt: skip
+def test_the_time_limit_is_the_users_or_the_partitions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resources: dict[str, Any], lines: list[str]
+) -> None:
+    _, script, _ = submitted(tmp_path, monkeypatch, **resources)
+    assert [line for line in script.splitlines() if "--time=" in line] == lines

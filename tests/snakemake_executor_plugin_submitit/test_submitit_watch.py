@@ -6,11 +6,13 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from snakemake_executor_plugin_submitit.decide import Verdict
 from snakemake_executor_plugin_submitit.files import write_json
 from snakemake_executor_plugin_submitit.records import RESULT, Record
 from snakemake_executor_plugin_submitit.slurm import Slurm, Snapshot, parse_sacct, parse_squeue
-from snakemake_executor_plugin_submitit.watch import Finished, Watch
+from snakemake_executor_plugin_submitit.watch import SACCT_PATIENCE, Finished, Watch
 
 
 class Fake:
@@ -20,12 +22,13 @@ class Fake:
         self.now = 100.0
         self.squeue: str | None = ""
         self.sacct: str | None = None
+        self.scancel: str | None = ""
         self.complaint = "Slurm accounting storage is disabled"
         self.calls: list[str] = []
 
     def run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         self.calls.append(command[0])
-        text = {"squeue": self.squeue, "sacct": self.sacct, "scancel": ""}[command[0]]
+        text = {"squeue": self.squeue, "sacct": self.sacct, "scancel": self.scancel}[command[0]]
         return subprocess.CompletedProcess(command, int(text is None), text or "", self.complaint)
 
     def clock(self) -> float:
@@ -121,11 +124,46 @@ def test_a_requeued_job_starts_the_patience_anew(tmp_path: Path) -> None:
     assert watch.judge(ours, slurm.snapshot(["7"])).verdict is Verdict.LOST
 
 
-def test_cancel_complains_when_slurm_does_not_listen() -> None:
+def test_cancel_complains_when_slurm_does_not_listen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
     fake = Fake()
     slurm = Slurm(0.0, fake.run, fake.clock)
     assert slurm.cancel(["7"], ["train-u"]) == ""
     assert fake.calls == ["scancel", "scancel"]
+    fake.scancel, fake.complaint = None, "Unable to contact slurm controller"
+    assert slurm.cancel(["7"], ["train-u"], [("8", "train-v")]) == "; ".join([fake.complaint] * 3)
+    assert fake.calls == ["scancel"] * (2 + 3 * 3)
+    fake.calls, fake.complaint = [], "scancel: error: Kill job error on job id 7: Invalid job id specified"
+    assert slurm.cancel(["7"]) == ""  # it has ended already
+    assert fake.calls == ["scancel"]
+
+
+def test_a_runaway_job_of_the_data_base_is_not_live(tmp_path: Path) -> None:
+    fake = Fake()
+    slurm, watch = Slurm(0.0, fake.run, fake.clock), Watch(5.0, fake.clock)
+    ours = record(tmp_path)
+    watch.begin(ours)
+    fake.sacct = "7|RUNNING|train-u"
+    watch.judge(ours, slurm.snapshot(["7"]))
+    fake.now += 6
+    assert watch.judge(ours, slurm.snapshot(["7"])).verdict is Verdict.FAILED
+    fake.sacct = "7|COMPLETED|train-u"
+    watch.judge(ours, slurm.snapshot(["7"]))
+    fake.now += 6
+    assert "never arrived" in watch.judge(ours, slurm.snapshot(["7"])).reason
+
+
+def test_a_sacct_that_fails_for_good_keeps_no_job_live_for_ever(tmp_path: Path) -> None:
+    fake = Fake()
+    fake.complaint = "Connection refused"
+    slurm, watch = Slurm(0.0, fake.run, fake.clock), Watch(5.0, fake.clock)
+    ours = record(tmp_path)
+    watch.begin(ours)
+    verdicts = []
+    for seconds in (0, SACCT_PATIENCE - 1, 1, 6):
+        fake.now += seconds
+        verdicts.append(watch.judge(ours, slurm.snapshot(["7"])).verdict)
+    assert verdicts == [Verdict.LIVE, Verdict.LIVE, Verdict.LIVE, Verdict.FAILED]
 
 
 def test_ended_jobs_that_slurm_keeps_listing_are_ghosts(tmp_path: Path) -> None:

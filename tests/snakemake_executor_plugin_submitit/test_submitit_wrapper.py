@@ -35,7 +35,7 @@ def job(folder: Path, command: str, **changes: object) -> Job:
 
 
 def test_success_and_a_clean_environment(tmp_path: Path) -> None:
-    assert job(tmp_path, "env > seen")() == "finished"
+    assert job(tmp_path, "env > seen").run() == "finished"
     assert read_json(tmp_path / "result.json") == {"uid": "u", "job_id": "7", "outcome": "finished", "reason": ""}
     seen = (tmp_path / "seen").read_text()
     assert f"{processes.KEY_VARIABLE}={tmp_path.name}" in seen
@@ -46,26 +46,43 @@ def test_success_and_a_clean_environment(tmp_path: Path) -> None:
 
 
 def test_failure(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit):
-        job(tmp_path, "exit 3")()
+    assert job(tmp_path, "exit 3").run() == "failed"
     assert "status 3" in (read_json(tmp_path / "result.json") or {})["reason"]
+
+
+@pytest.mark.parametrize(("command", "status"), [("true", 0), ("exit 3", 1)])
+def test_slurm_sees_success_or_failure_by_the_exit_status(tmp_path: Path, command: str, status: int) -> None:
+    # An exit, not a return: submitit would write into a folder that Snakemake may have deleted already.
+    with pytest.raises(SystemExit) as end:
+        job(tmp_path, command)()
+    assert end.value.code == status
+
+
+def test_only_its_own_processes_are_ended_at_the_end(tmp_path: Path) -> None:
+    command = "sleep 60 > /dev/null 2>&1 & echo $! > own"
+    successor = "env SNAKEMAKE_SUBMITIT_JOB=v-8 sleep 60 > /dev/null 2>&1 & echo $! > other"
+    under_way = "until grep -q v-8 /proc/$!/environ; do sleep 0.05; done"
+    assert job(tmp_path, f"{command}; {successor}; {under_way}").run() == "finished"
+    own, other = (int((tmp_path / name).read_text()) for name in ("own", "other"))
+    assert own not in processes.marked(tmp_path.name)
+    assert processes.end_all(tmp_path.name) == [other]
 
 
 def test_a_second_copy_of_a_submission_does_nothing(tmp_path: Path) -> None:
     claim(tmp_path / "claim.json", {"by": "job", "job_id": "6"})
-    assert job(tmp_path, "touch ran")() == "superseded"
+    assert job(tmp_path, "touch ran").run() == "superseded"
     assert not (tmp_path / "ran").exists()
 
 
 def test_an_abandoned_submission_never_starts(tmp_path: Path) -> None:
     claim(tmp_path / "claim.json", {"by": "snakemake"})
-    assert job(tmp_path, "touch ran")() == "superseded"
+    assert job(tmp_path, "touch ran").run() == "superseded"
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_requeue_after_the_end_does_nothing(tmp_path: Path) -> None:
-    job(tmp_path, "echo x >> ran")()
-    assert job(tmp_path, "echo x >> ran")() == "repeated"
+    job(tmp_path, "echo x >> ran").run()
+    assert job(tmp_path, "echo x >> ran").run() == "repeated"
     assert (tmp_path / "ran").read_text() == "x\n"
 
 
@@ -83,14 +100,14 @@ def test_the_warning_reaches_the_program_and_the_job_asks_to_be_requeued(
     sender = subprocess.Popen(
         ["bash", "-c", f"until [ -e {tmp_path}/ready ]; do sleep 0.05; done; kill -USR2 {os.getpid()}"]
     )
-    with pytest.raises(SystemExit):
-        job(
-            tmp_path,
-            f'echo log > the.log; {sys.executable} -c "{program}"',
-            progress="p*",
-            logs=[f"{tmp_path}/the.log"],
-        )()
+    outcome = job(
+        tmp_path,
+        f'echo log > the.log; {sys.executable} -c "{program}"',
+        progress="p*",
+        logs=[f"{tmp_path}/the.log"],
+    ).run()
     sender.wait()
+    assert outcome == "yielded"
     assert asked == [signal.SIGUSR2]
     assert not (tmp_path / "result.json").exists()
     assert (tmp_path / "attempt-001.the.log").read_text() == "log\n"
@@ -99,13 +116,12 @@ def test_the_warning_reaches_the_program_and_the_job_asks_to_be_requeued(
 
 def test_a_job_that_cannot_resume_ignores_the_warning(tmp_path: Path) -> None:
     command = f"kill -USR2 {os.getpid()}; sleep 0.2; touch done"
-    assert job(tmp_path, command)() == "finished"
+    assert job(tmp_path, command).run() == "finished"
 
 
 def test_requeues_without_progress_end(tmp_path: Path) -> None:
     write_json(tmp_path / "requeues.json", {"token": progress_token(f"{tmp_path}/p*"), "idle": 1, "starts": 2})
-    with pytest.raises(SystemExit):
-        job(tmp_path, "touch ran", progress=f"{tmp_path}/p*", limit=2)()
+    assert job(tmp_path, "touch ran", progress=f"{tmp_path}/p*", limit=2).run() == "failed"
     assert "2 times in a row without progress" in (read_json(tmp_path / "result.json") or {})["reason"]
     assert not (tmp_path / "ran").exists()
 
@@ -134,7 +150,9 @@ def test_left_over_processes_are_found_by_their_key_and_ended(tmp_path: Path) ->
     environment = os.environ | {processes.KEY_VARIABLE: tmp_path.name}
     # The parent dies at once; the child is on its own.
     subprocess.run(["bash", "-c", "sleep 60 >/dev/null 2>&1 &"], env=environment, check=True)
-    (pid,) = processes.marked(tmp_path.name)
+    while not (found := processes.marked(tmp_path.name)):  # its environment is empty while it is being started
+        time.sleep(0.05)
+    (pid,) = found
     assert processes.end_all(tmp_path.name) == [pid]
     deadline = time.monotonic() + 10
     while processes.marked(tmp_path.name) and time.monotonic() < deadline:

@@ -1,0 +1,188 @@
+"""A cluster, a Snakemake and its jobs in miniature, for tests of the executor without any of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from subprocess import CompletedProcess
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from snakemake_executor_plugin_submitit import ExecutorSettings, submission
+from snakemake_executor_plugin_submitit.executor import Executor
+from snakemake_executor_plugin_submitit.files import claim, read_json, write_json
+from snakemake_executor_plugin_submitit.records import CLAIM, RESULT, Record
+from snakemake_executor_plugin_submitit.slurm import Slurm
+from snakemake_executor_plugin_submitit.wrapper import Job
+
+
+class Cluster:
+    """A SLURM of a dictionary: job id -> [state, name]. scancel ends a job at once, unless its node is dead."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, list[str]] = {}
+        self.down = False
+        self.dead_node = False
+        self.cancelled: list[str] = []
+        self.answers: list[Exception | None] = []  # what the next calls of sbatch raise; None: nothing
+        self.folders: dict[str, Path] = {}
+
+    def run(self, command: Sequence[str]) -> CompletedProcess[str]:
+        if self.down:
+            return CompletedProcess(command, 1, "", "Unable to contact slurm controller")
+        text = ""
+        if command[0] == "squeue":
+            text = "".join(f"{job_id}|{state}|None|{name}\n" for job_id, (state, name) in self.jobs.items())
+        elif command[0] == "sacct":
+            return CompletedProcess(command, 1, "", "Slurm accounting storage is disabled")
+        elif command[0] == "scancel":
+            words = [word for word in command[1:] if not word.startswith("--user")]
+            names = {word.removeprefix("--name=") for word in words if word.startswith("--name=")}
+            ids = {word for word in words if not word.startswith("--")}
+            for job_id, job in self.jobs.items():
+                if (not ids or job_id in ids) and (not names or job[1] in names):
+                    self.cancelled.append(job_id)
+                    job[0] = job[0] if self.dead_node else "CANCELLED"
+        return CompletedProcess(command, 0, text, "")
+
+    def add(self, name: str, folder: Path, state: str = "PENDING") -> str:
+        job_id = str(100 + len(self.jobs))
+        self.jobs[job_id] = [state, name]
+        self.folders[job_id] = folder
+        return job_id
+
+    def submit(self, job: Job, name: str, parameters: Mapping[str, Any]) -> str:
+        """Stand for `submission.submit`."""
+        error = self.answers.pop(0) if self.answers else None
+        if isinstance(error, submission.UnreachableError | None):  # accepted, even when the answer is lost
+            job_id = self.add(name, Path(job.folder))
+        if error is not None:
+            raise error
+        return job_id
+
+    def start(self, job_id: str) -> bool:
+        """Start a job, as SLURM does; return whether its wrapper went to work or ended as a second copy."""
+        holder = claim(self.folders[job_id] / CLAIM, {"by": "job", "job_id": job_id})
+        works = holder.get("job_id") == job_id
+        self.jobs[job_id][0] = "RUNNING" if works else "COMPLETED"
+        return works
+
+    def finish(self, record: Record, outcome: str = "finished") -> None:
+        """Leave a result and the outputs, as a job does at its end."""
+        for path in record.outputs:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            Path(path).touch()
+        write_json(record.path / RESULT, {"uid": record.uid, "outcome": outcome})
+
+
+class Params:
+    def _allitems(self) -> list[tuple[None, str]]:
+        return []
+
+
+class FakeJob:
+    """A Snakemake job with some outputs, or a group of such jobs."""
+
+    def __init__(self, *outputs: str, rule: str = "train", group: Sequence[FakeJob] = (), **resources: Any) -> None:
+        self.output = list(outputs)
+        self.rule = SimpleNamespace(
+            name=rule, shellcmd="", script=None, notebook=None, wrapper=None, basedir="", run_func=None, is_run=False
+        )
+        self.jobs = list(group)
+        self.groupid = "probes"
+        self.shellcmd = "true"
+        self.params = Params()
+        self.wildcards_dict: dict[str, str] = {}
+        self.input: list[str] = []
+        self.log: list[str] = []
+        self.threads = 2
+        self.resources = resources
+        self.registered: list[str | None] = []
+
+    def is_group(self) -> bool:
+        return bool(self.jobs)
+
+    def register(self, external_jobid: str | None = None) -> None:
+        self.registered.append(external_jobid)
+
+    def log_error(self, msg: str | None = None, **_: Any) -> None:
+        pass
+
+
+class Logger:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def info(self, line: str) -> None:
+        self.lines.append(line)
+
+    warning = error = debug = info
+
+
+class Run:
+    """One run of Snakemake: an executor on a cluster, and what it has reported."""
+
+    def __init__(self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, jobs: Sequence[FakeJob] = ()) -> None:
+        monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+        monkeypatch.setattr("time.sleep", lambda seconds: None)
+        monkeypatch.setattr(submission, "submit", cluster.submit)
+        monkeypatch.setattr(Executor, "format_job_exec", lambda self, job: "true")
+        monkeypatch.setattr("snakemake_executor_plugin_submitit.executor.Slurm", lambda interval: Slurm(0, cluster.run))
+        self.succeeded: list[FakeJob] = []
+        self.failed: list[FakeJob] = []
+        self.remembered: list[FakeJob] = []
+
+        async def finished(job: FakeJob) -> None:
+            self.remembered.append(job)
+
+        scheduler = SimpleNamespace(
+            finish_callback=self.succeeded.append, error_callback=self.failed.append, submit_callback=lambda job: None
+        )
+        Path(".snakemake").mkdir(exist_ok=True)
+        self.executor = executor = Executor.__new__(Executor)
+        executor.workflow = SimpleNamespace(
+            executor_settings=ExecutorSettings(controller_patience=0),
+            remote_execution_settings=SimpleNamespace(seconds_between_status_checks=0, immediate_submit=False),
+            execution_settings=SimpleNamespace(latency_wait=0),
+            scheduler=scheduler,
+            dag=SimpleNamespace(needrun_jobs=list, jobs=list(jobs)),
+            persistence=SimpleNamespace(finished=finished),
+            async_run=asyncio.run,
+        )
+        executor.logger = self.logger = Logger()
+        executor.lock = threading.Lock()
+        executor.active_jobs = []
+        executor.wait_thread = threading.Thread(target=lambda: None)
+        executor.wait_thread.start()
+        executor.status_rate_limiter = contextlib.nullcontext()
+        executor._tmpdir = None
+        executor.__post_init__()
+        executor.stopped.wait = lambda seconds: executor.stopped.is_set()
+
+    def check(self) -> None:
+        """Let the executor look at its jobs once, as its wait thread does."""
+
+        async def look() -> list[Any]:
+            return [info async for info in self.executor.check_active_jobs(list(self.executor.active_jobs))]
+
+        self.executor.active_jobs = asyncio.run(look())
+
+    def record(self, job: FakeJob) -> Record:
+        """Return the record under which a job is known now."""
+        found = self.executor.records.load(self.executor._describe(job).key)
+        assert found is not None
+        return found
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.logger.lines)
+
+
+def holder(record: Record) -> dict[str, Any]:
+    """Who holds a submission's claim."""
+    return read_json(record.path / CLAIM) or {}

@@ -1,0 +1,337 @@
+"""The executor against a cluster of strings: nothing runs twice, one job's trouble is its own, nothing is forgotten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from snakemake_executor_plugin_submitit import ledger, submission
+from snakemake_executor_plugin_submitit.files import write_json
+from tests.snakemake_executor_plugin_submitit.fakes import Cluster, FakeJob, Run, holder
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    monkeypatch.chdir(tmp_path)
+    return Cluster()
+
+
+def states(run: Run) -> list[str]:
+    return [line["state"] for line in ledger.read(run.executor.root / "ledger")]
+
+
+LOST_ANSWER = submission.UnreachableError("sbatch: error: Socket timed out")
+
+
+def test_a_job_from_submission_to_the_ledger(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, job = Run(cluster, monkeypatch), FakeJob("a", cpus_per_task=3, nodes=2)
+    run.executor.run_job(job)
+    run.check()
+    record = run.record(job)
+    assert (record.job_id, job.registered, record.cpus) == ("100", ["100"], 6)
+    assert cluster.start("100")
+    cluster.finish(record)
+    run.check()
+    assert run.succeeded == [job]
+    run.executor.handle_job_success(job)
+    assert states(run) == ["finished"]
+    assert not record.path.exists()
+    assert not list(run.executor.records.all())
+    run.executor.shutdown()
+
+
+# --- one job's trouble --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("resources", [{"gpu": "two"}, {"nodes": "x"}, {"gpu": 3, "nodes": 2}, {"slurm_extra": "x"}])
+def test_nonsense_in_one_job_fails_that_job_only(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, resources: dict[str, Any]
+) -> None:
+    run, good, bad = Run(cluster, monkeypatch), FakeJob("a"), FakeJob("b", **resources)
+    run.executor.run_job(good)
+    run.executor.run_job(bad)
+    assert run.failed == [bad]
+    assert [record.outputs for record in run.executor.live.values()] == [["a"]]
+    assert not list(Path(".snakemake/submitit/jobs/train/all").glob("*/claim.json"))
+
+
+def test_any_other_exception_fails_that_job_only(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, job = Run(cluster, monkeypatch), FakeJob("a")
+    cluster.answers = [OSError("no space left on device")]
+    run.executor.run_job(job)
+    assert run.failed == [job]
+    assert not run.executor.live
+    assert not list(run.executor.records.all())
+
+
+def test_a_controller_that_stays_away_fails_that_job_and_it_never_starts(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, job = Run(cluster, monkeypatch), FakeJob("a")
+    cluster.answers, cluster.down = [LOST_ANSWER], True
+    run.executor.run_job(job)
+    assert run.failed == [job]
+    assert not cluster.start("100")  # it had arrived all the same
+
+
+def test_a_full_disk_at_the_end_of_a_job_does_not_stop_the_others(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, job = Run(cluster, monkeypatch), FakeJob("a")
+    run.executor.run_job(job)
+    cluster.finish(run.record(job))
+    run.check()
+
+    def full(*_: Any) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(ledger, "append", full)
+    run.executor.handle_job_success(job)
+    assert "no space left" in run.text
+
+
+def test_jobs_left_under_way_keep_the_folder_they_wait_for(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, job = Run(cluster, monkeypatch), FakeJob("a")
+    folder = Path(run.executor.tmpdir)
+    run.executor.run_job(job)
+    run.executor.shutdown()
+    assert folder.exists()
+    run.executor.cancel_jobs([])
+    run.executor.shutdown()
+    assert not folder.exists()
+
+
+# --- lost answers -------------------------------------------------------------------------------------------
+
+
+def test_a_lost_answer_is_found_by_name(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, job = Run(cluster, monkeypatch), FakeJob("a")
+    run.executor.workflow.executor_settings.controller_patience = 900
+    cluster.answers = [LOST_ANSWER]
+    run.executor.run_job(job)
+    assert list(cluster.jobs) == [run.record(job).job_id] == ["100"]
+
+
+def test_a_job_given_up_too_late_is_followed(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, job = Run(cluster, monkeypatch), FakeJob("a")
+    run.executor.workflow.executor_settings.controller_patience = -1
+
+    def submit(*arguments: Any) -> str:
+        try:
+            return cluster.submit(*arguments)
+        finally:
+            cluster.start("100")
+
+    monkeypatch.setattr(submission, "submit", submit)
+    cluster.answers = [LOST_ANSWER]
+    run.executor.run_job(job)
+    assert not run.failed
+    assert run.record(job).job_id == "100"
+
+
+@pytest.mark.parametrize("end", ["finished", "killed"])
+def test_the_copy_that_started_is_followed(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    run, job = Run(cluster, monkeypatch), FakeJob("a")
+    run.executor.run_job(job)
+    record = run.record(job)
+    first = cluster.add(record.name, record.path)  # the one whose answer was lost
+    assert cluster.start(first)
+    assert not cluster.start(str(record.job_id))
+    run.check()
+    assert run.record(job).job_id == first
+    assert not run.failed
+    if end == "finished":
+        cluster.finish(record)
+        run.check()
+        assert run.succeeded == [job]
+    else:
+        cluster.jobs[first][0] = "FAILED"
+        run.check()
+        assert run.failed == [job]
+
+
+# --- jobs that are given up ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", ["NODE_FAIL", "FAILED"])
+def test_a_job_that_was_given_up_cannot_start_again(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    run, job = Run(cluster, monkeypatch), FakeJob("a")
+    run.executor.run_job(job)
+    old = run.record(job)
+    assert cluster.start("100")
+    write_json(old.path / "attempt-001.json", {"start": 0.0, "beat": 0.0, "outcome": "running", "job_id": "100"})
+    cluster.jobs["100"][0] = state
+    run.check()
+    assert "100" in cluster.cancelled
+    assert not cluster.start("100")  # scontrol requeue
+    if state == "NODE_FAIL":
+        assert run.record(job).job_id == "101"
+        assert cluster.start("101")
+        assert states(run) == ["requeued"]
+    else:
+        assert run.failed == [job]
+
+
+def test_a_cancelled_job_cannot_start_again(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, job = Run(cluster, monkeypatch), FakeJob("a")
+    run.executor.run_job(job)
+    assert cluster.start("100")
+    run.executor.cancel_jobs([])
+    assert cluster.jobs["100"][0] == "CANCELLED"
+    assert not cluster.start("100")
+    assert states(run) == ["cancelled"]
+
+
+def test_ctrl_c_cancels_both_copies(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, job = Run(cluster, monkeypatch), FakeJob("a")
+    run.executor.run_job(job)
+    record = run.record(job)
+    assert cluster.start(cluster.add(record.name, record.path))
+    run.executor.cancel_jobs([])
+    assert {state for state, _ in cluster.jobs.values()} == {"CANCELLED"}
+
+
+def test_a_full_disk_does_not_keep_ctrl_c_from_cancelling(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(cluster, monkeypatch)
+    for name in "ab":
+        run.executor.run_job(FakeJob(name))
+
+    def full(*_: Any) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(run.executor.records, "save", full)
+    run.executor.cancel_jobs([])
+    assert cluster.cancelled == ["100", "101"]
+
+
+def test_jobs_lost_before_they_start_are_not_submitted_for_ever(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, job = Run(cluster, monkeypatch), FakeJob("a")
+    run.executor.run_job(job)
+    for _ in range(10):
+        for entry in cluster.jobs.values():
+            entry[0] = "BOOT_FAIL"
+        run.check()
+    assert len(cluster.jobs) == 1 + run.executor.workflow.executor_settings.requeue_limit
+    assert run.failed == [job]
+    assert "lost 4 times in a row before it started" in run.text
+
+
+def test_a_resubmission_that_fails_is_that_jobs_trouble(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, job = Run(cluster, monkeypatch), FakeJob("a")
+    run.executor.run_job(job)
+    cluster.jobs["100"][0] = "NODE_FAIL"
+    job.resources["nodes"] = "x"
+    run.check()
+    assert run.failed == [job]
+
+
+# --- stopping -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_ctrl_c_during_a_resubmission_leaves_nothing_in_the_queue(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    run, job = Run(cluster, monkeypatch), FakeJob("a")
+    run.executor.workflow.executor_settings.controller_patience = 900
+    run.executor.run_job(job)
+    cluster.jobs["100"][0] = "NODE_FAIL"
+
+    def submit(*arguments: Any) -> str:
+        run.executor.cancel_jobs([])
+        cluster.answers = [LOST_ANSWER] if lost else []
+        return cluster.submit(*arguments)
+
+    monkeypatch.setattr(submission, "submit", submit)
+    run.check()
+    assert cluster.jobs["101"][0] == "CANCELLED"
+    assert not cluster.start("101")
+    assert not run.failed
+    record = run.record(job)
+    assert record.cancelled
+    assert not run.executor.live
+
+
+def test_ctrl_c_ends_the_wait_for_a_controller(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, job = Run(cluster, monkeypatch), FakeJob("a")
+    run.executor.workflow.executor_settings.controller_patience = run.executor.earlier.patience = 900
+    cluster.answers, cluster.down = [LOST_ANSWER], True
+    waits: list[float] = []
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        if len(waits) == 3:
+            run.executor.cancel_jobs([])
+        assert len(waits) < 5
+        return run.executor.stopped.is_set()
+
+    run.executor.stopped.wait = wait  # type: ignore[method-assign]
+    run.executor.run_job(job)
+    assert len(waits) == 3
+
+
+def test_a_result_that_comes_with_ctrl_c_counts(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = FakeJob("a")
+    run = Run(cluster, monkeypatch)
+    run.executor.run_job(job)
+    assert cluster.start("100")
+    cluster.finish(run.record(job))
+    run.executor.cancel_jobs([])
+    assert states(run) == []
+    again = Run(cluster, monkeypatch, [job])
+    assert again.remembered == [job]
+    assert states(again) == ["finished"]
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_a_result_that_comes_just_after_ctrl_c_counts_too(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    job = FakeJob("a")
+    run = Run(cluster, monkeypatch)
+    run.executor.run_job(job)
+    assert cluster.start("100")
+    run.executor.cancel_jobs([])
+    cluster.finish(run.record(job))
+    again = Run(cluster, monkeypatch, [] if wanted else [job])
+    if wanted:
+        again.executor.run_job(job)
+        again.check()
+        assert again.succeeded == [job]
+        again.executor.handle_job_success(job)
+    else:
+        assert again.remembered == [job]
+    assert list(cluster.jobs) == ["100"]
+    lines = ledger.read(again.executor.root / "ledger")
+    assert ledger.summarise(lines)[("train",)]["finished"] == 1
+    assert ledger.summarise(lines)[("train",)]["cancelled"] == 0
+
+
+def test_finished_work_is_remembered_until_snakemake_has_it(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = FakeJob("a")
+    run = Run(cluster, monkeypatch)
+    run.executor.run_job(job)
+    cluster.finish(run.record(job))
+    run.check()
+    assert run.succeeded == [job]  # and here Snakemake is killed
+    assert holder(run.record(job)) == {}
+    again = Run(cluster, monkeypatch, [job])
+    assert again.remembered == [job]
+    assert not list(again.executor.records.all())
+
+
+def test_a_job_whose_outputs_are_missing_keeps_its_logs(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, job = Run(cluster, monkeypatch), FakeJob("a")
+    run.executor.run_job(job)
+    record = run.record(job)
+    cluster.finish(record)
+    run.check()
+    run.executor.handle_job_error(job)
+    assert states(run) == ["failed"]
+    assert record.path.exists()

@@ -1,0 +1,144 @@
+"""What an earlier run has left is followed, withdrawn or settled, and never runs beside its successor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from snakemake_executor_plugin_submitit import ledger, takeup
+from snakemake_executor_plugin_submitit.files import claim
+from snakemake_executor_plugin_submitit.records import CLAIM
+from tests.snakemake_executor_plugin_submitit.fakes import Cluster, FakeJob, Run
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    monkeypatch.chdir(tmp_path)
+    return Cluster()
+
+
+def killed(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, job: FakeJob, start: bool = True) -> Run:
+    """A run that has submitted a job and was killed."""
+    run = Run(cluster, monkeypatch)
+    run.executor.run_job(job)
+    if start:
+        assert cluster.start("100")
+    return run
+
+
+def test_a_live_job_is_taken_up(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = FakeJob("a")
+    killed(cluster, monkeypatch, job)
+    run = Run(cluster, monkeypatch)
+    run.executor.run_job(job)
+    assert list(cluster.jobs) == ["100"]
+    assert job.registered == ["100", "100"]
+
+
+def test_changed_work_is_withdrawn_for_good(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = FakeJob("a")
+    killed(cluster, monkeypatch, job)
+    run = Run(cluster, monkeypatch)
+    job.shellcmd = "false"
+    run.executor.run_job(job)
+    assert cluster.jobs["100"][0] == "CANCELLED"
+    assert not cluster.start("100")
+    assert cluster.start("101")
+
+
+def group(*names: str) -> FakeJob:
+    return FakeJob(group=[FakeJob(name, rule="probe") for name in names])
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(group("a", "b", "c"), group("b", "c")), (FakeJob("a"), FakeJob("a", "a.log"))]
+)
+def test_other_outputs_do_not_hide_a_live_submission(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, old: FakeJob, new: FakeJob
+) -> None:
+    killed(cluster, monkeypatch, old)
+    run = Run(cluster, monkeypatch)
+    run.executor.run_job(new)
+    assert [state for state, _ in cluster.jobs.values()] == ["CANCELLED", "PENDING"]
+    assert not cluster.start("100")
+    assert [record.job_id for record in run.executor.records.all()] == ["101"]
+
+
+def test_a_smaller_group_settles_the_larger_one_that_has_ended(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = group("a", "b", "c")
+    record = killed(cluster, monkeypatch, old).record(old)
+    cluster.finish(record, "failed")
+    run = Run(cluster, monkeypatch)
+    run.executor.run_job(group("b", "c"))
+    assert [line["state"] for line in ledger.read(run.executor.root / "ledger")] == ["failed"]
+    assert cluster.cancelled == []
+
+
+def test_jobs_of_this_run_and_of_other_directories_are_left_alone(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Two directories may share the plugin's folder, and their jobs make files of the same relative names.
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ".snakemake").symlink_to(tmp_path)
+    monkeypatch.chdir(tmp_path / "one")
+    killed(cluster, monkeypatch, group("a", "b"))
+    monkeypatch.chdir(tmp_path / "two")
+    run = Run(cluster, monkeypatch)
+    run.executor.run_job(FakeJob("b"))
+    run.executor.run_job(FakeJob("c"))
+    assert cluster.cancelled == []
+    assert len(cluster.jobs) == 3
+
+
+def test_a_dead_node_is_one_jobs_trouble(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(takeup, "WITHDRAWAL", -1.0)
+    job, other = FakeJob("a"), FakeJob("b")
+    killed(cluster, monkeypatch, job)
+    cluster.dead_node = True
+    job.shellcmd = "false"
+    run = Run(cluster, monkeypatch)
+    run.executor.run_job(job)
+    run.executor.run_job(other)
+    assert run.failed == [job]
+    assert other.registered == ["101"]
+    assert not cluster.start("100")  # the node comes back, and SLURM requeues the job
+
+
+def test_both_copies_of_a_submission_are_withdrawn(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = FakeJob("a")
+    record = killed(cluster, monkeypatch, job, start=False).record(job)
+    other = cluster.add(record.name, record.path)
+    assert cluster.start(other)
+    job.shellcmd = "false"
+    Run(cluster, monkeypatch).executor.run_job(job)
+    assert [cluster.jobs[job_id][0] for job_id in ("100", other)] == ["CANCELLED", "CANCELLED"]
+
+
+def test_a_submission_cut_short_is_found_by_name_or_never_starts(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, lost = FakeJob("a"), FakeJob("b")
+    run = Run(cluster, monkeypatch)
+    for job in (found, lost):  # Snakemake was killed before sbatch's answer
+        record = run.executor._describe(job)
+        run.executor.records.save(record)
+        if job is found:
+            cluster.add(record.name, record.path)
+    again = Run(cluster, monkeypatch)
+    again.executor.run_job(found)
+    assert again.record(found).job_id == "100"
+    again.executor.run_job(lost)
+    assert claim(record.path / CLAIM, {"by": "job", "job_id": "9"}) == {"by": "snakemake"}
+    assert again.record(lost).job_id == "101"
+
+
+def test_finished_work_whose_outputs_are_gone_is_done_again(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = FakeJob("a")
+    cluster.finish(killed(cluster, monkeypatch, job).record(job))
+    Path("a").unlink()
+    Run(cluster, monkeypatch).executor.run_job(job)
+    assert list(cluster.jobs) == ["100", "101"]
