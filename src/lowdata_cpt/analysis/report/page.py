@@ -101,7 +101,9 @@ def table(
 
 
 PHOTOGRAPHS = 120_000
-"""A PNG of 256 colours above this many bytes shows photographs."""
+"""A PNG of 256 colours above this many bytes shows photographs, or is drawn as densely."""
+WIDEST = 960
+"""Pixels; what is that large is shown no wider than this, so that a report of hundreds of cells can be sent by mail."""
 
 
 def small_image(path: Path) -> bytes:
@@ -116,7 +118,8 @@ def small_image(path: Path) -> bytes:
     drawing.save(small, format="png")
     photographs, small = small.tell() > PHOTOGRAPHS, io.BytesIO()
     if photographs:
-        flat.save(small, format="webp", quality=60)
+        flat.thumbnail((WIDEST, flat.height), Image.Resampling.LANCZOS)
+        flat.save(small, format="webp", quality=60, method=6)
     else:
         drawing.convert("RGB").save(small, format="webp", lossless=True)
     return small.getvalue()
