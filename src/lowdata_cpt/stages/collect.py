@@ -26,8 +26,8 @@ SELECTED_COLUMNS = ["backbone", "domain", "method", "n", "seed", "task", "settin
 CURVE_STEPS = 300
 
 
-def _write_table(target: Path, frame: pd.DataFrame, inputs: list[Path]) -> None:
-    write_text(target, frame.to_csv(index=False, lineterminator="\n"))
+def _write_table(target: Path, frame: pd.DataFrame, inputs: list[Path], digits: str | None = None) -> None:
+    write_text(target, frame.to_csv(index=False, lineterminator="\n", float_format=digits))
     write_sidecar(target, inputs=list(inputs), rows=len(frame))
 
 
@@ -58,7 +58,7 @@ def scores(study_file: Path, target: Path) -> None:
     """Write scores.csv (one row a metric), cost.csv, curves.csv and selected.csv of every cell into folder `target`.
 
     Of a long run every k-th step goes to curves.csv, so that at most `CURVE_STEPS` remain; its log.csv has all. Values
-    are written with repr precision, so equal scores give equal bytes.
+    are written with repr precision, so equal scores give equal bytes; curves, which git keeps too, with six digits.
     """
     study = read_study(study_file)
     probes = {domain: _probes(study, domain) for domain in study.domains}
@@ -94,7 +94,7 @@ def scores(study_file: Path, target: Path) -> None:
     _write_table(target / "selected.csv", pd.DataFrame(selected, columns=SELECTED_COLUMNS), inputs)
     _write_table(target / "cost.csv", pd.DataFrame(cost_rows), costs)
     empty = pd.DataFrame(columns=[*Cell._fields, "step", "images_seen", "part", "value"])
-    _write_table(target / "curves.csv", pd.concat(curves, ignore_index=True) if curves else empty, logs)
+    _write_table(target / "curves.csv", pd.concat(curves, ignore_index=True) if curves else empty, logs, "%.6g")
 
 
 def floors(manifests: list[Path], target: Path) -> None:
