@@ -7,7 +7,7 @@ snakemake --profile slurm --cores 8 --configfile config/paper.yaml
 
 from snakemake.utils import min_version
 
-min_version("9.19")
+min_version("9.27")
 
 
 report: "workflow/report/workflow.rst"
@@ -32,7 +32,6 @@ localrules:
     data_ready,
     models,
     evaluation,
-    figures,
 
 
 rule all:
@@ -64,8 +63,3 @@ rule models:
 rule evaluation:
     input:
         f"{RESULTS}/scores.csv",
-
-
-rule figures:
-    input:
-        rules.figures_drawn.output,

@@ -20,6 +20,7 @@ from rocrate.rocrate import ROCrate
 from lowdata_cpt import __version__
 from lowdata_cpt.errors import UserError
 from lowdata_cpt.io import read_json, sha256_file, write_json
+from lowdata_cpt.provenance import SUFFIX, artifact_of
 
 METADATA = "ro-crate-metadata.json"
 COPIES = "used"
@@ -31,7 +32,10 @@ PROFILES = {
 TERMS = "https://w3id.org/ro/terms/workflow-run/context"
 KINDS = {".smk": "text/x-python", "": "text/x-python", ".yaml": "application/yaml", ".md": "text/markdown"}
 LICENCE = "https://spdx.org/licenses/Apache-2.0"
-WORKFLOW_RESULTS = ("scores.csv", "cost.csv", "curves.csv", "selected.csv", "claims.json", "claims.md", "report.html")
+WORKFLOW_RESULTS = (
+    *("scores.csv", "cost.csv", "curves.csv", "selected.csv", "floors.csv"),
+    *("claims.json", "claims.md", "report.html"),
+)
 
 
 def _time(seconds: float) -> str:
@@ -101,7 +105,7 @@ class _Crate:
     def action(self, sidecar: Path) -> None:
         """Describe the run of one command: one CreateAction a sidecar."""
         facts = read_json(sidecar)
-        artifact = sidecar.with_name(sidecar.name.removesuffix(".prov.json"))
+        artifact = artifact_of(sidecar)
         if not artifact.exists():
             raise UserError(f"{artifact}: missing; run `make pull` before `make crate`")
         result = self.file(artifact, facts["artifact"]["sha256"])
@@ -161,7 +165,7 @@ def write_crate(study: str) -> Path:
         UserError: the study has no sidecars, or an artifact of one is missing.
     """
     folder = Path("results", study)
-    sidecars = sorted(folder.rglob("*.prov.json"))
+    sidecars = sorted(folder.rglob(f"*{SUFFIX}"))
     if not sidecars:
         raise UserError(f"{folder}: has no sidecars; run the study, or `make pull`")
     building = _Crate(study, folder)
@@ -181,7 +185,7 @@ def write_crate(study: str) -> Path:
         endTime=_time(ended),
         agent=building.entity("#authors", "Organization", name="The lowdata-cpt authors"),
     )
-    actions = [crate.get(f"#run/{p.relative_to(folder).as_posix().removesuffix('.prov.json')}") for p in sidecars]
+    actions = [crate.get(f"#run/{artifact_of(p).relative_to(folder).as_posix()}") for p in sidecars]
     crate.mainEntity = workflow
     root = crate.root_dataset
     root["conformsTo"] = [

@@ -17,12 +17,18 @@ from lowdata_cpt.io import sha256_file, write_json
 
 PACKAGES = ("torch", "timm", "numpy", "pandas", "scikit-learn", "safetensors", "mujoco", "snakemake", "dvc")
 ROOT = Path(__file__).resolve().parents[2]
+SUFFIX = ".prov.json"
 
 
 def sidecar_path(artifact: str | Path) -> Path:
     """Return where the sidecar of `artifact` lies: `model.safetensors` -> `model.safetensors.prov.json`."""
     artifact = Path(artifact)
-    return artifact.with_name(artifact.name + ".prov.json")
+    return artifact.with_name(artifact.name + SUFFIX)
+
+
+def artifact_of(sidecar: Path) -> Path:
+    """Return the file that a sidecar describes."""
+    return sidecar.with_name(sidecar.name.removesuffix(SUFFIX))
 
 
 @functools.cache

@@ -13,6 +13,7 @@ import pandas as pd
 from lowdata_cpt import dvcfiles
 from lowdata_cpt.errors import UserError
 from lowdata_cpt.io import read_json, sha256_file
+from lowdata_cpt.provenance import SUFFIX, artifact_of
 
 CLAIMS = Path("config/claims.yaml")
 PULL = "run `make pull`"
@@ -69,8 +70,8 @@ def check_sidecars(folder: Path) -> list[Row]:
             hashes[path] = sha256_file(path)
         return hashes[path]
 
-    for sidecar in sorted(folder.rglob("*.prov.json")):
-        artifact = sidecar.with_name(sidecar.name.removesuffix(".prov.json"))
+    for sidecar in sorted(folder.rglob(f"*{SUFFIX}")):
+        artifact = artifact_of(sidecar)
         facts = read_json(sidecar)
         checked += 1
         if not artifact.exists():

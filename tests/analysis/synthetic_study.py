@@ -77,18 +77,20 @@ def curves(table: pd.DataFrame, steps: int = 60) -> pd.DataFrame:
         "v_pretraining": ("value",),
     }
     rng = np.random.default_rng(3)
-    runs = table.loc[table["n"] > 0, ["backbone", "domain", "method", "n", "seed"]].drop_duplicates()
+    names = ["backbone", "domain", "method", "n", "seed"]
+    runs = table.loc[table["n"] > 0, names].drop_duplicates()
     rows = []
     for run in runs.itertuples(index=False):
         for step in range(1, steps + 1):
+            row = {**run._asdict(), "step": step, "images_seen": step * IMAGES // steps}
+            rows.append(row)
             for part in ("loss", *parts.get(run.method, ()), "lr"):
                 decay = np.exp(-step / (5 + run.n / 50))
                 value = (
                     1e-4 * np.sin(np.pi * step / steps) if part == "lr" else 2 + 3 * decay + 0.1 * rng.standard_normal()
                 )
-                rows.append((*run, step, step * IMAGES // steps, part, value))
-    names = ["backbone", "domain", "method", "n", "seed", "step", "images_seen", "part", "value"]
-    return pd.DataFrame(rows, columns=names)
+                row[part] = value
+    return pd.DataFrame(rows)
 
 
 def cost(table: pd.DataFrame) -> pd.DataFrame:

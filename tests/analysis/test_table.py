@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lowdata_cpt.analysis.table import COST_COLUMNS, paired_gain, read_scores, read_table
+from lowdata_cpt.analysis.table import COST_COLUMNS, paired_gain, read_curves, read_scores, read_table
 from lowdata_cpt.errors import UserError
 
 
@@ -67,6 +67,21 @@ def test_missing_and_binary_files(tmp_path: Path) -> None:
     (tmp_path / "c.csv").write_text("backbone,domain\na,b\n")
     with pytest.raises(UserError, match="missing column method"):
         read_table(tmp_path / "c.csv", COST_COLUMNS)
+
+
+def test_curves_keep_what_is_not_finite_and_leave_out_what_a_run_does_not_have(tmp_path: Path) -> None:
+    path = tmp_path / "curves.csv"
+    head = "backbone,domain,method,n,seed,step,images_seen,loss,value\n"
+    path.write_text(head + "b,camvid,dino,4,0,0,32,nan,\nb,camvid,v_pretraining,4,0,0,32,inf,0.5\n")
+    rows = read_curves(path)
+    assert list(rows.columns) == ["backbone", "domain", "method", "n", "seed", "step", "images_seen", "part", "value"]
+    found = [(row.method, row.part, str(row.value)) for row in rows.itertuples()]
+    assert found == [("dino", "loss", "nan"), ("v_pretraining", "loss", "inf"), ("v_pretraining", "value", "0.5")]
+    path.write_text(head)
+    assert read_curves(path).empty
+    path.write_text(head + "b,camvid,dino,4,0,0,32,1.0,\nb,camvid,dino,4,0,1,64,one,\n")
+    with pytest.raises(UserError, match="line 3: loss is not a number"):
+        read_curves(path)
 
 
 def test_gains_are_oriented_and_paired(rows: pd.DataFrame) -> None:

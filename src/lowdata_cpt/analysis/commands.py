@@ -12,7 +12,7 @@ from lowdata_cpt.analysis import claims as claims_module
 from lowdata_cpt.analysis.figures.claims import draw_claims
 from lowdata_cpt.analysis.figures.cost import draw_cost
 from lowdata_cpt.analysis.figures.curves import draw_curves
-from lowdata_cpt.analysis.figures.gain import FAMILIES, draw_gain_by_n, draw_gain_summary
+from lowdata_cpt.analysis.figures.gain import draw_gain_by_n, draw_gain_summary
 from lowdata_cpt.analysis.figures.improvement import GROUPS, draw_improvement
 from lowdata_cpt.analysis.figures.inside import draw_inside, draw_neighbours
 from lowdata_cpt.analysis.figures.qualitative import draw_qualitative
@@ -26,7 +26,7 @@ from lowdata_cpt.analysis.summary import (
     selection_table,
     summary,
 )
-from lowdata_cpt.analysis.table import COST_COLUMNS, CURVE_COLUMNS, SELECTED_COLUMNS, read_scores, read_table
+from lowdata_cpt.analysis.table import COST_COLUMNS, SELECTED_COLUMNS, read_curves, read_scores, read_table
 from lowdata_cpt.errors import UserError
 from lowdata_cpt.io import read_json, write_text
 
@@ -41,18 +41,16 @@ def make_statistics(scores: Path, out_dir: Path) -> list[Path]:
         UserError: as `read_scores`; or a trained row lacks its base; or `curves.csv` or `selected.csv` is wrong.
     """
     table = read_scores(scores)
-    present = set(table["metric"])
-    groups = {name: metrics for name, metrics in GROUPS.items() if present & set(metrics)}
     written = {
         "cells": cell_statistics(table),
         "summary": summary(table),
         "domains": by_domain(table),
-        "improvement": improvement(table, groups),
+        "improvement": improvement(table, GROUPS),
         "ranks": rank_table(table),
     }
     curves = scores.with_name("curves.csv")
     if curves.exists():
-        written["losses"] = loss_table(read_table(curves, CURVE_COLUMNS))
+        written["losses"] = loss_table(read_curves(curves))
     selected = scores.with_name("selected.csv")
     if selected.exists():
         written["selected"] = selection_table(read_table(selected, SELECTED_COLUMNS))
@@ -128,7 +126,7 @@ def make_figures(study_dir: Path, out_dir: Path, workers: int = 1) -> dict[Path,
     # What each figure is drawn from, the function that draws it, its arguments.
     jobs: list[tuple[list[Path], Callable[..., list[Path]], tuple[Any, ...]]] = [
         ([table], draw_gain_by_n, (scores, out_dir)),
-        *(([table], draw_gain_summary, (scores, out_dir, family)) for family in FAMILIES),
+        ([table], draw_gain_summary, (scores, out_dir)),
         ([table], draw_improvement, (scores, out_dir)),
         ([table] if cost is None else [table, files["cost.csv"]], draw_cost, (scores, out_dir, cost)),
         ([table], draw_tradeoff, (scores, out_dir)),
@@ -136,7 +134,7 @@ def make_figures(study_dir: Path, out_dir: Path, workers: int = 1) -> dict[Path,
     if files["claims.json"].exists():
         jobs.append(([files["claims.json"]], draw_claims, (read_results(files["claims.json"]), out_dir)))
     if files["curves.csv"].exists():
-        curves = read_table(files["curves.csv"], CURVE_COLUMNS)
+        curves = read_curves(files["curves.csv"])
         jobs += [
             ([files["curves.csv"]], draw_curves, (part, out_dir)) for _, part in curves.groupby(["backbone", "domain"])
         ]

@@ -45,7 +45,6 @@ class MethodStyle:
 
 
 STYLES = {
-    "floor": MethodStyle("Floor", "#b0b0b0", "_", ":"),
     "random": MethodStyle("Random init", "#b0b0b0", "x", ":"),
     "base": MethodStyle("Base (no training)", "#000000", "*"),
     "dino": MethodStyle("DINO (control)", "#5a5a5a", "P", "--"),
@@ -56,7 +55,6 @@ STYLES = {
     "v_pretraining": MethodStyle("V-pretraining", "#AA4499", "D"),
 }
 MAIN = tuple(STYLES)
-CONTROLS = ("dino", "mae")
 # The step 0 from which a method's own source measures its gain, where it is not `base`.
 BEFORE_OF = {"diet_cp": "base_domain_norm"}
 # The control that a method is compared with at equal images seen.
@@ -201,9 +199,9 @@ def save(figure: Figure, out: Path, name: str, caption: str, source: pd.DataFram
     """
     paths = [out / f"{name}{suffix}" for suffix in (".pdf", ".png", ".md", ".csv")]
     nothing = {"CreationDate": None, "ModDate": None, "Producer": None, "Creator": None}
-    # The layout is solved once and then kept: it costs more than the rest of the drawing.
+    # The layout is solved once and then kept. An engine, even the placeholder "none", makes each savefig draw twice.
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)
     with atomic_path(paths[0]) as temporary:
         figure.savefig(temporary, format="pdf", metadata=nothing)
     with atomic_path(paths[1]) as temporary:

@@ -143,13 +143,13 @@ def change_with_n(gains: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def comparisons(scores: pd.DataFrame, metrics: Sequence[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+def comparisons(scores: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
     """Yield what each row of `summary` is about, and the paired gains behind it."""
     test = held_out(scores)
     for method in ordered(test.loc[test["n"] > 0, "method"]):
         for family, reference in (references_of(method) | {"trend": "base"}).items():
             gains = paired_gain(test[test["method"].isin([method, reference])], reference)
-            for metric in metrics:
+            for metric in HEADLINE:
                 part = gains[(gains["metric"] == metric) & (gains["method"] == method)]
                 part = part[part["shown_gain"].notna()]
                 part = change_with_n(part) if family == "trend" else part
@@ -158,7 +158,7 @@ def comparisons(scores: pd.DataFrame, metrics: Sequence[str]) -> Iterator[tuple[
                     yield row | {"unit": METRICS[metric].gain_unit}, part
 
 
-def summary(scores: pd.DataFrame, metrics: Sequence[str] = HEADLINE) -> pd.DataFrame:
+def summary(scores: pd.DataFrame) -> pd.DataFrame:
     """Pooled gain of every method over base, its control, its own source's step 0, or (a variant) over its parent.
 
     The family `trend` holds the gain over base at each domain's largest n minus that at its smallest, paired by seed.
@@ -172,7 +172,7 @@ def summary(scores: pd.DataFrame, metrics: Sequence[str] = HEADLINE) -> pd.DataF
         true against base).
     """
     rows = []
-    for row, part in comparisons(scores, metrics):
+    for row, part in comparisons(scores):
         seen = (part["images_seen"] == part["reference_images_seen"]).all()
         rows.append({**row, **pooled_gain(part), "equal_images": row["family"] in ("base", "before") or bool(seen)})
     table = pd.DataFrame(rows)
@@ -185,14 +185,14 @@ def summary(scores: pd.DataFrame, metrics: Sequence[str] = HEADLINE) -> pd.DataF
     return table
 
 
-def by_domain(scores: pd.DataFrame, metrics: Sequence[str] = HEADLINE) -> pd.DataFrame:
+def by_domain(scores: pd.DataFrame) -> pd.DataFrame:
     """Return what the rows of `summary` are made of: the same gains on each domain, before any correction.
 
     Returns:
         One row a (family, method, reference, metric, domain) with `mean, ci_low, ci_high, p` over sizes and seeds.
     """
     rows = []
-    for row, part in comparisons(scores, metrics):
+    for row, part in comparisons(scores):
         for domain, gains in part.groupby("domain"):
             mean = stats.t_interval(gains["shown_gain"], strata_of(gains), clusters_of(gains))
             interval = {"mean": mean.estimate, "ci_low": mean.low, "ci_high": mean.high, "p": mean.p_value}
@@ -239,7 +239,7 @@ def improvement(scores: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> pd
         One row a (group, method, over) with `probability, ci_low, ci_high, cells`.
     """
     test = main_rows(scores)
-    methods = [name for name in ordered(test["method"]) if name not in ("random", "floor")]
+    methods = [name for name in ordered(test["method"]) if name != "random"]
     rows = []
     for group, metrics in groups.items():
         for first, second in combinations(methods, 2):
@@ -288,18 +288,18 @@ def selection_table(selected: pd.DataFrame) -> pd.DataFrame:
     return counts.reset_index()
 
 
-def rank_table(scores: pd.DataFrame, metrics: Sequence[str] = HEADLINE) -> pd.DataFrame:
+def rank_table(scores: pd.DataFrame) -> pd.DataFrame:
     """Rank stability over the cells (backbone, domain, n, metric) in which every trained method has a score.
 
     Returns:
         One row a (metric or `all`, method) with `mean_rank, concordance, cells`.
     """
     test = main_rows(scores)
-    test = test[(test["n"] > 0) & test["metric"].isin(list(metrics))].copy()
-    sign = test["metric"].map({name: 1.0 if METRICS[name].higher else -1.0 for name in metrics}).astype(float)
+    test = test[(test["n"] > 0) & test["metric"].isin(HEADLINE)].copy()
+    sign = test["metric"].map({name: 1.0 if METRICS[name].higher else -1.0 for name in HEADLINE}).astype(float)
     test["oriented"] = sign * test["value"]
     rows = []
-    for name in [*metrics, "all"]:
+    for name in [*HEADLINE, "all"]:
         part = test if name == "all" else test[test["metric"] == name]
         wide = part.pivot_table(
             index=["backbone", "domain", "n", "metric"], columns="method", values="oriented"

@@ -33,7 +33,7 @@ KEY = COLUMNS[:9]
 TEXT = ("study", "backbone", "domain", "method", "task", "metric", "split")
 WHOLE = ("n", "seed", "images_seen")
 REAL = ("value", "train_seconds")
-CURVE_COLUMNS = ("backbone", "domain", "method", "n", "seed", "step", "images_seen", "part", "value")
+STEP_COLUMNS = (*COLUMNS[1:6], "step", "images_seen")
 COST_COLUMNS = (*COLUMNS[1:6], "images_seen", "train_seconds", "trainable_parameters")
 SELECTED_COLUMNS = (*COLUMNS[1:6], "task", "setting", "chosen", "place")
 LEDGER_COLUMNS = (
@@ -41,7 +41,7 @@ LEDGER_COLUMNS = (
     *("requeued_gpu_hours", "failed_gpu_hours", "cancelled_gpu_hours"),
 )
 SPLITS = ("val", "test")
-UNTRAINED = ("floor", "random", "base", "base_domain_norm")
+UNTRAINED = ("random", "base", "base_domain_norm")
 
 
 @dataclass(frozen=True)
@@ -121,12 +121,12 @@ def read_scores(path: str | Path) -> pd.DataFrame:
 
 
 def read_table(path: str | Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    """Read a companion table (`curves.csv`, `cost.csv`, `ledger.csv`) that must have `columns`.
+    """Read a companion table (`cost.csv`, `selected.csv`, `ledger.csv`) that must have `columns`.
 
-    Numeric-looking columns become numbers; training curves may hold non-finite values and keep them.
+    Those of `columns` that hold numbers become numbers.
 
     Raises:
-        UserError: the file or one of the columns is missing.
+        UserError: the file or one of the columns is missing, or a number is none.
     """
     path = Path(path)
     frame = _read_csv(path)
@@ -134,14 +134,38 @@ def read_table(path: str | Path, columns: tuple[str, ...]) -> pd.DataFrame:
     if missing:
         raise UserError(f"{path}: missing column {', '.join(missing)}, expected {','.join(columns)}")
     for name in columns:
-        if name not in (*TEXT, "part", "rule", "setting", "place"):
-            numbers = pd.to_numeric(frame[name], errors="coerce")
-            wrong = numbers.isna() & ~frame[name].str.lower().isin(["nan", ""])
-            if wrong.any():
-                line = int(np.flatnonzero(wrong)[0])
-                raise UserError(f"{path}, line {line + 2}: {name} is not a number ({frame[name].iloc[line]!r})")
-            frame[name] = numbers
+        if name not in (*TEXT, "rule", "setting", "place"):
+            frame[name] = _numbers(path, name, frame[name])
     return frame
+
+
+def read_curves(path: str | Path) -> pd.DataFrame:
+    """Read `curves.csv`: a row a step, a column for each part that any method logs, empty where a run has no such part.
+
+    Returns:
+        One row a (run, step, part) with `STEP_COLUMNS, part, value`; values that are not finite are kept.
+
+    Raises:
+        UserError: as `read_table`.
+    """
+    path = Path(path)
+    frame = read_table(path, STEP_COLUMNS)
+    steps = frame[list(STEP_COLUMNS)]
+    # Not `melt`: V-pretraining logs a part that is named `value`.
+    parts = [pd.DataFrame(columns=[*STEP_COLUMNS, "part", "value"])]
+    for part in frame.columns[~frame.columns.isin(STEP_COLUMNS)]:
+        logged = frame[part] != ""
+        parts.append(steps[logged].assign(part=part, value=_numbers(path, part, frame[part])))
+    return pd.concat(parts[1:] or parts, ignore_index=True)
+
+
+def _numbers(path: Path, name: str, text: pd.Series) -> pd.Series:
+    numbers = pd.to_numeric(text, errors="coerce")
+    wrong = numbers.isna() & ~text.str.lower().isin(["nan", ""])
+    if wrong.any():
+        line = int(np.flatnonzero(wrong)[0])
+        raise UserError(f"{path}, line {line + 2}: {name} is not a number ({text.iloc[line]!r})")
+    return numbers
 
 
 def _read_csv(path: Path) -> pd.DataFrame:

@@ -19,7 +19,7 @@ NAME = r"^[a-z0-9][a-z0-9_]*$"
 Name = Annotated[str, Field(pattern=NAME)]
 
 
-def _named(key: str, tag: str) -> BeforeValidator:
+def _named(tag: str) -> BeforeValidator:
     """Let `diet_cp: {}` stand for `diet_cp: {method: diet_cp}`: an entry is of the kind it is named after."""
 
     def fill(value: Any) -> Any:
@@ -119,8 +119,8 @@ class Study(Strict):
     study: Name = Field(description="Name of the study and of its folder in results/.")
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1, description="Paired: every method gets the same ones.")
     backbones: dict[Name, Backbone] = Field(min_length=1)
-    domains: Annotated[dict[Name, DomainEntry], _named("domains", "kind")] = Field(min_length=1)
-    methods: Annotated[dict[Name, MethodEntry], _named("methods", "method")] = Field(min_length=1)
+    domains: Annotated[dict[Name, DomainEntry], _named("kind")] = Field(min_length=1)
+    methods: Annotated[dict[Name, MethodEntry], _named("method")] = Field(min_length=1)
     grid: tuple[Block, ...] | None = Field(
         default=None, description="Blocks whose cells make up the study; null: the full product."
     )

@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
+from lowdata_cpt.analysis.table import COLUMNS, SELECTED_COLUMNS, STEP_COLUMNS
 from lowdata_cpt.cells import PROBE_OF_TASK, Cell, cells, probes_of, shown_cells
 from lowdata_cpt.config.load import validate
 from lowdata_cpt.config.study import Study
@@ -17,17 +18,11 @@ from lowdata_cpt.probes.metrics import floors as trivial_scores
 from lowdata_cpt.provenance import write_sidecar
 from lowdata_cpt.stages.inputs import open_store
 
-SCORE_COLUMNS = [
-    *("study", "backbone", "domain", "method", "n", "seed"),
-    *("task", "metric", "split", "value", "images_seen", "train_seconds"),
-]
-
-SELECTED_COLUMNS = ["backbone", "domain", "method", "n", "seed", "task", "setting", "chosen", "place"]
 CURVE_STEPS = 300
 
 
-def _write_table(target: Path, frame: pd.DataFrame, inputs: list[Path], digits: str | None = None) -> None:
-    write_text(target, frame.to_csv(index=False, lineterminator="\n", float_format=digits))
+def _write_table(target: Path, frame: pd.DataFrame, inputs: list[Path]) -> None:
+    write_text(target, frame.to_csv(index=False, lineterminator="\n"))
     write_sidecar(target, inputs=list(inputs), rows=len(frame))
 
 
@@ -54,11 +49,22 @@ def _selection(selected: dict[str, Any]) -> dict[str, Any]:
     return {"setting": setting, "chosen": selected[setting], "place": ends.get(float(selected[setting]), "inner")}
 
 
+def _curve(log: pd.DataFrame, cell: Cell) -> pd.DataFrame:
+    """Return a run's log with a row a step and a column a part; of a long run every k-th step.
+
+    Values are text of six digits: an empty field is a part that the run does not have, `nan` a value that was none.
+    """
+    log = log[log["step"] % (log["step"].max() // CURVE_STEPS + 1) == 0]
+    text = log.assign(**cell._asdict(), value=log["value"].map("{:.6g}".format))
+    wide = text.pivot(index=list(STEP_COLUMNS), columns="part", values="value")
+    return wide.reset_index()
+
+
 def scores(study_file: Path, target: Path) -> None:
     """Write scores.csv (one row a metric), cost.csv, curves.csv and selected.csv of every cell into folder `target`.
 
-    Of a long run every k-th step goes to curves.csv, so that at most `CURVE_STEPS` remain; its log.csv has all. Values
-    are written with repr precision, so equal scores give equal bytes; curves, which git keeps too, with six digits.
+    Of a long run at most `CURVE_STEPS` steps go to curves.csv, with six digits: git keeps it, and the run's log.csv has
+    all. Other values are written with repr precision, so equal scores give equal bytes.
     """
     study = read_study(study_file)
     probes = {domain: _probes(study, domain) for domain in study.domains}
@@ -78,8 +84,7 @@ def scores(study_file: Path, target: Path) -> None:
         log = pd.read_csv(trained / "log.csv")
         if len(log):
             logs.append(trained / "log.csv")
-            log = log[log["step"] % (log["step"].max() // CURVE_STEPS + 1) == 0]
-            curves.append(log.assign(**key)[[*key, *log.columns]])
+            curves.append(_curve(log, cell))
         spent = {"images_seen": cost["images_seen"], "train_seconds": cost["train_seconds"]}
         for probe in probes[cell.domain]:
             path = cell.folder(study.study) / f"{probe}.json"
@@ -90,11 +95,11 @@ def scores(study_file: Path, target: Path) -> None:
                 for metric, value in sorted(metrics.items()):
                     row = {"task": probe, "metric": metric, "split": split, "value": value}
                     score_rows.append({"study": study.study} | key | row | spent)
-    _write_table(target / "scores.csv", pd.DataFrame(score_rows, columns=SCORE_COLUMNS), inputs)
+    _write_table(target / "scores.csv", pd.DataFrame(score_rows, columns=COLUMNS), inputs)
     _write_table(target / "selected.csv", pd.DataFrame(selected, columns=SELECTED_COLUMNS), inputs)
     _write_table(target / "cost.csv", pd.DataFrame(cost_rows), costs)
-    empty = pd.DataFrame(columns=[*Cell._fields, "step", "images_seen", "part", "value"])
-    _write_table(target / "curves.csv", pd.concat(curves, ignore_index=True) if curves else empty, logs, "%.6g")
+    steps = pd.concat([pd.DataFrame(columns=STEP_COLUMNS), *curves])
+    _write_table(target / "curves.csv", steps, logs)
 
 
 def floors(manifests: list[Path], target: Path) -> None:

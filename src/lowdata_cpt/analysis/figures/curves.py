@@ -7,7 +7,6 @@ from textwrap import wrap
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
@@ -108,12 +107,8 @@ def _panel(axis: Axes, picked: pd.DataFrame, method: str, shades: dict[int, floa
             high=("value", "max"),
         )
         color = _shade(style_of(method).color, shades[int(str(n))])
-        drawn = seeds.reset_index("seed").join(table["images_seen"].rename("place"))
-        band = {"alpha": 0.22, "linewidth": 0}
-        sns.lineplot(
-            drawn, x="place", y="value", ax=axis, color=color, linewidth=1.1, errorbar=("pi", 100), err_kws=band
-        )
-        axis.set(xlabel="", ylabel="")
+        axis.plot(table["images_seen"], table["mean"], color=color, linewidth=1.1)
+        axis.fill_between(table["images_seen"], table["low"], table["high"], color=color, alpha=0.22, linewidth=0)
         summaries.append(table.reset_index(drop=True).assign(method=method, part=picked["part"].iloc[0], n=n))
     axis.xaxis.set_major_locator(MaxNLocator(3))
     axis.yaxis.set_major_locator(MaxNLocator(4))

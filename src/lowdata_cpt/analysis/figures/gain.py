@@ -126,25 +126,28 @@ FAMILIES = {
 }
 
 
-def draw_gain_summary(scores: pd.DataFrame, out: Path, family: str = "base") -> list[Path]:
+def draw_gain_summary(scores: pd.DataFrame, out: Path) -> list[Path]:
     """Draw the gain pooled over domains, n and seeds: one row a method, one panel a headline metric.
 
-    Args:
-        scores: the tidy table.
-        out: folder to write to.
-        family: gain over `base`, over each method's `control`, or of variants over their `parent`.
+    One figure a family: the gain over `base`, over each method's `control`, of variants over their `parent`.
 
     The point is the mean with its Student interval, stratified by domain; the interquartile mean with its
     bootstrap interval, too narrow with few seeds, stands in the source table. A filled marker: the paired
     Student test stays below .05 after Holm's correction.
 
     Returns:
-        The files written; empty if no method has such a comparison.
+        The files written; none for a family in which no method is compared.
     """
     table = summary(scores)
-    if table.empty or not (table["family"] == family).any():
-        return []
-    table = table[table["family"] == family].reset_index(drop=True)
+    present = [] if table.empty else [family for family in FAMILIES if (table["family"] == family).any()]
+    return [
+        path
+        for family in present
+        for path in _family(scores, table[table["family"] == family].reset_index(drop=True), out, family)
+    ]
+
+
+def _family(scores: pd.DataFrame, table: pd.DataFrame, out: Path, family: str) -> list[Path]:
     name, title, axis_label = FAMILIES[family]
     metrics = [name for name in HEADLINE if name in set(table["metric"])]
     methods = ordered(table["method"])

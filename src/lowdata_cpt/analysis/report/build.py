@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 from pathlib import Path
@@ -34,16 +35,16 @@ from lowdata_cpt.analysis.table import (
 )
 from lowdata_cpt.analysis.tables import domain_table, gain_text, headline
 from lowdata_cpt.io import read_json, sha256_file, write_text
+from lowdata_cpt.provenance import SUFFIX
 
-SIDECAR = ".prov.json"
 FIRST = ("gain_by_n", "gain_summary", "gain_over_control", "ablations", "claims", "improvement", "tradeoff", "cost")
 
 
 def build_report(study_dir: Path, out: Path) -> None:
     """Write the report of `study_dir` to `out`, one self-contained HTML file without outside links.
 
-    Uses `scores.csv` (required), and where present `claims.json`, `cost.csv`, `figures/*.png` with their captions and
-    source tables, and the provenance sidecars `*.prov.json`.
+    Uses `scores.csv` (required), and where present `claims.json`, `not_run.json`, `ledger.csv`, `figures/*.png` with
+    their captions and source tables, and the provenance sidecars `*.prov.json`.
 
     Raises:
         UserError: `scores.csv` is missing or wrong, or a JSON file is not what it should be.
@@ -60,12 +61,13 @@ def build_report(study_dir: Path, out: Path) -> None:
         f'<p class="meta">Study <code>{escape(study)}</code> · {escape(domains)} · {escape(sizes_text(test))} · '
         f"{escape(seeds)} · {count_cells(test)} cells · {len(test)} test scores</p>"
     )
-    sections = [("answer", "The answer", _answer(scores, results) + _not_run(read_absent(study_dir)))]
+    pooled = summary(scores)
+    sections = [("answer", "The answer", _answer(scores, pooled, results) + _not_run(read_absent(study_dir)))]
     if results is not None:
         sections.append(("claims", "The papers' claims", _claims(results)))
     sections += [
         ("figures", "Figures", _figures(study_dir / "figures", sidecars)),
-        ("tests", "Tests", _tests(scores)),
+        ("tests", "Tests", _tests(pooled)),
         ("scores", "Scores", _scores(scores)),
         ("compute", "Compute", _compute(scores) + _ledger(study_dir / "ledger.csv")),
         ("provenance", "Provenance", _provenance(study_dir, scores, sidecars)),
@@ -82,13 +84,11 @@ def _cell_anchor(row: dict[str, Any]) -> str:
     return anchor("cell", row["backbone"], row["domain"], row["method"], row["n"])
 
 
-def _answer(scores: pd.DataFrame, results: list[Result] | None) -> str:
-    pooled = summary(scores)
+def _answer(scores: pd.DataFrame, pooled: pd.DataFrame, results: list[Result] | None) -> str:
     if pooled.empty:
         return "<p>Nothing was trained in this study: the table holds untrained backbones only.</p>"
     lines = []
-    pooled["fewer"] = on_fewer_domains(pooled)
-    against = pooled[(pooled["family"] == "base")]
+    against = pooled.assign(fewer=on_fewer_domains(pooled))[pooled["family"] == "base"]
     for metric in [name for name in HEADLINE if name in set(against["metric"])]:
         part = records(against[against["metric"] == metric].sort_values("mean", ascending=False))
         words = []
@@ -202,16 +202,16 @@ def _figures(folder: Path, sidecars: dict[str, Any]) -> str:
         links = []
         if source.exists():
             links.append(f"source table <code>{escape(source.name)}</code> ({sha256_file(source)[:12]})")
-        key = f"{folder.name}/{path.name}{SIDECAR}"
+        key = f"{folder.name}/{path.name}{SUFFIX}"
         if key in sidecars:
             links.append(f'<a href="#{anchor("sidecar", key)}">provenance</a>')
         parts.append(picture(path, text, " · ".join(links)))
     return "\n".join(parts)
 
 
-def _tests(scores: pd.DataFrame) -> str:
+def _tests(pooled: pd.DataFrame) -> str:
     rows = []
-    for row in records(summary(scores)):
+    for row in records(pooled):
         names = [style_of(str(row["method"])).label, style_of(str(row["reference"])).label]
         cells = [escape(name) for name in [*names, METRICS[str(row["metric"])].label, row["unit"]]]
         cells += [escape(domain_labels(row["over"]))]
@@ -301,13 +301,13 @@ def _ledger(path: Path) -> str:
 
 
 def _sidecars(study_dir: Path) -> dict[str, Any]:
-    return {path.relative_to(study_dir).as_posix(): read_json(path) for path in sorted(study_dir.rglob(f"*{SIDECAR}"))}
+    return {path.relative_to(study_dir).as_posix(): read_json(path) for path in sorted(study_dir.rglob(f"*{SUFFIX}"))}
 
 
 def _provenance(study_dir: Path, scores: pd.DataFrame, sidecars: dict[str, Any]) -> str:
     digest = sha256_file(study_dir / "scores.csv")
     parts = [f"<p>All numbers come from <code>scores.csv</code>, sha256 <code>{digest}</code>."]
-    own = "scores.csv" + SIDECAR
+    own = "scores.csv" + SUFFIX
     if own in sidecars:
         parts.append(f' <a href="#{anchor("sidecar", own)}">How it was made</a>.')
     parts.append("</p><h3>Cells</h3>")
@@ -320,7 +320,7 @@ def _provenance(study_dir: Path, scores: pd.DataFrame, sidecars: dict[str, Any])
             prefix = f"cells/{row['backbone']}/{row['domain']}/{row['method']}/n{row['n']}/s{seed}/"
             for name in sidecars:
                 if name.startswith(prefix):
-                    artifact = name.removeprefix(prefix).removesuffix(SIDECAR)
+                    artifact = name.removeprefix(prefix).removesuffix(SUFFIX)
                     links.append(f'<a href="#{anchor("sidecar", name)}">seed {seed}: {escape(artifact)}</a>')
         if not links and own in sidecars:
             links.append(f'<a href="#{anchor("sidecar", own)}">scores.csv</a>')
@@ -333,9 +333,9 @@ def _provenance(study_dir: Path, scores: pd.DataFrame, sidecars: dict[str, Any])
     common = sidecars.get(own)
     for name, content in sidecars.items():
         if name != own and isinstance(content, dict) and isinstance(common, dict):
-            same = {key for key in ("code", "environment") if key in content and content[key] == common.get(key)}
+            same = {key for key in ("code", "environment", "inputs") if content.get(key) == common.get(key)}
             content = {key: f"as in {own}" if key in same else value for key, value in content.items()}
-        text = escape(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False))
+        text = html.escape(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False), quote=False)
         parts.append(
             f'<details id="{anchor("sidecar", name)}"><summary><code>{escape(name)}</code></summary>'
             f"<pre>{text}</pre></details>"

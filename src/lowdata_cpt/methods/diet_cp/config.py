@@ -49,6 +49,13 @@ class DietCP(MethodConfig):
             "chosen on validation scenes that no other study sees (`results/tuning`)",
         ),
         Deviation(
+            "evaluation",
+            "linear probe: one layer, Adam 1e-3, 10,000 steps, batch 512; labelled bank: the N images, augmented",
+            "logistic regression on centred and scaled features, C chosen on validation; bank: the domain's whole "
+            "labelled train split at every n, clean; features in the study's precision (bf16 in the paper study)",
+            "one evaluation for all methods; n then counts what is learnt from without labels",
+        ),
+        Deviation(
             "length of the run",
             "150 epochs",
             "paper study: 150 epochs; CPU studies: a fixed number of images seen, the same for every method",

@@ -30,7 +30,7 @@ class DINO(MethodConfig):
         Deviation(
             "learning rate",
             "V-pretraining selects it per backbone and feedback set, 1.9e-6 to 4.5e-5",
-            "4.15e-6 at batch 256 (its ViT-B on ADE20K); CPU studies set their own",
+            "4.15e-6, selected at batch 256 (its ViT-B on ADE20K), unscaled at batch 32; CPU studies set their own",
             "one control serves both feedback sets",
         ),
         Deviation(
@@ -72,7 +72,7 @@ class DINO(MethodConfig):
         Deviation(
             "image resampling, blur",
             "PIL with antialiasing; Gaussian blur of .1 to 2 px at 224 px",
-            "bilinear sampling of the decoded cache, first shrunk by a whole factor where every crop of the batch is "
+            "bicubic sampling of the decoded cache, first shrunk by a whole factor where every crop of the batch is "
             "that "
             "much larger than the training size; the blur has .1 to 2 px at every size",
             "augmentation runs batched on tensors; at 70 px single crops are aliased and the blur is relatively three "
@@ -93,9 +93,11 @@ class DINO(MethodConfig):
         Deviation(
             "length of the run",
             "20,000 steps of batch 256, 1,000 of them warm-up",
-            "the same in the paper study's entries of the source's own budget; else 150 epochs at batch 32; CPU "
-            "studies: a fixed number of images seen, the same for every method",
-            "methods are compared at equal images seen; the warm-up keeps its fraction of the run",
+            "20,000 to 20,128 steps in the paper study's entries of the source's own budget, at batches of 250 and 265 "
+            "where the source has 256; else 150 epochs at batch 32; CPU studies: a fixed number of images seen, the "
+            "same for every method",
+            "methods are compared at equal images seen, in whole epochs: 256 would leave a last batch of a few images "
+            "of 1000 or 795; the warm-up keeps its fraction of the run",
         ),
     )
 

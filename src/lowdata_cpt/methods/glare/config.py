@@ -92,7 +92,7 @@ class GLARE(MethodConfig):
         Deviation(
             "image resampling, blur",
             "not stated; DINO's code: PIL with antialiasing, Gaussian blur of .1 to 2 px at 224 px",
-            "as in the `dino` control: bilinear sampling of the decoded cache, blur of .1 to 2 px at every size",
+            "as in the `dino` control: bicubic sampling of the decoded cache, blur of .1 to 2 px at every size",
             "augmentation runs batched on tensors",
         ),
         Deviation(
