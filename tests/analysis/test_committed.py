@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from lowdata_cpt.analysis.table import read_scores
-from lowdata_cpt.analysis.tables import answer_markdown
+from lowdata_cpt.analysis.table import read_scores, records
+from lowdata_cpt.analysis.tables import answer_markdown, gain_text
 from lowdata_cpt.cells import Cell, cells
 from lowdata_cpt.stages.collect import read_study
 
@@ -48,6 +49,17 @@ def test_files_in_git_stay_small(study: str) -> None:
     assert {
         path.name: path.stat().st_size for path in files if path.is_file() and path.stat().st_size >= 2 * 2**20
     } == {}
+
+
+@pytest.mark.parametrize("text", ["README.md", "docs/findings.md"])
+def test_every_gain_in_the_texts_is_a_row_of_a_table(text: str) -> None:
+    tables = [pd.read_csv(path) for name in ("summary", "domains") for path in RESULTS.glob(f"*/statistics/{name}.csv")]
+    rows = {gain_text(row) for table in tables for row in records(table)}
+    page = re.sub(r"\s+", " ", (RESULTS.parent / text).read_text())
+    gain = r"[+−]\d+\.\d\d \[[+−]\d+\.\d\d, [+−]\d+\.\d\d\]"
+    gains = re.findall(rf"{gain}(?!, commit)", page)  # a commit's table is in its commit
+    assert len(gains) > 20
+    assert [found for found in gains if found not in rows] == []
 
 
 @pytest.mark.parametrize("lost", ["method == 'tec'", "method == 'tec' and metric == 'miou'"])

@@ -63,7 +63,7 @@ def full(small: Path, claims_file: Path, tmp_path_factory: pytest.TempPathFactor
         commands.make_figures(folder, folder / "figures")
     write_json(folder / "scores.csv.prov.json", {"code": {"commit": "abc"}, "note": "<b>&"})
     cell = folder / "cells" / "vits14_imgfocus" / "tabletop" / "diet_cp" / "n100" / "s1"
-    write_json(cell / "model.safetensors.prov.json", {"seed": 1})
+    write_json(cell / "model.safetensors.prov.json", {"artifact": {"sha256": "0123456789abcdef"}})
     build_report(folder, folder / "report.html")
     return folder
 
@@ -87,7 +87,7 @@ def test_report_answers_first_and_leads_from_a_number_to_its_sidecar(full: Path)
     cell = "cell-vits14_imgfocus-tabletop-diet_cp-100"
     assert f'href="#{cell}"' in text
     row = text[text.index(f'id="{cell}"') :].split("</tr>")[0]
-    assert "seed 1: model.safetensors" in row
+    assert "seed 1: model.safetensors 01234567<" in row
     assert "&lt;b&gt;&amp;" in text
 
 

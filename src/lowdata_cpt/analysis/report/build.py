@@ -37,6 +37,7 @@ from lowdata_cpt.analysis.tables import domain_table, gain_text, headline
 from lowdata_cpt.io import read_json, sha256_file, write_text
 from lowdata_cpt.provenance import SUFFIX
 
+CELL_FOLDER = "cells/{backbone}/{domain}/{method}/n{n}/s{seed}"
 FIRST = ("gain_by_n", "gain_summary", "gain_over_control", "ablations", "claims", "improvement", "tradeoff", "cost")
 
 
@@ -304,6 +305,16 @@ def _sidecars(study_dir: Path) -> dict[str, Any]:
     return {path.relative_to(study_dir).as_posix(): read_json(path) for path in sorted(study_dir.rglob(f"*{SUFFIX}"))}
 
 
+def _artifacts(sidecars: dict[str, Any]) -> dict[str, list[str]]:
+    """Return what each folder `cells/<backbone>/<domain>/<method>/n<n>/s<seed>` holds, by its sidecars."""
+    found: dict[str, list[str]] = {}
+    for name, content in sidecars.items():
+        *folder, artifact = name.removesuffix(SUFFIX).split("/", maxsplit=6)
+        if folder[:1] == ["cells"]:
+            found.setdefault("/".join(folder), []).append(f"{escape(artifact)} {content['artifact']['sha256'][:8]}")
+    return found
+
+
 def _provenance(study_dir: Path, scores: pd.DataFrame, sidecars: dict[str, Any]) -> str:
     digest = sha256_file(study_dir / "scores.csv")
     parts = [f"<p>All numbers come from <code>scores.csv</code>, sha256 <code>{digest}</code>."]
@@ -311,30 +322,34 @@ def _provenance(study_dir: Path, scores: pd.DataFrame, sidecars: dict[str, Any])
     if own in sidecars:
         parts.append(f' <a href="#{anchor("sidecar", own)}">How it was made</a>.')
     parts.append("</p><h3>Cells</h3>")
-    rows = []
+    artifacts, rows = _artifacts(sidecars), []
     keys = ["backbone", "domain", "method", "n"]
     for key, group in scores.groupby(keys):
         row = dict(zip(keys, key, strict=True))
-        links = []
-        for seed in sorted(group["seed"].unique()):
-            prefix = f"cells/{row['backbone']}/{row['domain']}/{row['method']}/n{row['n']}/s{seed}/"
-            for name in sidecars:
-                if name.startswith(prefix):
-                    artifact = name.removeprefix(prefix).removesuffix(SUFFIX)
-                    links.append(f'<a href="#{anchor("sidecar", name)}">seed {seed}: {escape(artifact)}</a>')
-        if not links and own in sidecars:
-            links.append(f'<a href="#{anchor("sidecar", own)}">scores.csv</a>')
-        seeds = ", ".join(str(seed) for seed in sorted(group["seed"].unique()))
-        cells = [*(escape(row[name]) for name in keys), seeds, " · ".join(links) or "no sidecar beside the table"]
-        rows.append((_cell_anchor(row), cells))
+        seeds = sorted(group["seed"].unique())
+        held = {seed: artifacts.get(CELL_FOLDER.format(**row, seed=seed)) for seed in seeds}
+        made = [f"seed {seed}: {', '.join(texts)}" for seed, texts in held.items() if texts]
+        if not made and own in sidecars:
+            made.append(f'<a href="#{anchor("sidecar", own)}">scores.csv</a>')
+        cells = [*(escape(row[name]) for name in keys), ", ".join(map(str, seeds))]
+        rows.append((_cell_anchor(row), [*cells, " · ".join(made) or "no sidecar beside the table"]))
+    parts.append(
+        "<p>Of each artifact the beginning of its sha256. Command, code, inputs and environment are in the sidecar "
+        "beside it: "
+        f"<code>{escape(CELL_FOLDER)}/&lt;artifact&gt;{SUFFIX}</code>.</p>"
+    )
     parts.append(table([*keys, "seeds", "artifacts"], rows, numbers=(3,)))
+    # The cells' own would be thousands: they stay files.
+    sidecars = {name: content for name, content in sidecars.items() if not name.startswith("cells/")}
     if sidecars:
         parts.append("<h3>Sidecars</h3>")
     common = sidecars.get(own)
     for name, content in sidecars.items():
-        if name != own and isinstance(content, dict) and isinstance(common, dict):
+        if name != own and common is not None:
             same = {key for key in ("code", "environment", "inputs") if content.get(key) == common.get(key)}
             content = {key: f"as in {own}" if key in same else value for key, value in content.items()}
+        if isinstance(content.get("inputs"), list):
+            content = content | {"inputs": [f"{one['path']} {one['sha256'][:16]}" for one in content["inputs"]]}
         text = html.escape(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False), quote=False)
         parts.append(
             f'<details id="{anchor("sidecar", name)}"><summary><code>{escape(name)}</code></summary>'

@@ -119,7 +119,7 @@ def small_image(path: Path) -> bytes:
     photographs, small = small.tell() > PHOTOGRAPHS, io.BytesIO()
     if photographs:
         flat.thumbnail((WIDEST, flat.height), Image.Resampling.LANCZOS)
-        flat.save(small, format="webp", quality=60, method=6)
+        flat.save(small, format="webp", quality=50, method=6)
     else:
         drawing.convert("RGB").save(small, format="webp", lossless=True)
     return small.getvalue()
