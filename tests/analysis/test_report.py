@@ -20,6 +20,7 @@ from lowdata_cpt.analysis.tables import (
     method_table,
     write_tables,
 )
+from lowdata_cpt.errors import UserError
 from lowdata_cpt.io import write_json
 from lowdata_cpt.stages import present
 from tests.analysis import synthetic_study
@@ -89,6 +90,13 @@ def test_report_answers_first_and_leads_from_a_number_to_its_sidecar(full: Path)
     row = text[text.index(f'id="{cell}"') :].split("</tr>")[0]
     assert "seed 1: model.safetensors 01234567<" in row
     assert "&lt;b&gt;&amp;" in text
+
+
+def test_a_damaged_sidecar_is_named(full: Path, tmp_path: Path) -> None:
+    shutil.copy(full / "scores.csv", tmp_path)
+    write_json(tmp_path / "cells/b/camvid/tec/n4/s0/linear.json.prov.json", {"seed": 1})
+    with pytest.raises(UserError, match=r"s0/linear.json.prov.json: not a sidecar"):
+        build_report(tmp_path, tmp_path / "report.html")
 
 
 def test_report_copes_without_optional_parts(full: Path, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from lowdata_cpt.analysis.table import (
     records,
 )
 from lowdata_cpt.analysis.tables import domain_table, gain_text, headline
+from lowdata_cpt.errors import UserError
 from lowdata_cpt.io import read_json, sha256_file, write_text
 from lowdata_cpt.provenance import SUFFIX
 
@@ -306,12 +307,20 @@ def _sidecars(study_dir: Path) -> dict[str, Any]:
 
 
 def _artifacts(sidecars: dict[str, Any]) -> dict[str, list[str]]:
-    """Return what each folder `cells/<backbone>/<domain>/<method>/n<n>/s<seed>` holds, by its sidecars."""
+    """Return what each folder `cells/<backbone>/<domain>/<method>/n<n>/s<seed>` holds, by its sidecars.
+
+    Raises:
+        UserError: a sidecar there does not name its artifact's hash.
+    """
     found: dict[str, list[str]] = {}
     for name, content in sidecars.items():
         *folder, artifact = name.removesuffix(SUFFIX).split("/", maxsplit=6)
         if folder[:1] == ["cells"]:
-            found.setdefault("/".join(folder), []).append(f"{escape(artifact)} {content['artifact']['sha256'][:8]}")
+            try:
+                digest = str(content["artifact"]["sha256"])[:8]
+            except (KeyError, TypeError):
+                raise UserError(f"{name}: not a sidecar, expected artifact.sha256") from None
+            found.setdefault("/".join(folder), []).append(f"{escape(artifact)} {digest}")
     return found
 
 
