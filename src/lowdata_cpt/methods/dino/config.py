@@ -96,8 +96,8 @@ class DINO(MethodConfig):
             "20,000 to 20,128 steps in the paper study's entries of the source's own budget, at batches of 250 and 265 "
             "where the source has 256; else 150 epochs at batch 32; CPU studies: a fixed number of images seen, the "
             "same for every method",
-            "methods are compared at equal images seen, in whole epochs: 256 would leave a last batch of a few images "
-            "of 1000 or 795; the warm-up keeps its fraction of the run",
+            "methods are compared at equal images seen, in whole epochs: of 1000 or 795 images 256 would leave a last "
+            "batch of 232 or 27; the warm-up keeps its fraction of the run",
         ),
     )
 
