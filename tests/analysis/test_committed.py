@@ -12,6 +12,8 @@ import pytest
 from lowdata_cpt.analysis.table import read_scores, records
 from lowdata_cpt.analysis.tables import answer_markdown, gain_text
 from lowdata_cpt.cells import Cell, cells
+from lowdata_cpt.config.load import load
+from lowdata_cpt.io import read_json
 from lowdata_cpt.stages.collect import read_study
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
@@ -34,6 +36,13 @@ def check(folder: Path) -> None:
 @pytest.mark.parametrize("study", STUDIES)
 def test_table_holds_the_whole_grid(study: str) -> None:
     check(RESULTS / study)
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_results_are_of_the_configuration_in_git(study: str) -> None:
+    config = RESULTS.parent / "config" / ("config.yaml" if study == "quick" else f"{study}.yaml")
+    resolved = load(config).model_dump(mode="json", exclude={"resources"})
+    assert read_json(RESULTS / study / "study.json") == resolved
 
 
 @pytest.mark.parametrize("study", [name for name in STUDIES if (RESULTS / name / "tables/answer.md").exists()])
