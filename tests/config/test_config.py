@@ -226,3 +226,17 @@ def test_absent_domains_are_left_out_with_what_only_they_used(tmp_path: Path, mo
     shutil.rmtree(camvid)
     with pytest.raises(UserError, match="no domain is on this machine"):
         split_absent(validate(raw))
+
+
+def test_probe_rates_reads_the_models_of_embedded() -> None:
+    short, long = (load(ROOT / "config" / f"{name}.yaml") for name in ("embedded", "probe_rates"))
+    assert long.backbones == short.backbones
+    for method in long.methods:
+        assert params.training_params(long, "vits14_imgfocus", method) == params.training_params(
+            short, "vits14_imgfocus", method
+        )
+    for name, domain in long.domains.items():
+        assert domain.model_dump(exclude={"sizes"}) == short.domains[name].model_dump(exclude={"sizes"})
+        assert set(domain.sizes) < set(short.domains[name].sizes)
+    for probe in ("segmentation", "depth"):
+        assert set(getattr(long.probes, probe).lr_grid) > set(getattr(short.probes, probe).lr_grid)
