@@ -38,7 +38,7 @@ lint: .venv/.ready ## formatting, lint, types, workflow lint, generated files
 	@$(RUN)/mypy
 	@$(RUN)/snakefmt --check Snakefile workflow
 	@$(RUN)/snakemake --lint
-	@$(RUN)/python -m lowdata_cpt.generate --check
+	@$(RUN)/python -m lowdata_cpt.dev.generate --check
 
 format: .venv/.ready ## rewrite the formatting
 	@$(RUN)/ruff check --fix .
@@ -46,7 +46,7 @@ format: .venv/.ready ## rewrite the formatting
 	@$(RUN)/snakefmt Snakefile workflow
 
 config docs: .venv/.ready ## regenerate schema, defaults, deviations ledger, environment.yml's requirements
-	@$(RUN)/python -m lowdata_cpt.generate
+	@$(RUN)/python -m lowdata_cpt.dev.generate
 
 figures: .venv/.ready ## verdicts, statistics and figures of STUDY again, from its committed tables, without torch
 	@$(RUN)/lowdata-cpt claims results/$(STUDY) & $(RUN)/lowdata-cpt statistics results/$(STUDY) && wait $$!
@@ -71,7 +71,7 @@ dvc-commit: .venv/.ready ## write dvc.lock from a complete run of STUDY
 	@$(RUN)/lowdata-cpt dvc-commit --study $(STUDY)
 
 forecast: .venv/.ready ## print jobs, GPU-hours and disk of STUDY before it runs (TFLOPS=60)
-	@$(RUN)/lowdata-cpt forecast --study config/$(if $(filter quick,$(STUDY)),config,$(STUDY)).yaml $(if $(TFLOPS),--tflops $(TFLOPS))
+	@$(RUN)/lowdata-cpt forecast --study config/$(STUDY).yaml $(if $(TFLOPS),--tflops $(TFLOPS))
 
 scale-down: .venv/.ready ## run two steps of every distinct cell type of config/paper.yaml on fixtures, on the CPU
 	@$(RUN)/lowdata-cpt scale-down --study config/$(if $(filter quick,$(STUDY)),paper,$(STUDY)).yaml

@@ -16,7 +16,7 @@ report: "workflow/report/workflow.rst"
 # A study's file is whole: the default one is read only when no other was given.
 if "study" not in config:
 
-    configfile: "config/config.yaml"
+    configfile: "config/quick.yaml"
 
 
 include: "workflow/rules/common.smk"

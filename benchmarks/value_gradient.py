@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from lowdata_cpt.backbones.vit import ViT
-from lowdata_cpt.methods.learner import Context, Feedback, Progress
 from lowdata_cpt.methods.v_pretraining.config import VPretraining
 from lowdata_cpt.methods.v_pretraining.learner import VPretrainingLearner
+from lowdata_cpt.training.learner import Context, Feedback, Progress
 
 KINDS = ("double_backward", "finite_difference")
 

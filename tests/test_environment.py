@@ -7,7 +7,7 @@ import tomllib
 
 import yaml
 
-from lowdata_cpt.generate import ROOT
+from lowdata_cpt.dev.generate import ROOT
 
 
 def pins() -> dict[str, str]:

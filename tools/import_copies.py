@@ -23,8 +23,8 @@ import numpy as np
 import scipy.io
 from PIL import Image
 
-from lowdata_cpt.data.nyuv2 import CLASSES, FRAMES, MAPPING, SPLITS
-from lowdata_cpt.errors import UserError
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.data.domains.nyuv2 import CLASSES, FRAMES, MAPPING, SPLITS
 
 RAW_IDS = 894
 OTHERPROP = 39

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lowdata_cpt.errors import UserError
+from lowdata_cpt.core.errors import UserError
 
 EXIT_ERROR = 2
 
@@ -132,14 +132,14 @@ def _exchange(arguments: argparse.Namespace) -> int:
     """Run what moves or checks a finished study's results."""
     command, study = arguments.command, arguments.study
     if command == "crate":
-        from lowdata_cpt.crate import write_crate
+        from lowdata_cpt.reproduce.crate import write_crate
 
         print(write_crate(study))
         return 0
-    from lowdata_cpt import exchange
+    from lowdata_cpt.reproduce import dvc as exchange
 
     if command == "verify":
-        from lowdata_cpt.verify import print_table, verify
+        from lowdata_cpt.reproduce.verify import print_table, verify
 
         rows = list(verify(study, arguments.cell, arguments.device, exchange.cache_folder()))
         return 0 if print_table(rows) else 1
@@ -159,13 +159,13 @@ def _run(arguments: argparse.Namespace) -> int:
     if command in ("pretrain", "illustrate", "features") or (command == "probe" and arguments.task != "linear"):
         _prepare_compute(arguments.threads)
     if command == "validate":
-        from lowdata_cpt.config.load import load
+        from lowdata_cpt.study.load import load
 
         for file in arguments.files:
             load(file)
     elif command in ("study", "data", "subset"):
-        from lowdata_cpt.io import write_json
-        from lowdata_cpt.stages import inputs
+        from lowdata_cpt.core.io import write_json
+        from lowdata_cpt.jobs import inputs
 
         if command == "study":
             write_json(arguments.out, arguments.config)
@@ -176,7 +176,7 @@ def _run(arguments: argparse.Namespace) -> int:
             config = arguments.config
             inputs.subset(arguments.manifest, config["n"], config["seed"], arguments.out)
     elif command == "backbone":
-        from lowdata_cpt.stages import train
+        from lowdata_cpt.jobs import pretrain as train
 
         train.backbone(arguments.config, arguments.out)
     elif command in ("pretrain", "illustrate"):
@@ -191,8 +191,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    from lowdata_cpt.stages.illustrate import illustrate
-    from lowdata_cpt.stages.train import pretrain
+    from lowdata_cpt.jobs.diagnostics import illustrate
+    from lowdata_cpt.jobs.pretrain import pretrain
 
     common: dict[str, Any] = {
         "backbone_folder": arguments.backbone,
@@ -210,7 +210,7 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from lowdata_cpt.stages import evaluate
+    from lowdata_cpt.jobs import evaluate
 
     common = {"manifest": arguments.manifest, "target": arguments.out, "device": arguments.device}
     if arguments.command == "features":
@@ -222,15 +222,15 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _plan(arguments: argparse.Namespace) -> None:
-    from lowdata_cpt.config.load import load
+    from lowdata_cpt.study.load import load
 
     study = load(arguments.study)
     if arguments.command == "scale-down":
-        from lowdata_cpt.scale_down import run
+        from lowdata_cpt.dev.scale_down import run
 
         run(study, only=arguments.only)
         return
-    from lowdata_cpt.forecast import Assumptions, forecast, render
+    from lowdata_cpt.study.forecast import Assumptions, forecast, render
 
     assumptions = Assumptions.of(study, arguments.tflops, arguments.gbytes, arguments.startup)
     print(render(forecast(study, Path("results"), assumptions), assumptions))
@@ -239,7 +239,7 @@ def _plan(arguments: argparse.Namespace) -> None:
 def _collect(arguments: argparse.Namespace) -> None:
     command = arguments.command
     if command in ("scores", "qualitative", "floors"):
-        from lowdata_cpt.stages import collect
+        from lowdata_cpt.jobs import collect
 
         if command == "scores":
             collect.scores(arguments.study, arguments.out)
@@ -251,14 +251,14 @@ def _collect(arguments: argparse.Namespace) -> None:
             )
         return
     if command == "compare":
-        from lowdata_cpt.stages.collect import differences
+        from lowdata_cpt.jobs.collect import differences
 
         found = differences(arguments.first, arguments.second)
         if found:
             raise UserError(found)
         print("equal")
         return
-    from lowdata_cpt.stages import present
+    from lowdata_cpt.jobs import report as present
 
     if command == "figures":
         present.figures(arguments.folder, arguments.workers)

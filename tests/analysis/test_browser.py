@@ -14,7 +14,7 @@ from selenium.webdriver.remote.webdriver import WebDriver
 
 from lowdata_cpt.analysis import commands
 from lowdata_cpt.analysis.report import build_report
-from lowdata_cpt.io import write_json
+from lowdata_cpt.core.io import write_json
 
 pytestmark = pytest.mark.browser
 COMMITTED = sorted(Path(__file__).parents[2].glob("results/*/report.html"))

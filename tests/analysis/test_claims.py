@@ -10,7 +10,7 @@ import yaml
 from lowdata_cpt.analysis import commands
 from lowdata_cpt.analysis.claims import Claim, _why, evaluate, judge, read_claims, verdicts_markdown
 from lowdata_cpt.analysis.stats import Interval
-from lowdata_cpt.errors import UserError
+from lowdata_cpt.core.errors import UserError
 
 KEYS = {"id", "statement", "source", "paper_value", "measured", "ci_low", "ci_high", "tolerance", "verdict", "cells"}
 

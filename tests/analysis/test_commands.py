@@ -21,7 +21,7 @@ from lowdata_cpt.analysis.summary import (
 )
 from lowdata_cpt.analysis.table import COLUMNS
 from lowdata_cpt.analysis.tables import domain_markdown, gain_text
-from lowdata_cpt.errors import UserError
+from lowdata_cpt.core.errors import UserError
 
 FORBIDDEN = ("torch", "timm", "torchvision", "sklearn", "snakemake")
 

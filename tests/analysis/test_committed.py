@@ -11,10 +11,10 @@ import pytest
 
 from lowdata_cpt.analysis.table import read_scores, records
 from lowdata_cpt.analysis.tables import answer_markdown, gain_text
-from lowdata_cpt.cells import Cell, cells
-from lowdata_cpt.config.load import load
-from lowdata_cpt.io import read_json
-from lowdata_cpt.stages.collect import read_study
+from lowdata_cpt.core.io import read_json
+from lowdata_cpt.jobs.collect import read_study
+from lowdata_cpt.study.grid import Cell, cells
+from lowdata_cpt.study.load import load
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 STUDIES = sorted(path.parent.name for path in RESULTS.glob("*/study.json"))
@@ -40,7 +40,7 @@ def test_table_holds_the_whole_grid(study: str) -> None:
 
 @pytest.mark.parametrize("study", STUDIES)
 def test_results_are_of_the_configuration_in_git(study: str) -> None:
-    config = RESULTS.parent / "config" / ("config.yaml" if study == "quick" else f"{study}.yaml")
+    config = RESULTS.parent / "config" / f"{study}.yaml"
     resolved = load(config).model_dump(mode="json", exclude={"resources"})
     assert read_json(RESULTS / study / "study.json") == resolved
 

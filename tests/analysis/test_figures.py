@@ -14,7 +14,7 @@ from lowdata_cpt.analysis.figures.improvement import draw_improvement
 from lowdata_cpt.analysis.figures.inside import draw_inside, draw_neighbours
 from lowdata_cpt.analysis.figures.qualitative import class_palette, draw_qualitative
 from lowdata_cpt.analysis.figures.tradeoff import draw_tradeoff
-from lowdata_cpt.errors import UserError
+from lowdata_cpt.core.errors import UserError
 from tests.analysis import synthetic_study
 
 

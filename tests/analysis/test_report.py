@@ -20,9 +20,9 @@ from lowdata_cpt.analysis.tables import (
     method_table,
     write_tables,
 )
-from lowdata_cpt.errors import UserError
-from lowdata_cpt.io import write_json
-from lowdata_cpt.stages import present
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.io import write_json
+from lowdata_cpt.jobs import report as present
 from tests.analysis import synthetic_study
 
 VOID = {"meta", "link", "img", "input", "br"}

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from lowdata_cpt.analysis.table import COST_COLUMNS, paired_gain, read_curves, read_scores, read_table
-from lowdata_cpt.errors import UserError
+from lowdata_cpt.core.errors import UserError
 
 
 def write(tmp_path: Path, frame: pd.DataFrame) -> Path:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lowdata_cpt.backbones.attention import attention_logits, query_key
 from lowdata_cpt.backbones.vit import ViT
-from lowdata_cpt.errors import UserError
+from lowdata_cpt.core.errors import UserError
 
 MODELS = {
     "plain": ("vit_tiny_patch16_224", 64),

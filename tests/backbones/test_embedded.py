@@ -14,12 +14,12 @@ from onnx.utils import Extractor
 from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file
 
-from lowdata_cpt import packages
 from lowdata_cpt.backbones import embedded
-from lowdata_cpt.errors import UserError
-from lowdata_cpt.io import sha256_file
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.io import sha256_file
+from lowdata_cpt.core.paths import REPOSITORY
 
-CACHE = packages.REPOSITORY / ".cache"
+CACHE = REPOSITORY / ".cache"
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import torch
 
 from lowdata_cpt.backbones import weights
 from lowdata_cpt.backbones.vit import ViT
-from lowdata_cpt.errors import UserError
+from lowdata_cpt.core.errors import UserError
 from tests.methods.harness import BACKBONES, make_backbone, make_images
 
 MORE = BACKBONES | {

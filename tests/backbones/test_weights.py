@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from lowdata_cpt.backbones import weights
-from lowdata_cpt.methods.glare.adapter import AdapterHooks, adapter_config, make_adapters
+from lowdata_cpt.backbones.adapters import AdapterHooks, adapter_config, make_adapters
 from tests.methods.harness import make_backbone, make_images
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
+from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.data.decode import (
     IGNORE,
     UndecodableError,
@@ -24,7 +25,6 @@ from lowdata_cpt.data.decode import (
     square_box,
     to_classes,
 )
-from lowdata_cpt.errors import UserError
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:

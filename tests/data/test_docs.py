@@ -2,16 +2,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lowdata_cpt.data import DOMAINS
-from lowdata_cpt.data.__main__ import cards
-from lowdata_cpt.data.folders import FolderDomain
+from lowdata_cpt.data.layouts.folders import FolderDomain
+from lowdata_cpt.data.registry import DOMAINS
+from lowdata_cpt.dev.cards import cards
 
 DOCS = Path(__file__).parents[2] / "docs" / "data"
 
 
 def test_cards_are_those_of_the_code() -> None:
     written = (DOCS / "cards.md").read_text(encoding="utf-8")
-    assert written == cards(), "run: python -m lowdata_cpt.data > docs/data/cards.md"
+    assert written == cards(), "run: python -m lowdata_cpt.dev.cards > docs/data/cards.md"
 
 
 def test_the_table_names_every_domain() -> None:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lowdata_cpt.data.base import prepare
-from lowdata_cpt.data.fixtures import picture, save
-from lowdata_cpt.data.imagefolder import ImageFolder
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.data.domain import prepare
+from lowdata_cpt.data.layouts.image_folder import ImageFolder
 from lowdata_cpt.data.store import Store
-from lowdata_cpt.errors import UserError
+from lowdata_cpt.dev.fixtures import picture, save
 
 
 def fill(folder: Path, *names: str, seed: int = 0) -> None:

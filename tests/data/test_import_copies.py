@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lowdata_cpt.data.base import prepare
-from lowdata_cpt.data.camvid import CamVid
-from lowdata_cpt.data.cifar10 import CIFAR10
-from lowdata_cpt.data.neu_steel import CLASSES, NEUSteel
-from lowdata_cpt.data.nuclei import Nuclei
-from lowdata_cpt.data.nyuv2 import NYUv2
-from lowdata_cpt.errors import UserError
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.data.domain import prepare
+from lowdata_cpt.data.domains.camvid import CamVid
+from lowdata_cpt.data.domains.cifar10 import CIFAR10
+from lowdata_cpt.data.domains.neu_steel import CLASSES, NEUSteel
+from lowdata_cpt.data.domains.nuclei import Nuclei
+from lowdata_cpt.data.domains.nyuv2 import NYUv2
 
 TOOL = Path(__file__).parents[2] / "tools" / "import_copies.py"
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lowdata_cpt.data import DOMAINS
-from lowdata_cpt.data.base import Domain, prepare
-from lowdata_cpt.data.fixtures import MAKERS, Expected, picture, red, save
-from lowdata_cpt.data.folders import FolderDomain
-from lowdata_cpt.data.masked import MaskedFiles
-from lowdata_cpt.data.neu_steel import CLASSES, NEUSteel
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.data.domain import Domain, prepare
+from lowdata_cpt.data.domains.neu_steel import CLASSES, NEUSteel
+from lowdata_cpt.data.layouts.folders import FolderDomain
+from lowdata_cpt.data.layouts.masked import MaskedFiles
+from lowdata_cpt.data.registry import DOMAINS
 from lowdata_cpt.data.store import Store
-from lowdata_cpt.errors import UserError
+from lowdata_cpt.dev.fixtures import MAKERS, Expected, picture, red, save
 
 KINDS = {domain.model_fields["kind"].default: domain for domain in DOMAINS if issubclass(domain, FolderDomain)}
 SIDE = 16

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import scipy.io
 
-from lowdata_cpt.data.base import prepare
-from lowdata_cpt.data.fixtures import NYU_SIZE, nyu_depth, nyuv2
-from lowdata_cpt.data.nyuv2 import EVAL_CROP, NYUv2
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.data.domain import prepare
+from lowdata_cpt.data.domains.nyuv2 import EVAL_CROP, NYUv2
 from lowdata_cpt.data.store import Store
-from lowdata_cpt.errors import UserError
+from lowdata_cpt.dev.fixtures import NYU_SIZE, nyu_depth, nyuv2
 
 SIDE = 32
 

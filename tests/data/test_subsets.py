@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.data.decode import Sample
 from lowdata_cpt.data.store import ImageSet, Store, TaskInfo
 from lowdata_cpt.data.subsets import balanced_order, draw, read_manifest, seeded_split, write_manifest
 from lowdata_cpt.data.writer import Item, StoreWriter
-from lowdata_cpt.errors import UserError
 
 strata_lists = st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=120)
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lowdata_cpt.data.base import check_disjoint
+from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.data.decode import Sample, UndecodableError
+from lowdata_cpt.data.domain import check_disjoint
 from lowdata_cpt.data.store import ImageSet, Store, TaskInfo
 from lowdata_cpt.data.writer import BATCH, Item, Splits, StoreWriter, write_splits
-from lowdata_cpt.errors import UserError
 
 SIDE = 4
 TASKS = {

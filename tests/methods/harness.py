@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lowdata_cpt.backbones.vit import ViT
 from lowdata_cpt.methods.base import MethodConfig
-from lowdata_cpt.methods.learner import Context, Feedback, Learner, Progress
+from lowdata_cpt.training.learner import Context, Feedback, Learner, Progress
 
 # Each kind of ViT that every method must bear, with a small input for it.
 BACKBONES = {

@@ -9,12 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lowdata_cpt.generate import ROOT
+from lowdata_cpt.dev.generate import ROOT
 
 SCRIPT = """
 import torch, numpy as np
 from pathlib import Path
-from lowdata_cpt.config.load import validate
+from lowdata_cpt.study.load import validate
 from lowdata_cpt.training.loop import Run
 from lowdata_cpt.training.config import Training
 from tests.methods.harness import make_backbone, make_context
@@ -54,7 +54,7 @@ def test_the_page_is_enough(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "src/lowdata_cpt", source / "lowdata_cpt", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "tests/methods", tmp_path / "tests/methods", ignore=shutil.ignore_patterns("__pycache__"))
     (source / "lowdata_cpt/methods/simclr.py").write_text(file, encoding="utf-8")
-    listing = source / "lowdata_cpt/methods/__init__.py"
+    listing = source / "lowdata_cpt/methods/registry.py"
     listing.write_text(listing.read_text(encoding="utf-8") + line, encoding="utf-8")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(source), str(tmp_path)])}
     done = subprocess.run(

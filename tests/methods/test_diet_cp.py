@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from lowdata_cpt.errors import UserError
+from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.methods.diet_cp.config import DietCP
 from lowdata_cpt.methods.diet_cp.learner import DietCPLearner
-from lowdata_cpt.methods.learner import Progress
-from lowdata_cpt.training import augment
+from lowdata_cpt.training.learner import Progress
+from lowdata_cpt.vision.images import normalise
 from tests.methods.harness import BACKBONES, make_backbone, make_context, make_images, make_learner, run_steps
 
 
@@ -113,7 +113,7 @@ def test_three_steps_then_timm_opens_the_export(name: str, tmp_path) -> None:
         learner.eval()
         # Opened, it takes images normalised as in pretraining, and sees them as it did in training.
         found = opened.forward_features(learner.backbone.normalise(images))[:, 0]
-        seen = learner.backbone(augment.normalise(images, learner.mean, learner.std)).cls
+        seen = learner.backbone(normalise(images, learner.mean, learner.std)).cls
         torch.testing.assert_close(found, seen, atol=1e-4, rtol=1e-4)
         assert not torch.allclose(found, learner.backbone(learner.backbone.normalise(images)).cls, atol=1e-2)
 

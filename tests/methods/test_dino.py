@@ -7,10 +7,10 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from lowdata_cpt.methods.base import Optimiser
 from lowdata_cpt.methods.dino.config import DINO
 from lowdata_cpt.methods.dino.learner import DINOLearner
-from lowdata_cpt.methods.learner import Progress
+from lowdata_cpt.training.config import Optimiser
+from lowdata_cpt.training.learner import Progress
 from tests.methods.harness import BACKBONES, make_backbone, make_images, make_learner, run_steps
 
 SMALL = {"prototypes": 32, "head_hidden": 32, "head_bottleneck": 16, "local_crops": 2, "optimiser": Optimiser(lr=1e-3)}

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lowdata_cpt.methods import dino_parts
-from lowdata_cpt.methods.dino_parts import (
+from lowdata_cpt.methods.dino import parts as dino_parts
+from lowdata_cpt.methods.dino.parts import (
     Centre,
     DINOHead,
     cosine,

@@ -8,16 +8,15 @@ import pytest
 import timm
 import torch
 from pydantic import ValidationError
-from safetensors.torch import save_file
 from torch import Tensor
 
-from lowdata_cpt.io import write_json
-from lowdata_cpt.methods.base import Optimiser
-from lowdata_cpt.methods.glare import pictures
-from lowdata_cpt.methods.glare.adapter import attach, load_adapted
+from lowdata_cpt.backbones import weights
+from lowdata_cpt.backbones.adapters import attach
+from lowdata_cpt.methods.glare import diagnostics as pictures
 from lowdata_cpt.methods.glare.config import GLARE
 from lowdata_cpt.methods.glare.learner import Encoded, GLARELearner
-from lowdata_cpt.methods.learner import Progress
+from lowdata_cpt.training.config import Optimiser
+from lowdata_cpt.training.learner import Progress
 from tests.methods.harness import BACKBONES, make_backbone, make_images, make_learner, run_steps
 
 TERMS = ("global", "regional", "local")
@@ -62,14 +61,12 @@ def test_three_steps_and_an_export_that_reopens(kind: str, tmp_path: Path) -> No
     assert not torch.allclose(now.patches[:, 0], frozen.patches, atol=1e-4)
 
     export = learner.export()
-    model_file, adapter_file = tmp_path / "model.safetensors", tmp_path / "adapter.safetensors"
-    save_file(export.backbone, model_file)
-    save_file(export.adapter, adapter_file)
-    write_json(tmp_path / "adapter.json", export.adapter_config)
+    weights.save_export(tmp_path, name, export.backbone, export.adapter, export.adapter_config)
+    model_file = tmp_path / "model.safetensors"
     model = timm.create_model(name, num_classes=0, dynamic_img_size=True, checkpoint_path=str(model_file)).eval()
     with torch.no_grad():
         untouched = model.forward_features(x)[:, backbone.num_prefix_tokens :]
-        adapted = load_adapted(model_file, adapter_file)(x)
+        adapted = weights.open_export(tmp_path, backbone.image_size)(x)
     torch.testing.assert_close(untouched, frozen.patches, atol=1e-5, rtol=0)
     torch.testing.assert_close(adapted.patches, now.patches[:, 0], atol=1e-5, rtol=0)
     torch.testing.assert_close(adapted.cls, now.cls[:, 0], atol=1e-5, rtol=0)

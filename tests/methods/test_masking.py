@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lowdata_cpt.errors import UserError
-from lowdata_cpt.methods.masking import DecoderInput, decoder_shape, random_mask, sincos_positions, start_at_random
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.methods.mae.masking import DecoderInput, decoder_shape, random_mask, sincos_positions, start_at_random
 from tests.methods.harness import make_backbone
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lowdata_cpt.methods.dino_parts import dino_loss
+from lowdata_cpt.methods.dino.parts import dino_loss
 from lowdata_cpt.methods.glare.regions import CrossAttention
 from lowdata_cpt.methods.tec.targets import relation_target
 

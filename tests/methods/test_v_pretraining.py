@@ -14,13 +14,13 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lowdata_cpt import codeversion
+from lowdata_cpt.core import code_versions as codeversion
 from lowdata_cpt.methods.dino.learner import DINOLearner
-from lowdata_cpt.methods.learner import Progress, Views
-from lowdata_cpt.methods.v_pretraining import pictures
+from lowdata_cpt.methods.v_pretraining import diagnostics as pictures
 from lowdata_cpt.methods.v_pretraining.config import VPretraining
 from lowdata_cpt.methods.v_pretraining.learner import VPretrainingLearner
 from lowdata_cpt.methods.v_pretraining.predict import Arm, predicted_vs_realised
+from lowdata_cpt.training.learner import Progress, Views
 from tests.methods.harness import BACKBONES, make_context, make_images, run_steps
 from tests.methods.v_pretraining_setup import make_feedback, small_config, small_learner
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lowdata_cpt.errors import UserError
+from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.methods.v_pretraining import designer, value
 from lowdata_cpt.methods.v_pretraining.feedback import FeedbackHeads, FeedbackPool, split_feedback
 from tests.methods.v_pretraining_setup import CLASSES, IGNORE, make_feedback, small_config, small_learner

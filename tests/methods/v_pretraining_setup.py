@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from lowdata_cpt.methods.learner import Feedback
 from lowdata_cpt.methods.v_pretraining.config import VPretraining
 from lowdata_cpt.methods.v_pretraining.learner import VPretrainingLearner
+from lowdata_cpt.training.learner import Feedback
 from tests.methods.harness import make_backbone, make_images, make_learner
 
 CLASSES, IGNORE = 3, 255

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import save_file
 
+from lowdata_cpt.core.io import write_json
 from lowdata_cpt.data.store import Store
-from lowdata_cpt.io import write_json
 from lowdata_cpt.probes.feature_file import METADATA_KEY, Facts
 
 CONTENT = "a" * 64

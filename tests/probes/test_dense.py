@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lowdata_cpt.errors import UserError
+from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.probes import dense
 from lowdata_cpt.probes.config import DenseConfig
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.io import read_json
 from lowdata_cpt.data.store import Store
-from lowdata_cpt.errors import UserError
-from lowdata_cpt.io import read_json
 from lowdata_cpt.probes import depth, segmentation
 from lowdata_cpt.probes.config import DepthConfig, LinearConfig, SegmentationConfig
 from lowdata_cpt.probes.run import run_probe

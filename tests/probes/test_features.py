@@ -13,8 +13,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from lowdata_cpt.backbones.vit import ViT
+from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.data.store import Store
-from lowdata_cpt.errors import UserError
 from lowdata_cpt.probes import feature_file
 from lowdata_cpt.probes.config import FeaturesConfig
 from lowdata_cpt.probes.features import diet_view, extract, labelled_sets

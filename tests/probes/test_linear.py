@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from lowdata_cpt.errors import UserError
+from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.probes import linear
 from lowdata_cpt.probes.config import LinearConfig
 from lowdata_cpt.probes.run import run_probe

@@ -30,7 +30,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from lowdata_cpt.stages.collect import differences
+from lowdata_cpt.jobs.collect import differences
 from tests.slurm.cluster import (
     HERE,
     Workflow,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lowdata_cpt.stages.collect import differences
+from lowdata_cpt.jobs.collect import differences
 from tests.slurm.cluster import environment
 from tests.workflow import tiny
 

@@ -10,11 +10,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lowdata_cpt.errors import UserError
-from lowdata_cpt.methods.base import Optimiser, Schedule
+from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.methods.diet_cp.config import DietCP
-from lowdata_cpt.methods.learner import Progress
-from lowdata_cpt.training.config import Training
+from lowdata_cpt.training.config import Optimiser, Schedule, Training
+from lowdata_cpt.training.learner import Progress
 from lowdata_cpt.training.loop import InterruptedRunError, Run
 from lowdata_cpt.training.sampling import batch_index
 from tests.methods.harness import make_backbone, make_context

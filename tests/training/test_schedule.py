@@ -5,8 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from lowdata_cpt.methods.base import Optimiser, Schedule
 from lowdata_cpt.methods.diet_cp.config import DietCP
+from lowdata_cpt.training.config import Optimiser, Schedule
 from lowdata_cpt.training.schedule import learning_rate, weight_decay
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lowdata_cpt.methods.base import MethodConfig, Optimiser, Schedule
-from lowdata_cpt.methods.learner import Export, Learner, Progress, Views
-from lowdata_cpt.training.config import Training
+from lowdata_cpt.methods.base import MethodConfig
+from lowdata_cpt.training.config import Optimiser, Schedule, Training
+from lowdata_cpt.training.learner import Export, Learner, Progress, Views
 from lowdata_cpt.training.log import StepLog
 from lowdata_cpt.training.loop import Run
 

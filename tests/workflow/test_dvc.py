@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lowdata_cpt import dvcfiles
+from lowdata_cpt.reproduce import dvc_files as dvcfiles
 from tests.workflow import tiny
 
 pytestmark = pytest.mark.slow
@@ -139,7 +139,7 @@ def test_pull_does_not_bless_results_of_another_configuration(pushed: Path) -> N
     copy = clone(pushed, "clone")
     tiny.write_config(copy, methods={"mae": {"mask_ratio": 0.5}})
     said = tiny.lowdata(copy, "pull", fails=True).stderr
-    assert "config/config.yaml" in said
+    assert "config/quick.yaml" in said
     assert tiny.planned(copy) != {}
 
 
@@ -184,7 +184,7 @@ def test_repro_and_experiments_run_what_a_change_needs(study: Path) -> None:
     assert changed == {"diet_cp"}
     tiny.dvc(study, "plots", "diff", "HEAD", "--out", "difference")
     assert (study / "difference/index.html").exists()
-    tiny.dvc(study, "exp", "run", "--set-param", "config/config.yaml:probes.segmentation.steps=3")
+    tiny.dvc(study, "exp", "run", "--set-param", "config/quick.yaml:probes.segmentation.steps=3")
     assert tiny.planned(study) == {}
     assert "probes.segmentation.steps" in tiny.dvc(study, "params", "diff").stdout
 

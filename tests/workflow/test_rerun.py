@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lowdata_cpt.data.fixtures import camvid
+from lowdata_cpt.dev.fixtures import camvid
 from tests.workflow import tiny
 
 pytestmark = pytest.mark.slow

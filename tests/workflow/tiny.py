@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from lowdata_cpt.data.fixtures import camvid
+from lowdata_cpt.dev.fixtures import camvid
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = (
@@ -56,9 +56,9 @@ def merged(base: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_config(folder: Path, **overrides: Any) -> None:
-    """Write config/config.yaml: the tiny study with nested overrides."""
+    """Write config/quick.yaml: the tiny study with nested overrides."""
     text = yaml.safe_dump(merged(STUDY, overrides), sort_keys=False)
-    (folder / "config/config.yaml").write_text(text, encoding="utf-8")
+    (folder / "config/quick.yaml").write_text(text, encoding="utf-8")
 
 
 def tiny_study(folder: Path, **overrides: Any) -> Path:

@@ -1,14 +1,14 @@
-"""Validation, the grid, and where things lie. What a command gets is decided in lowdata_cpt.params."""
+"""Validation, the grid, and where things lie. What a command gets is decided in lowdata_cpt.study.job_params."""
 
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from lowdata_cpt import cells as grid
-from lowdata_cpt import params as hand
-from lowdata_cpt.config.load import validate
-from lowdata_cpt.errors import UserError
+from lowdata_cpt.study import grid
+from lowdata_cpt.study import job_params as hand
+from lowdata_cpt.study.load import validate
+from lowdata_cpt.core.errors import UserError
 
 # Rules call the package of the interpreter that runs Snakemake, activated or not.
 shell.prefix(f'PATH="{Path(sys.executable).parent}:$PATH"; ')

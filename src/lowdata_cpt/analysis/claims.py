@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from lowdata_cpt.analysis import stats
 from lowdata_cpt.analysis.summary import strata_of
 from lowdata_cpt.analysis.table import METRICS, UNTRAINED, held_out, paired_gain
-from lowdata_cpt.errors import UserError
-from lowdata_cpt.io import write_json, write_text
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.io import write_json, write_text
 
 Verdict = Literal["reproduced", "not reproduced", "inconclusive", "not run"]
 VERDICTS: tuple[Verdict, ...] = ("reproduced", "not reproduced", "inconclusive", "not run")

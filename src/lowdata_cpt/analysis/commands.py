@@ -27,8 +27,8 @@ from lowdata_cpt.analysis.summary import (
     summary,
 )
 from lowdata_cpt.analysis.table import COST_COLUMNS, SELECTED_COLUMNS, read_curves, read_scores, read_table
-from lowdata_cpt.errors import UserError
-from lowdata_cpt.io import read_json, write_text
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.io import read_json, write_text
 
 
 def make_statistics(scores: Path, out_dir: Path) -> list[Path]:

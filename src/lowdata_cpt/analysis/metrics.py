@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lowdata_cpt.analysis.table import read_scores
-from lowdata_cpt.io import write_json
+from lowdata_cpt.core.io import write_json
 
 
 def write_metrics(scores: Path, target: Path) -> Path:

@@ -20,7 +20,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lowdata_cpt.io import atomic_path, write_text
+from lowdata_cpt.core.io import atomic_path, write_text
 
 PAGE_WIDTH = 7.2  # inches: the text width of a two-column paper's full-width figure
 INK = "#222222"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lowdata_cpt.errors import UserError
+from lowdata_cpt.core.errors import UserError
 
 COLUMNS = (
     "study",

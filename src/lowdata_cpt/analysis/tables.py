@@ -22,7 +22,7 @@ from lowdata_cpt.analysis.summary import (
     summary,
 )
 from lowdata_cpt.analysis.table import HEADLINE, METRICS, UNTRAINED, held_out, records
-from lowdata_cpt.io import write_text
+from lowdata_cpt.core.io import write_text
 
 Row = list[str]
 ESCAPES = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r"$\pm$", "−": "$-$", "δ": r"$\delta$", "–": "--"}

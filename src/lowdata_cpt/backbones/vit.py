@@ -13,7 +13,8 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from lowdata_cpt.errors import UserError
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.vision.images import normalise
 
 
 class Features(NamedTuple):
@@ -132,9 +133,7 @@ class ViT(nn.Module):
 
     def normalise(self, x: Tensor) -> Tensor:
         """Normalise images in [0, 1] with the backbone's own mean and standard deviation."""
-        mean = torch.tensor(self.mean, device=x.device, dtype=x.dtype).view(1, 3, 1, 1)
-        std = torch.tensor(self.std, device=x.device, dtype=x.dtype).view(1, 3, 1, 1)
-        return (x - mean) / std
+        return normalise(x, self.mean, self.std)
 
     def timm_state(self) -> dict[str, Tensor]:
         """Return a state dict that `timm.create_model(name, num_classes=0, checkpoint_path=…)` opens."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lowdata_cpt.backbones.adapters import attach
 from lowdata_cpt.backbones.embedded import ensure_imgfocus
 from lowdata_cpt.backbones.vit import ViT
-from lowdata_cpt.errors import UserError
-from lowdata_cpt.io import atomic_path, read_json, sha256_file, write_json
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.io import atomic_path, read_json, sha256_file, write_json
 
 STAND_IN_SEED = 1_000_003  # of `weights: random`; not a study's seed, so that the row `random` is another network
 MODEL, ADAPTER, ADAPTER_CONFIG = "model.safetensors", "adapter.safetensors", "adapter.json"
@@ -108,8 +108,6 @@ def open_export(folder: Path, image_size: int) -> ViT:
     vit = ViT(facts["timm_model"], image_size=image_size)
     load_into(vit, folder / MODEL)
     if facts["adapter"]:
-        from lowdata_cpt.methods.glare.adapter import attach
-
-        attach(vit, read_tensors(folder / ADAPTER), json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")))
+        attach(vit, read_tensors(folder / ADAPTER), read_json(folder / ADAPTER_CONFIG))
     vit.requires_grad_(False)
     return vit.eval()

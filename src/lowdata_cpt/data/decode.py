@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from lowdata_cpt.errors import UserError
-from lowdata_cpt.io import sha256_bytes
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.io import sha256_bytes
 
 IGNORE = 255
 """Class id of unlabelled pixels in every store."""

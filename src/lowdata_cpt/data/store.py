@@ -22,9 +22,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from lowdata_cpt.config.base import Strict
-from lowdata_cpt.errors import UserError
-from lowdata_cpt.io import read_json
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.io import read_json
+from lowdata_cpt.core.strict import Strict
 
 Task = Literal["classification", "segmentation", "depth"]
 Split = Literal["train", "val", "test"]

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.io import atomic_path, sha256_bytes
 from lowdata_cpt.data.store import Store
-from lowdata_cpt.errors import UserError
-from lowdata_cpt.io import atomic_path, sha256_bytes
 
 COLUMNS = ["row", "id", "sha256"]
 

@@ -15,10 +15,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.io import write_json
 from lowdata_cpt.data.decode import Sample, UndecodableError
 from lowdata_cpt.data.store import ImageSet, Meta, Split, Task, TaskInfo
-from lowdata_cpt.errors import UserError
-from lowdata_cpt.io import write_json
 
 BATCH = 128
 """Images decoded ahead of the writer: bounds memory."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from lowdata_cpt.codeversion import code_version
+from lowdata_cpt.core.code_versions import code_version
 from lowdata_cpt.methods.base import MethodConfig
 
 
@@ -25,7 +25,7 @@ class BaseDomainNorm(MethodConfig):
     @classmethod
     def code_version(cls) -> str:
         """Return the version of what this row is made by."""
-        return code_version("methods.untrained", "methods.normalisation", "training.prepare")
+        return code_version("methods.untrained", "backbones.normalisation", "training.prepare")
 
 
 class Random(MethodConfig):

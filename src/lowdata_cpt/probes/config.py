@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from lowdata_cpt.config.base import Strict
+from lowdata_cpt.core.strict import Strict
 
 
 def _ascending(grid: tuple[float, ...]) -> tuple[float, ...]:

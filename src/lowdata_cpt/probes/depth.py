@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.data.store import Split, Store, TaskInfo
-from lowdata_cpt.errors import UserError
 from lowdata_cpt.probes import dense, feature_file
 from lowdata_cpt.probes.config import DepthConfig
 from lowdata_cpt.probes.metrics import DepthErrors, depth_errors, depth_metrics, valid_depth

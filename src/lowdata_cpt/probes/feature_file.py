@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
-from lowdata_cpt.config.base import Strict
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.strict import Strict
 from lowdata_cpt.data.store import Store
-from lowdata_cpt.errors import UserError
 
 METADATA_KEY = "features"
 """One entry with JSON in it: safetensors writes several entries in an order that changes from run to run."""

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
 from lowdata_cpt.backbones.vit import Features, ViT
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.io import atomic_path
 from lowdata_cpt.data.store import SPLITS, Store
-from lowdata_cpt.errors import UserError
-from lowdata_cpt.io import atomic_path
 from lowdata_cpt.probes.config import FeaturesConfig
 from lowdata_cpt.probes.feature_file import METADATA_KEY, Facts
-from lowdata_cpt.training import augment
+from lowdata_cpt.vision import augment
+from lowdata_cpt.vision.images import resize, to_images
 
 
 def labelled_sets(store: Store) -> dict[str, bool]:
@@ -38,15 +38,7 @@ def labelled_sets(store: Store) -> dict[str, bool]:
 def _batches(images: NDArray[np.uint8], size: int, device: torch.device) -> Iterator[Tensor]:
     """Yield [B, 3, H, W] in [0, 1] on `device`."""
     for start in range(0, len(images), size):
-        batch = torch.from_numpy(np.array(images[start : start + size])).to(device)
-        yield batch.permute(0, 3, 1, 2).float().div_(255)
-
-
-def resize(images: Tensor, size: int) -> Tensor:
-    """Resize [B, 3, H, W] to [B, 3, size, size]: bilinear, antialiased when shrinking."""
-    if images.shape[-2:] == (size, size):
-        return images
-    return F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
+        yield to_images(np.array(images[start : start + size]), device)
 
 
 def diet_view(images: Tensor, size: int, generator: torch.Generator) -> Tensor:

@@ -13,8 +13,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
+from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.data.store import Store
-from lowdata_cpt.errors import UserError
 from lowdata_cpt.probes import feature_file
 from lowdata_cpt.probes.config import LinearConfig
 from lowdata_cpt.probes.metrics import classification_metrics, macro_auc

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from lowdata_cpt.config.base import Strict
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.io import write_array, write_json
+from lowdata_cpt.core.strict import Strict
 from lowdata_cpt.data.store import Store
-from lowdata_cpt.errors import UserError
-from lowdata_cpt.io import write_array, write_json
 from lowdata_cpt.probes import linear
 from lowdata_cpt.probes.config import DepthConfig, LinearConfig, SegmentationConfig
 

@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lowdata_cpt.errors import UserError
-from lowdata_cpt.io import atomic_path, write_json
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.io import atomic_path, write_json
 
 Optimisers = dict[str, torch.optim.Optimizer]
 

@@ -1,13 +1,17 @@
-"""How long and how precisely a cell is trained. Torch-free."""
+"""How a cell is trained: length and numerics, optimiser, schedule, and the recipe that joins them. Torch-free."""
 
 from __future__ import annotations
 
+import importlib
 import math
-from typing import Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from lowdata_cpt.config.base import Strict
+from lowdata_cpt.core.strict import Strict
+
+if TYPE_CHECKING:
+    from lowdata_cpt.training.learner import Learner
 
 
 class Training(Strict):
@@ -35,3 +39,46 @@ class Training(Strict):
         """Return (epochs, steps per epoch) for a subset of `n_images`."""
         epochs = self.epochs or max(1, round((self.images_seen or 0) / n_images))
         return epochs, math.ceil(n_images / self.batch_size)
+
+
+class Optimiser(Strict):
+    """AdamW. The learning rate is absolute: `base_lr · batch / 256` rules are resolved in the config."""
+
+    lr: float = Field(gt=0, description="Peak learning rate.")
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(default=0.05, ge=0)
+    weight_decay_end: float | None = Field(default=None, ge=0, description="Cosine to this value; constant when null.")
+    decay_norm_and_bias: bool = Field(default=False, description="Apply weight decay to biases and norms too.")
+    clip: float | None = Field(default=None, gt=0, description="Largest global gradient norm; none when null.")
+
+
+class Schedule(Strict):
+    """Linear warm-up, then cosine. `unit: epoch` changes the rate between epochs only, as DIET-CP's code does."""
+
+    unit: Literal["step", "epoch"] = "step"
+    warmup: float = Field(default=0.1, ge=0, lt=1, description="Fraction of the run that warms up.")
+    final_lr: float = Field(default=0.0, ge=0, description="Learning rate at the end of the cosine.")
+
+
+class Recipe(Strict):
+    """What the loop needs of a method. A partial block in a study's file keeps the rest of the recipe (see `Strict`).
+
+    ClassVars:
+        learner_path: "module:Class" of the learner; None where nothing is trained.
+        needs_feedback: whether the learner is given labelled feedback images (V-pretraining only).
+    """
+
+    learner_path: ClassVar[str | None] = None
+    needs_feedback: ClassVar[bool] = False
+
+    method: str
+    optimiser: Optimiser = Optimiser(lr=1e-4)
+    schedule: Schedule = Schedule()
+    training: Training | None = Field(default=None, description="Overrides the study's `training` for this method.")
+
+    @classmethod
+    def learner(cls) -> type[Learner]:
+        """Import and return the learner class (this imports torch)."""
+        assert cls.learner_path is not None, f"{cls.__name__} trains nothing"
+        module, name = cls.learner_path.split(":")
+        return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from lowdata_cpt.io import write_text
+from lowdata_cpt.core.io import write_text
 
 
 class StepLog:

@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lowdata_cpt.errors import UserError
-from lowdata_cpt.methods.base import MethodConfig, Optimiser
-from lowdata_cpt.methods.learner import Learner, Progress
+from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.training import checkpoint, sampling, schedule
-from lowdata_cpt.training.config import Training
+from lowdata_cpt.training.config import Optimiser, Recipe, Training
+from lowdata_cpt.training.learner import Learner, Progress
 from lowdata_cpt.training.log import ProgressLine, StepLog
+from lowdata_cpt.vision.images import to_images
 
 EXIT_INTERRUPTED = 75
 STOP_SIGNALS = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
@@ -66,11 +66,6 @@ def stop_requests() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def to_images(batch: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """uint8 [B, H, W, 3] -> float32 [B, 3, H, W] in [0, 1] on `device`."""
-    return torch.from_numpy(np.ascontiguousarray(batch)).to(device).permute(0, 3, 1, 2).float().div_(255)
-
-
 def _check_finite(loss: Tensor, parts: dict[str, float], step: int, folder: Path) -> None:
     if not torch.isfinite(loss):
         values = ", ".join(f"{name} = {value:.4g}" for name, value in parts.items())
@@ -87,7 +82,7 @@ class Run:
         self,
         learner: Learner,
         images: NDArray[np.uint8],
-        method: MethodConfig,
+        method: Recipe,
         training: Training,
         *,
         seed: int,

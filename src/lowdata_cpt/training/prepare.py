@@ -6,15 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from lowdata_cpt.backbones.vit import ViT
+from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.data.store import Store, Task
-from lowdata_cpt.errors import UserError
-from lowdata_cpt.methods.base import MethodConfig
-from lowdata_cpt.methods.learner import Context, Feedback
-from lowdata_cpt.training.config import Training
+from lowdata_cpt.training.config import Recipe, Training
+from lowdata_cpt.training.learner import Context, Feedback
 from lowdata_cpt.training.loop import Run
+from lowdata_cpt.vision.images import channel_statistics
 
 
 def feedback_of(store: Store) -> Feedback:
@@ -42,23 +41,8 @@ def feedback_of(store: Store) -> Feedback:
     )
 
 
-def channel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation of each channel of images uint8 [N, H, W, 3], as parts of 255.
-
-    From histograms, image by image: thousands of images need no more memory than one.
-    """
-    counts = np.zeros((3, 256), dtype=np.int64)
-    for image in images:
-        for channel in range(3):
-            counts[channel] += np.bincount(image[..., channel].ravel(), minlength=256)
-    share, values = counts / counts.sum(axis=1, keepdims=True), np.arange(256) / 255
-    mean = share @ values
-    std = np.sqrt((share * (values - mean[:, None]) ** 2).sum(axis=1))
-    return tuple(mean.tolist()), tuple(std.tolist())
-
-
 def prepare_run(
-    method: MethodConfig,
+    method: Recipe,
     training: Training,
     vit: ViT,
     images: np.ndarray,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from lowdata_cpt.methods.base import Optimiser, Schedule
+from lowdata_cpt.training.config import Optimiser, Schedule
 
 
 def learning_rate(optimiser: Optimiser, schedule: Schedule, step: int, steps: int, steps_per_epoch: int) -> float:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lowdata_cpt import packages
+from lowdata_cpt.core import packages
+from lowdata_cpt.core.paths import REPOSITORY
 from lowdata_cpt.data.tabletop import PACKAGES, render
 
 COUNTS = {"pool": 2, "train": 4, "val": 2, "test": 3}
@@ -15,7 +16,7 @@ COUNTS = {"pool": 2, "train": 4, "val": 2, "test": 3}
 @pytest.fixture(scope="session")
 def assets() -> Path:
     """The installed assets, shared with the study itself."""
-    return packages.install(PACKAGES, packages.REPOSITORY / ".cache" / "packages" / "tabletop")
+    return packages.install(PACKAGES, REPOSITORY / ".cache" / "packages" / "tabletop")
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.io import read_json, sha256_file
 from lowdata_cpt.data.tabletop import gl, render
 from lowdata_cpt.data.tabletop.catalogue import FAR, HELD_OUT, KIND_OF, KINDS
 from lowdata_cpt.data.tabletop.render import draw_shards
 from lowdata_cpt.data.tabletop.shards import Settings
-from lowdata_cpt.errors import UserError
-from lowdata_cpt.io import read_json, sha256_file
 from tests.data.tabletop.conftest import COUNTS
 
 LABELLED = ("train", "val", "test")

@@ -15,8 +15,8 @@ from scipy import stats
 
 from lowdata_cpt.analysis.figures.qualitative import read_qualitative
 from lowdata_cpt.analysis.style import INK, PAGE_WIDTH, domain_label, house_style, panels, save, style_of
-from lowdata_cpt.errors import UserError
-from lowdata_cpt.io import write_text
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.io import write_text
 
 ROWS = 4
 NEIGHBOURS_OF = ("base", "diet_cp")

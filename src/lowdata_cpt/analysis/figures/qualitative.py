@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from lowdata_cpt.analysis.style import INK, PAGE_WIDTH, domain_label, house_style, is_variant, ordered, save, style_of
-from lowdata_cpt.errors import UserError
+from lowdata_cpt.core.errors import UserError
 
 ROWS = 4
 LEGEND_CLASSES = 14

@@ -34,9 +34,9 @@ from lowdata_cpt.analysis.table import (
     records,
 )
 from lowdata_cpt.analysis.tables import domain_table, gain_text, headline
-from lowdata_cpt.errors import UserError
-from lowdata_cpt.io import read_json, sha256_file, write_text
-from lowdata_cpt.provenance import SUFFIX
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.io import read_json, sha256_file, write_text
+from lowdata_cpt.core.provenance import SUFFIX
 
 CELL_FOLDER = "cells/{backbone}/{domain}/{method}/n{n}/s{seed}"
 FIRST = ("gain_by_n", "gain_summary", "gain_over_control", "ablations", "claims", "improvement", "tradeoff", "cost")

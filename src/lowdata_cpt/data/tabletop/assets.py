@@ -12,8 +12,8 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.data.tabletop.meshes import Mesh, read_mesh, simplify
-from lowdata_cpt.errors import UserError
 
 MAX_FACES = 3000
 VISUAL_GROUP = 1

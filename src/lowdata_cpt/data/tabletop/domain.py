@@ -10,12 +10,13 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from lowdata_cpt.data.base import Domain
+from lowdata_cpt.core.io import identity, read_json, sha256_bytes, write_json
+from lowdata_cpt.core.packages import install, pinned_lines
+from lowdata_cpt.core.paths import REPOSITORY
+from lowdata_cpt.data.domain import Domain
 from lowdata_cpt.data.store import SPLITS, ImageSet, Meta, Split, Task, TaskInfo
 from lowdata_cpt.data.tabletop.catalogue import FAR, NEAR, PACKAGES
 from lowdata_cpt.data.tabletop.render import render
-from lowdata_cpt.io import identity, read_json, sha256_bytes, write_json
-from lowdata_cpt.packages import REPOSITORY, install, pinned_lines
 
 PACKAGE_CACHE = Path(".cache/packages/tabletop")
 

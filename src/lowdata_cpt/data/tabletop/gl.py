@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from lowdata_cpt.errors import UserError
+from lowdata_cpt.core.errors import UserError
 
 BACKENDS = ("osmesa", "egl")
 PROBE = "import mujoco; context = mujoco.GLContext(8, 8); context.make_current(); context.free()"

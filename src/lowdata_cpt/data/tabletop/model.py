@@ -14,6 +14,8 @@ import mujoco
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.io import atomic_path, identity, sha256_file
 from lowdata_cpt.data.tabletop import assets, catalogue, meshes
 from lowdata_cpt.data.tabletop.assets import Part, read_object
 from lowdata_cpt.data.tabletop.catalogue import (
@@ -28,8 +30,6 @@ from lowdata_cpt.data.tabletop.catalogue import (
     WALLS,
     Y_UP,
 )
-from lowdata_cpt.errors import UserError
-from lowdata_cpt.io import atomic_path, identity, sha256_file
 
 OBJECT_TEXTURE = 256
 SURFACE_TEXTURE = 512

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.io import atomic_path, identity, read_json, sha256_file, write_array, write_json
+from lowdata_cpt.core.packages import pinned_lines
 from lowdata_cpt.data.tabletop.catalogue import ASSETS, FAR, HELD_OUT, KINDS, NEAR, PACKAGES
 from lowdata_cpt.data.tabletop.gl import find_backend
 from lowdata_cpt.data.tabletop.shards import Settings, Shard, build_model, draw_shard, start_worker
-from lowdata_cpt.errors import UserError
-from lowdata_cpt.io import atomic_path, identity, read_json, sha256_file, write_array, write_json
-from lowdata_cpt.packages import pinned_lines
 
 SPLITS = ("pool", "train", "val", "test")
 SHARD = 12

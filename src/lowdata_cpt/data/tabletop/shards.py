@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lowdata_cpt.core.io import atomic_path, write_json
 from lowdata_cpt.data.tabletop.catalogue import KIND_OF, KINDS
 from lowdata_cpt.data.tabletop.scenes import SPLITS_WITH_NEW_OBJECTS, Scene, draw_scene, scene_seed
-from lowdata_cpt.io import atomic_path, write_json
 
 # A crop needs more visible pixels than this in a picture of 224 px; the bound scales with the picture's area.
 MIN_PIXELS_AT_224 = 400

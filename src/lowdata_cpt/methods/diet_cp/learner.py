@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lowdata_cpt.backbones import normalisation
 from lowdata_cpt.backbones.vit import ViT
-from lowdata_cpt.methods import normalisation
 from lowdata_cpt.methods.diet_cp.config import DietCP
-from lowdata_cpt.methods.learner import Context, Export, Learner, Progress, Views
-from lowdata_cpt.training import augment
+from lowdata_cpt.training.learner import Context, Export, Learner, Progress, Views
+from lowdata_cpt.vision import augment
+from lowdata_cpt.vision.images import normalise
 
 
 class DietCPLearner(Learner):
@@ -36,7 +37,7 @@ class DietCPLearner(Learner):
         x = augment.random_resized_crop(images, self.context.image_size, generator)
         x = augment.color_jitter(x, generator, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.2, p=0.3)
         x = augment.random_grayscale(x, generator, p=0.2)
-        return {"x": augment.normalise(x, self.mean, self.std)}
+        return {"x": normalise(x, self.mean, self.std)}
 
     def head_only(self, progress: Progress) -> bool:
         """Whether this step belongs to the first int(5 % of the epochs), or of the steps, which train W alone."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lowdata_cpt.backbones.vit import ViT
 from lowdata_cpt.methods.dino.config import DINO
-from lowdata_cpt.methods.dino_parts import (
+from lowdata_cpt.methods.dino.parts import (
     Centre,
     DINOHead,
     cosine,
@@ -22,8 +22,8 @@ from lowdata_cpt.methods.dino_parts import (
     multi_crop,
     teacher_temperature,
 )
-from lowdata_cpt.methods.learner import Context, Export, Learner, Progress, Views
-from lowdata_cpt.training.augment import normalise
+from lowdata_cpt.training.learner import Context, Export, Learner, Progress, Views
+from lowdata_cpt.vision.images import normalise
 
 
 class DINOLearner(Learner):

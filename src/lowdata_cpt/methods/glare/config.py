@@ -6,7 +6,8 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from lowdata_cpt.methods.base import Deviation, MethodConfig, Optimiser, Schedule
+from lowdata_cpt.methods.base import Deviation, MethodConfig
+from lowdata_cpt.training.config import Optimiser, Schedule
 
 
 class GLARE(MethodConfig):

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lowdata_cpt.backbones.adapters import AdapterHooks, adapter_config, make_adapters
 from lowdata_cpt.backbones.vit import ViT
-from lowdata_cpt.methods.dino_parts import (
+from lowdata_cpt.methods.dino.parts import (
     Centre,
     DINOHead,
     cosine,
@@ -23,12 +24,11 @@ from lowdata_cpt.methods.dino_parts import (
     soft_cross_entropy,
     teacher_temperature,
 )
-from lowdata_cpt.methods.glare.adapter import AdapterHooks, adapter_config, make_adapters
 from lowdata_cpt.methods.glare.config import GLARE
 from lowdata_cpt.methods.glare.patches import blur_patches, draw_patches, match_patches
 from lowdata_cpt.methods.glare.regions import CrossAttention, cls_attention, region_means, sample_regions
-from lowdata_cpt.methods.learner import Context, Export, Learner, Progress, Views
-from lowdata_cpt.training.augment import normalise
+from lowdata_cpt.training.learner import Context, Export, Learner, Progress, Views
+from lowdata_cpt.vision.images import normalise
 
 
 class Encoded(NamedTuple):

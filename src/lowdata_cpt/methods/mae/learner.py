@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lowdata_cpt.backbones.vit import ViT
-from lowdata_cpt.methods.learner import Context, Export, Learner, Progress, Views
 from lowdata_cpt.methods.mae.config import MAE
-from lowdata_cpt.methods.masking import (
+from lowdata_cpt.methods.mae.masking import (
     DecoderBlocks,
     DecoderInput,
     decoder_shape,
@@ -24,7 +23,9 @@ from lowdata_cpt.methods.masking import (
     train_whole,
     xavier,
 )
-from lowdata_cpt.training import augment
+from lowdata_cpt.training.learner import Context, Export, Learner, Progress, Views
+from lowdata_cpt.vision import augment
+from lowdata_cpt.vision.images import normalise
 
 EPSILON = 1e-6
 
@@ -61,7 +62,7 @@ class MAELearner(Learner):
         x = augment.random_resized_crop(images, size, generator, scale, mode="bicubic")
         mask = random_mask(len(x), self.backbone.grid(size) ** 2, self.config.mask_ratio, generator)
         visible, masked = (index.to(x.device) for index in mask)
-        return {"x": augment.normalise(x, self.context.mean, self.context.std), "visible": visible, "masked": masked}
+        return {"x": normalise(x, self.context.mean, self.context.std), "visible": visible, "masked": masked}
 
     def reconstruct(self, x: Tensor, visible: Tensor) -> Tensor:
         """Predict the normalised pixels of every patch, [B, N, 3·p²], from the visible ones [B, K]."""

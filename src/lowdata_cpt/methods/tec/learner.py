@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from lowdata_cpt.backbones.vit import ViT
-from lowdata_cpt.methods.learner import Context, Export, Learner, Progress, Views
-from lowdata_cpt.methods.masking import (
+from lowdata_cpt.methods.mae.masking import (
     decoder_shape,
     drop_registers,
     random_mask,
@@ -23,7 +22,9 @@ from lowdata_cpt.methods.masking import (
 from lowdata_cpt.methods.tec.config import TEC
 from lowdata_cpt.methods.tec.modules import Decoder, EncoderAdapter, add_input_adapter, folded_state
 from lowdata_cpt.methods.tec.targets import base_targets, feature_loss, relation_loss
-from lowdata_cpt.training import augment
+from lowdata_cpt.training.learner import Context, Export, Learner, Progress, Views
+from lowdata_cpt.vision import augment
+from lowdata_cpt.vision.images import normalise
 
 
 class TECLearner(Learner):
@@ -63,7 +64,7 @@ class TECLearner(Learner):
         x = augment.random_resized_crop(images, size, generator, scale, mode="bicubic")
         mask = random_mask(len(x), self.backbone.grid(size) ** 2, self.config.mask_ratio, generator)
         visible, masked = (index.to(x.device) for index in mask)
-        return {"x": augment.normalise(x, self.context.mean, self.context.std), "visible": visible, "masked": masked}
+        return {"x": normalise(x, self.context.mean, self.context.std), "visible": visible, "masked": masked}
 
     def condition(self, x: Tensor, visible: Tensor) -> Tensor:
         """Return the adapted class and visible patch tokens [B, c + K, D] of the student."""

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from lowdata_cpt.backbones.vit import ViT
-from lowdata_cpt.errors import UserError
-from lowdata_cpt.methods.masking import DecoderBlocks, DecoderInput, xavier
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.methods.mae.masking import DecoderBlocks, DecoderInput, xavier
 from lowdata_cpt.methods.tec.targets import select_queries
 
 _CLS = "cls_token"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lowdata_cpt.backbones.attention import block_query_key
 from lowdata_cpt.backbones.vit import ViT
-from lowdata_cpt.methods.masking import take
+from lowdata_cpt.methods.mae.masking import take
 
 EPSILON = 1e-6
 

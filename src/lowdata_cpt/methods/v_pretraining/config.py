@@ -6,9 +6,10 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from lowdata_cpt.io import identity
-from lowdata_cpt.methods.base import Deviation, Optimiser, Schedule
+from lowdata_cpt.core.io import identity
+from lowdata_cpt.methods.base import Deviation
 from lowdata_cpt.methods.dino.config import DINO
+from lowdata_cpt.training.config import Optimiser, Schedule
 
 
 class VPretraining(DINO):

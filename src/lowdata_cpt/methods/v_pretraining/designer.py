@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lowdata_cpt.training import augment
+from lowdata_cpt.vision import augment
 
 
 def _stage(inputs: int, outputs: int) -> nn.Sequential:

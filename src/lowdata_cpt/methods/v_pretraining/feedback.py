@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lowdata_cpt.errors import UserError
-from lowdata_cpt.methods.learner import Feedback
+from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.training import sampling
+from lowdata_cpt.training.learner import Feedback
 
 Part = Literal["train", "meta"]
 

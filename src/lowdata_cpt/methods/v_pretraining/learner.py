@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lowdata_cpt.backbones.vit import Features, ViT
-from lowdata_cpt.errors import UserError
+from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.methods.dino.learner import DINOLearner
-from lowdata_cpt.methods.dino_parts import dino_loss, teacher_temperature
-from lowdata_cpt.methods.learner import Context, Progress, Views
+from lowdata_cpt.methods.dino.parts import dino_loss, teacher_temperature
 from lowdata_cpt.methods.v_pretraining import designer, value
 from lowdata_cpt.methods.v_pretraining.config import VPretraining
 from lowdata_cpt.methods.v_pretraining.feedback import Batch, FeedbackHeads, FeedbackPool, Part
 from lowdata_cpt.training import sampling
+from lowdata_cpt.training.learner import Context, Progress, Views
 
 RANDOM_MASK_CELLS = 8
 

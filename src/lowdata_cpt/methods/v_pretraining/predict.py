@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from lowdata_cpt.methods.dino.learner import DINOLearner
-from lowdata_cpt.methods.learner import Progress
 from lowdata_cpt.methods.v_pretraining import designer, value
 from lowdata_cpt.methods.v_pretraining.learner import VPretrainingLearner, only_trainable
 from lowdata_cpt.training import sampling
+from lowdata_cpt.training.learner import Progress
 
 
 class Arm(NamedTuple):

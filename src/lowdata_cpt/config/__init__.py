@@ -1,1 +1,0 @@
-"""Configuration: pydantic models from which the YAML defaults and the JSON schema are generated."""

@@ -1,0 +1,100 @@
+"""What a domain is: a configuration that can say what decides its content, and decode itself once."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.io import identity
+from lowdata_cpt.core.strict import Strict
+from lowdata_cpt.data.store import Store, Task
+
+DECODE_VERSION = 1
+
+
+class Domain(Strict, ABC):
+    """Configuration and decoder of one domain. Subclasses add `kind: Literal[...]` and their own keys."""
+
+    sizes: tuple[int, ...] = Field(
+        default=(),
+        description="Numbers n of unlabelled images to draw from the pool; nested, paired by seed.",
+    )
+    resolution: int = Field(default=128, ge=16, le=2048, description="Side in pixels of the decoded square images.")
+
+    labelled: ClassVar[tuple[Task, ...]] = ()
+    """Tasks that the domain has labels for."""
+
+    def tasks(self) -> tuple[Task, ...]:
+        """Return the tasks this domain is probed on; the workflow asks before anything is decoded."""
+        return self.labelled
+
+    def absent(self) -> str | None:
+        """Return why the data cannot be had on this machine, None where it can; a look, not a check of its content."""
+        return None
+
+    @abstractmethod
+    def fingerprint(self) -> dict[str, Any]:
+        """Return everything that decides the decoded content: own settings and the sources' sha256.
+
+        Raises:
+            UserError: the source is missing or has another layout; the message says what to put where.
+        """
+
+    @abstractmethod
+    def build(self, target: Path, content_sha256: str) -> None:
+        """Decode into the empty folder `target` (see `store` for the layout).
+
+        Raises:
+            UserError: nothing usable was found, or labels do not fit the images.
+        """
+
+    @classmethod
+    @abstractmethod
+    def card(cls) -> str:
+        """Return the data card (Markdown): source, licence, splits, units, known limits."""
+
+
+def prepare(domain: Domain, cache: Path) -> Store:
+    """Decode `domain` into `cache/<key>` unless that content is there already, and open it.
+
+    The folder appears under its final name only when complete, so a killed run leaves no half store.
+    """
+    key = identity({"fingerprint": domain.fingerprint(), "decode": DECODE_VERSION})
+    target = cache / key[:16]
+    if not (target / "meta.json").exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{key[:16]}.", dir=cache))
+        try:
+            domain.build(staging, key)
+            staging.chmod(0o755)
+            if not target.exists():
+                staging.rename(target)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    store = Store(target)
+    check_disjoint(store)
+    return store
+
+
+def check_disjoint(store: Store) -> None:
+    """Assert that no test image can enter a pool, by content hash and by id.
+
+    Raises:
+        UserError: an image of a test set is in the pool.
+    """
+    pool = store.rows(store.meta.pool)
+    for task, info in store.meta.tasks.items():
+        test = store.rows(info.sets["test"])
+        shared = sorted(set(pool["sha256"]) & set(test["sha256"]))
+        if shared:
+            name = test.loc[test["sha256"] == shared[0], "id"].iloc[0]
+            raise UserError(
+                f"domain {store.meta.domain!r}: {len(shared)} {task} test images are in the unlabelled pool too "
+                f"(for one, {name}); remove the copies from one of them"
+            )

@@ -1,0 +1,1 @@
+"""The published sets, a file each."""

@@ -1,0 +1,120 @@
+"""MedMNIST+: small medical images, read as a stream from the .npz file."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.data.decode import decode_array
+from lowdata_cpt.data.layouts.folders import About, FolderDomain
+from lowdata_cpt.data.store import SPLITS, Task, TaskInfo
+from lowdata_cpt.data.subsets import balanced_order
+from lowdata_cpt.data.writer import Item, Splits, write_splits
+
+
+class MedMNIST(FolderDomain):
+    """One of the MedMNIST+ 2D sets."""
+
+    kind: Literal["medmnist"] = "medmnist"
+    flag: Literal[
+        "pathmnist", "dermamnist", "octmnist", "pneumoniamnist", "retinamnist", "breastmnist", "bloodmnist",
+        "tissuemnist", "organamnist", "organcmnist", "organsmnist",
+    ] = Field(default="pathmnist", description="Which of the 2D sets with one label an image.")  # fmt: skip
+    pixels: Literal[28, 64, 224] = Field(default=224, description="Side in pixels of the published images.")
+
+    labelled: ClassVar[tuple[Task, ...]] = ("classification",)
+    about: ClassVar[About] = About(
+        title="MedMNIST+ (2D)",
+        source='Yang et al., "MedMNIST v2: A large-scale lightweight benchmark for 2D and 3D biomedical image '
+        'classification", Scientific Data 2023.',
+        licence="CC BY 4.0, dermamnist CC BY-NC 4.0 (the authors' page).",
+        obtain="download <flag>.npz (28 pixels), <flag>_64.npz or <flag>_224.npz, e.g. pathmnist_224.npz, from the "
+        "authors' MedMNIST archive into that folder",
+        split="Official train (the pool), val and test. Strata: classes.",
+        labels="Classes are numbered as in the file; their names are in the authors' INFO table.",
+        limits="chestmnist (14 labels an image) and the 3D sets are not single-label 2D sets and are not offered.",
+    )
+
+    def _path(self) -> Path:
+        return self.need(f"{self.flag}.npz" if self.pixels == 28 else f"{self.flag}_{self.pixels}.npz")
+
+    def sources(self) -> Iterable[Path]:
+        """Return the one file."""
+        return [self._path()]
+
+    def build(self, target: Path, content_sha256: str) -> None:
+        """Decode the three splits."""
+        path = self._path()
+        labels = {split: self._labels(path, split) for split in SPLITS}
+        classes = tuple(str(label) for label in range(max(int(values.max()) for values in labels.values()) + 1))
+        train, val, test = (self._items(path, split, labels[split]) for split in SPLITS)
+        splits = Splits(train, val, test, val_of_train=False)
+        tasks: dict[Task, TaskInfo] = {"classification": TaskInfo(sets={}, classes=classes)}
+        with self.writer(target) as writer:
+            write_splits(writer, self.kind, content_sha256, splits, tasks)
+
+    def _labels(self, path: Path, split: str) -> NDArray[np.int64]:
+        values = np.stack(list(self._rows(path, f"{split}_labels")))
+        if values.ndim != 2 or values.shape[1] != 1 or values.dtype.kind not in "iu" or values.min() < 0:
+            raise UserError(
+                f"{path}: `{split}_labels` has the shape {values.shape}, expected one class id an image (N, 1)"
+            )
+        return values[:, 0].astype(np.int64)
+
+    def _kept(self, split: str, labels: NDArray[np.int64]) -> set[int]:
+        """Return the rows to decode: all, or `max_images` of them."""
+        if self.max_images is None or len(labels) <= self.max_images:
+            return set(range(len(labels)))
+        ids = [f"{split}/{row:06d}" for row in range(len(labels))]
+        order = balanced_order(ids, [str(label) for label in labels], self.split_seed)
+        return set(order[: self.max_images].tolist())
+
+    def _items(self, path: Path, split: str, labels: NDArray[np.int64]) -> Iterator[Item]:
+        count, kept = 0, self._kept(split, labels)
+        for pixels in self._rows(path, f"{split}_images"):
+            if pixels.dtype != np.uint8 or pixels.shape not in ((self.pixels,) * 2, (self.pixels, self.pixels, 3)):
+                raise UserError(
+                    f"{path}: `{split}_images` are {pixels.dtype}{pixels.shape}, expected uint8 of side {self.pixels}"
+                )
+            if count == len(labels):
+                raise UserError(f"{path}: `{split}_images` has more rows than the {len(labels)} of `{split}_labels`")
+            label = int(labels[count])
+            if count in kept:
+                yield Item(f"{split}/{count:06d}", partial(decode_array, pixels, self.resolution, label), str(label))
+            count += 1
+        if count < len(labels):
+            raise UserError(f"{path}: `{split}_images` has {count} rows, `{split}_labels` {len(labels)}")
+
+    def _rows(self, path: Path, name: str) -> Iterator[NDArray[np.generic]]:
+        """Yield the rows of an array in the archive one by one: the 224-pixel sets do not fit into memory."""
+        try:
+            with zipfile.ZipFile(path) as archive:
+                if f"{name}.npy" not in archive.namelist():
+                    self.wrong_layout(f"{path} has no array `{name}`")
+                with archive.open(f"{name}.npy") as stream:
+                    version = np.lib.format.read_magic(stream)
+                    read = (
+                        np.lib.format.read_array_header_1_0
+                        if version == (1, 0)
+                        else np.lib.format.read_array_header_2_0
+                    )
+                    shape, fortran, dtype = read(stream)
+                    if fortran or dtype.hasobject or not shape or not shape[0]:
+                        raise UserError(f"{path}: `{name}` is empty or no plain array in C order")
+                    size = int(np.prod(shape[1:])) * dtype.itemsize
+                    for _ in range(shape[0]):
+                        data = stream.read(size)
+                        if len(data) != size:
+                            raise EOFError(f"{name} is cut short")
+                        yield np.frombuffer(data, dtype).reshape(shape[1:])
+        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError) as error:
+            raise UserError(f"{path}: not a whole .npz archive ({error})") from None

@@ -1,0 +1,1 @@
+"""How images and labels lie in folders."""

@@ -1,0 +1,198 @@
+"""What all domains on disk share: where the folder is, which files count, and what identifies their content."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, NoReturn
+
+from PIL import Image
+from pydantic import Field
+
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.io import identity, sha256_file
+from lowdata_cpt.data.domain import Domain
+from lowdata_cpt.data.subsets import balanced_order, seeded_split
+from lowdata_cpt.data.writer import Item, Splits, StoreWriter
+
+DATA_ROOT = "LOWDATA_DATA"
+"""Environment variable naming the folder that relative `root`s are below (default: ./data)."""
+
+
+class About(NamedTuple):
+    """The data card of a domain, and what its layout errors say."""
+
+    title: str
+    source: str
+    licence: str
+    obtain: str
+    """What to download from whom and what the folder then holds; ends every layout error."""
+    split: str
+    labels: str
+    limits: str
+    pixels: str = (
+        "RGB at the pixels' own aspect: the central square, antialiased bicubic; label maps nearest-neighbour."
+    )
+
+
+class FolderDomain(Domain):
+    """A domain that is read from a folder of files in its published layout."""
+
+    root: str | None = Field(
+        default=None,
+        description=f"Folder of the data set; relative paths are below ${DATA_ROOT} (default ./data). "
+        "Default: the domain's kind.",
+    )
+    max_quarantined: float = Field(
+        default=0.05, ge=0, lt=1, description="Largest share of images that may be damaged before the run stops."
+    )
+    split_seed: int = Field(default=0, ge=0, description="Seed of the splits that the data set does not define.")
+    max_images: int | None = Field(
+        default=None,
+        ge=1,
+        description="Most images to decode of each split that the data set has, drawn by `split_seed` and balanced "
+        "over strata; all when null.",
+    )
+    val_fraction: float = Field(
+        default=0.2, gt=0, lt=0.5, description="Share cut off for validation where the data set has no such split."
+    )
+    test_fraction: float = Field(
+        default=0.2, gt=0, lt=0.5, description="Share cut off for testing where the data set has no such split."
+    )
+
+    about: ClassVar[About]
+
+    @classmethod
+    def card(cls) -> str:
+        """Return the data card (Markdown): source, licence, splits, units, known limits."""
+        about = cls.about
+        parts = {
+            "Source": about.source,
+            "Licence": about.licence,
+            "Get it": f"{about.obtain[0].upper()}{about.obtain[1:]}.",
+            "Split": about.split,
+            "Labels": about.labels,
+            "Pixels": about.pixels,
+            "Known limits": about.limits,
+        }
+        body = "\n\n".join(f"**{name}.** {text}" for name, text in parts.items())
+        return f"# {cls.model_fields['kind'].default}: {about.title}\n\n{body}\n"
+
+    @property
+    def folder(self) -> Path:
+        """The data set's folder, existing or not."""
+        return Path(os.environ.get(DATA_ROOT) or "data", self.root if self.root is not None else self._kind)
+
+    def absent(self) -> str | None:
+        """Return why the data cannot be had on this machine: its folder is missing or empty."""
+        if self.folder.is_dir() and any(self.folder.iterdir()):
+            return None
+        return f"no data in {self.folder}; {self.about.obtain}"
+
+    @property
+    def _kind(self) -> str:
+        return str(type(self).model_fields["kind"].default)
+
+    @abstractmethod
+    def sources(self) -> Iterable[Path]:
+        """Return every file whose content decides the decoded store.
+
+        Raises:
+            UserError: the folder is missing or has another layout.
+        """
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the settings and the sha256 over all source files (relative path and content)."""
+        base = self.folder
+        paths = sorted(set(self.sources()))
+        with ThreadPoolExecutor(8) as pool:
+            hashes = list(pool.map(_hash, paths))
+        names = [path.relative_to(base).as_posix() for path in paths]
+        settings = self.model_dump(mode="json", exclude={"sizes", "root"})
+        return {"settings": settings, "files": len(paths), "sources": identity(list(zip(names, hashes, strict=True)))}
+
+    def writer(self, target: Path) -> StoreWriter:
+        """Return a writer of this domain's resolution and limits."""
+        return StoreWriter(target, self.resolution, self.max_quarantined)
+
+    def name_of(self, path: Path) -> str:
+        """Return a file's id: its path below the folder."""
+        return path.relative_to(self.folder).as_posix()
+
+    def wrong_layout(self, found: str) -> NoReturn:
+        """Raise the error that says what is wrong and what belongs there."""
+        raise UserError(f"domain {self._kind!r}: {found}; {self.about.obtain}")
+
+    def need(self, *parts: str) -> Path:
+        """Return a path below the folder.
+
+        Raises:
+            UserError: it does not exist.
+        """
+        path = self.folder.joinpath(*parts)
+        if not path.exists():
+            self.wrong_layout(f"{path} is missing")
+        return path
+
+    def arrange(self, items: Mapping[str, Sequence[Item]]) -> Splits:
+        """Return the splits, the missing ones cut by seed and balanced over strata.
+
+        Args:
+            items: either {"": all images} of a data set without splits, or its train and test and maybe val.
+        """
+        items = {split: self.limited(found) for split, found in items.items()}
+        if "val" in items:
+            return Splits(items["train"], items["val"], items["test"], val_of_train=False)
+        found = items["train"] if "train" in items else items[""]
+        fractions = [self.val_fraction] if "train" in items else [self.val_fraction, self.test_fraction]
+        parts = seeded_split([i.id for i in found], [i.stratum for i in found], fractions, self.split_seed)
+        val, *test, train = [[found[i] for i in part] for part in parts]
+        return Splits(train, val, test[0] if test else items["test"])
+
+    def limited(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Return at most `max_images` items, in their own order."""
+        if self.max_images is None or len(items) <= self.max_images:
+            return items
+        order = balanced_order([i.id for i in items], [i.stratum for i in items], self.split_seed)
+        return [items[i] for i in sorted(order[: self.max_images])]
+
+
+def _hash(path: Path) -> str:
+    try:
+        return sha256_file(path)
+    except OSError as error:  # decoding will quarantine it with this reason
+        return f"unreadable: {error.strerror}"
+
+
+def visible_files(folder: Path) -> list[Path]:
+    """Return all files below a folder but hidden ones (dangling links included: they are reported later)."""
+    found = []
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(parent, name) for name in sorted(files) if not name.startswith(".")]
+    return found
+
+
+def image_suffixes() -> frozenset[str]:
+    """Return the file name endings (lower case, with dot) of the image formats that Pillow reads."""
+    return frozenset(ending for ending, name in Image.registered_extensions().items() if name in Image.OPEN)
+
+
+def images_in(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the files below a folder that are named like images, and the other ones."""
+    suffixes, files = image_suffixes(), visible_files(folder)
+    images = [path for path in files if path.suffix.lower() in suffixes]
+    return images, [path for path in files if path.suffix.lower() not in suffixes]
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Return the visible folders directly below a folder, sorted by name."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def lines_of(path: Path) -> list[str]:
+    """Return the non-empty lines of a text file, stripped."""
+    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

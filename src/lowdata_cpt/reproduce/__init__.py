@@ -1,0 +1,1 @@
+"""Checking and moving a finished study: verify, recompute a cell, DVC, RO-Crate."""

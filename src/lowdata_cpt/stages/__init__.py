@@ -1,1 +1,0 @@
-"""What each rule of the workflow does: read inputs, call the package, write outputs and their sidecars."""

@@ -1,0 +1,137 @@
+"""The grid: which cells a study has and where their files lie. No torch, no workflow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.data.store import Task
+from lowdata_cpt.study.config import Study
+
+PROBE_OF_TASK: dict[Task, str] = {"classification": "linear", "segmentation": "segmentation", "depth": "depth"}
+PROBES = tuple(PROBE_OF_TASK.values())
+
+
+class Cell(NamedTuple):
+    """One cell of the grid. `n` is 0 for methods that train nothing."""
+
+    backbone: str
+    domain: str
+    method: str
+    n: int
+    seed: int
+
+    def folder(self, study: str) -> Path:
+        """Return the cell's folder."""
+        return Path("results", study, "cells", self.backbone, self.domain, self.method, f"n{self.n}", f"s{self.seed}")
+
+    @property
+    def model(self) -> Cell:
+        """The cell whose model and features this one is probed with: a base is the same model for every seed."""
+        return self._replace(seed=0) if self.method in ("base", "base_domain_norm") else self
+
+
+def cells(study: Study) -> Iterator[Cell]:
+    """Yield every cell of the grid once, in the order in which the study names backbones, domains and methods."""
+    for backbone in study.backbones:
+        for domain, settings in study.domains.items():
+            for method, config in study.methods.items():
+                for n in sorted(settings.sizes) if config.learner_path else (0,):
+                    if not _wanted(study, backbone, domain, method, n):
+                        continue
+                    for seed in study.seeds:
+                        yield Cell(backbone, domain, method, n, seed)
+
+
+def _wanted(study: Study, backbone: str, domain: str, method: str, n: int) -> bool:
+    """Say whether a block of `grid` has this cell (all cells are wanted where there is no `grid`)."""
+    return study.grid is None or any(
+        (block.backbones is None or backbone in block.backbones)
+        and (block.domains is None or domain in block.domains)
+        and (block.methods is None or method in block.methods)
+        and (block.sizes is None or n == 0 or n in block.sizes)
+        for block in study.grid
+    )
+
+
+def split_absent(study: Study) -> tuple[Study, dict[str, str]]:
+    """Return the study without the domains whose data is not on this machine, and why each is left out.
+
+    With `absent_data: stop`, and for domains that are decoded already, nothing is left out.
+
+    Raises:
+        UserError: no domain is left.
+    """
+    reasons: dict[str, str] = {}
+    if study.absent_data == "skip":
+        for name, domain in study.domains.items():
+            decoded = Path("results", study.study, "data", name, "manifest.json").exists()
+            if not decoded and (reason := domain.absent()):
+                reasons[name] = reason
+    if not reasons:
+        return study, {}
+    if len(reasons) == len(study.domains):
+        lines = "\n".join(f"  {name}: {reason}" for name, reason in reasons.items())
+        raise UserError(f"study {study.study!r}: the data of no domain is on this machine\n{lines}")
+    return _without(study, set(reasons)), reasons
+
+
+def _without(study: Study, absent: set[str]) -> Study:
+    """Return the study without some domains, and without what only they used."""
+    keep = [name for name in study.domains if name not in absent]
+    found = {
+        "domains": {name: study.domains[name] for name in keep},
+        "illustrations": {k: v for k, v in study.illustrations.items() if k not in absent},
+        "probes": study.probes.model_copy(
+            update={"image_sizes": {k: v for k, v in study.probes.image_sizes.items() if k not in absent}}
+        ),
+    }
+    if study.grid is None:
+        return study.model_copy(update=found)
+    blocks = [
+        block if block.domains is None else block.model_copy(update={"domains": left})
+        for block in study.grid
+        if (left := tuple(name for name in block.domains or keep if name not in absent))
+    ]
+    rest = study.model_copy(update=found | {"grid": tuple(blocks)})
+    used = list(cells(rest))
+    return rest.model_copy(
+        update={
+            "backbones": {k: v for k, v in study.backbones.items() if any(c.backbone == k for c in used)},
+            "methods": {k: v for k, v in study.methods.items() if any(c.method == k for c in used)},
+            "grid": tuple(
+                b.model_copy(update={"sizes": b.sizes and tuple(n for n in b.sizes if any(c.n == n for c in used))})
+                for b in blocks
+            ),
+        }
+    )
+
+
+def pairs(study: Study) -> list[tuple[str, str]]:
+    """Return every (backbone, domain) that has cells."""
+    return list(dict.fromkeys((cell.backbone, cell.domain) for cell in cells(study)))
+
+
+def probes_of(study: Study, domain: str) -> tuple[str, ...]:
+    """Return the probes a domain's labels allow."""
+    return tuple(PROBE_OF_TASK[task] for task in study.domains[domain].tasks())
+
+
+def illustrated(study: Study) -> list[Cell]:
+    """Return the cells that are looked into: first backbone and seed, smallest n of the named domains and methods."""
+    backbone = next(iter(study.backbones))
+    return [
+        Cell(backbone, domain, method, min(study.domains[domain].sizes), study.seeds[0])
+        for domain, methods in study.illustrations.items()
+        for method in methods
+    ]
+
+
+def shown_cells(study: Study, backbone: str, domain: str) -> list[Cell]:
+    """Return the cells on a domain's qualitative sheet: each method at its largest n, first seed."""
+    largest = {
+        c.method: c for c in cells(study) if (c.backbone, c.domain, c.seed) == (backbone, domain, study.seeds[0])
+    }
+    return list(largest.values())

@@ -1,0 +1,1 @@
+"""Images as tensors: batched augmentation and the one set of image helpers."""

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.io import atomic_path, identity, read_json, write_json
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
+    target = tmp_path / "a.json"
+    write_json(target, {"x": 1})
+
+    def fail_half_way() -> None:
+        with atomic_path(target) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
+    assert read_json(target) == {"x": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_equal_values_have_equal_bytes_and_identities(tmp_path: Path) -> None:
+    first, second = {"a": 1, "b": [1.5, None]}, {"b": [1.5, None], "a": 1}
+    write_json(tmp_path / "1", first)
+    write_json(tmp_path / "2", second)
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+    assert identity(first) == identity(second) != identity({"a": 2, "b": [1.5, None]})
+
+
+@pytest.mark.parametrize("content", [None, b"{", b"\xff\xfe"])
+def test_bad_json_is_named(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "facts.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"facts\.json"):
+        read_json(path)

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.dev.generate import GENERATED, ROOT
+from lowdata_cpt.study import job_params as params
+from lowdata_cpt.study.config import Resources, Study
+from lowdata_cpt.study.grid import PROBES, cells, pairs, split_absent
+from lowdata_cpt.study.load import load, validate
+
+STUDIES = sorted(path for path in (ROOT / "config").glob("*.yaml") if "study" in yaml.safe_load(path.read_text()))
+
+
+def raw() -> dict[str, Any]:
+    value: dict[str, Any] = yaml.safe_load((ROOT / "config/quick.yaml").read_text(encoding="utf-8"))
+    return value
+
+
+@pytest.mark.parametrize("path", [p for p in STUDIES if p.name != "defaults.yaml"], ids=lambda p: p.name)
+def test_every_study_file_is_valid_and_says_how_to_run_it(path: Path) -> None:
+    assert list(cells(load(path)))
+    header = path.read_text(encoding="utf-8").split("study:")[0]
+    for word in ("command", "wall time", "headline"):
+        assert word in header, word
+
+
+def test_the_default_study_is_quick() -> None:
+    assert load(ROOT / "config/quick.yaml").study == "quick"
+
+
+@pytest.mark.parametrize("name", sorted(GENERATED))
+def test_generated_files_have_not_drifted(name: str) -> None:
+    assert (ROOT / name).read_text(encoding="utf-8") == GENERATED[name](), f"run `make config` and commit {name}"
+
+
+def mutate(path: str, value: Any) -> dict[str, Any]:
+    config = raw()
+    *parents, last = path.split(".")
+    inner = config
+    for key in parents:
+        inner = inner[key]
+    inner[last] = value
+    return config
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("metods", {}, "metods: unknown key; did you mean 'methods'?"),
+        ("training.imags_seen", 3, "training.imags_seen: unknown key; did you mean 'images_seen'?"),
+        ("methods.diet_cp.label_smothing", 0.1, "did you mean 'label_smoothing'?"),
+        ("domains.tabletop.pol", 3, "did you mean 'pool'?"),
+        ("training.batch_size", "many", "training.batch_size"),
+        ("training.epochs", 3, "exactly one of `images_seen` and `epochs`"),
+        ("methods.diet", {}, "methods.diet"),
+        ("domains.moon", {}, "domains.moon"),
+        ("domains.tabletop.sizes", [0], "sizes are [0]; expected numbers from 1, each once"),
+        ("domains.tabletop.sizes", [100, 100], "sizes are [100, 100]; expected numbers from 1, each once"),
+        ("seeds", [-1], "seeds are [-1]; expected whole numbers from 0"),
+        ("methods.random2", {"method": "random"}, "random2 is of method random"),
+        ("methods.base", {"method": "diet_cp"}, "base is of method diet_cp"),
+        ("backbones.vits14_imgfocus", {"model": "x", "sha256": "0" * 64}, "but weights are `timm`"),
+        ("seeds", [0, 0], "seeds are [0, 0]; expected whole numbers from 0 that differ"),
+        ("domains.tabletop.sizes", [100, 5000], "the pool has"),
+        ("backbones.vits14_imgfocus.weights", "the internet", "backbones.vits14_imgfocus.weights"),
+        ("probes.image_sizes", {"tabletop": 99}, "tabletop: 99 is not a multiple of vits14_imgfocus's patch size 14"),
+        ("study", "../elsewhere", "study"),
+        ("training", None, "training"),
+    ],
+)
+def test_each_mistake_has_one_clear_message(path: str, value: Any, expected: str) -> None:
+    with pytest.raises(UserError) as error:
+        validate(mutate(path, value))
+    assert expected in str(error.value)
+    assert "1 error(s)" in str(error.value)
+
+
+def test_all_mistakes_are_reported_at_once() -> None:
+    config = mutate("training.batch_size", 0) | {"seed": [1]}
+    del config["backbones"]
+    with pytest.raises(UserError) as error:
+        validate(config)
+    message = str(error.value)
+    assert "3 error(s)" in message
+    for key in ("training.batch_size", "seed:", "backbones: required key is missing"):
+        assert key in message
+
+
+def test_base_is_required() -> None:
+    config = raw()
+    del config["methods"]["base"]
+    with pytest.raises(UserError, match="`base`"):
+        validate(config)
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [1\n", "just words"])
+def test_a_file_that_is_no_mapping_is_named(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"study\.yaml"):
+        load(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such configuration file"):
+        load(tmp_path / "absent.yaml")
+
+
+def test_resources_are_in_no_identity() -> None:
+    study = load(ROOT / "config/quick.yaml")
+    other = study.model_copy(update={"resources": Resources(device="cuda", threads=7, gpu=2, mem_mb=9999)})
+
+    def texts(study: Study) -> list[str]:
+        backbone, domain = next(iter(study.backbones)), next(iter(study.domains))
+        return [
+            params.study_params(study),
+            params.data_params(study, domain),
+            params.features_params(study, backbone, domain),
+            *(params.training_params(study, backbone, method) for method in study.methods),
+            *(params.probe_params(study, probe) for probe in PROBES),
+        ]
+
+    assert texts(study) == texts(other)
+
+
+GRID: dict[str, Any] = {
+    "study": "grid",
+    "backbones": {"a": {"model": "vit_a"}, "b": {"model": "vit_b"}},
+    "domains": {"camvid": {"sizes": [10, 20]}, "cifar10": {"sizes": [10]}},
+    "methods": {"base": {}, "diet_cp": {}, "mae": {}},
+    "training": {"epochs": 1},
+}
+
+
+def grid_of(*blocks: dict[str, Any]) -> set[tuple[str, str, str, int]]:
+    return {cell[:4] for cell in cells(validate({**GRID, "grid": list(blocks)}))}
+
+
+def test_without_a_grid_everything_is_crossed() -> None:
+    assert len(list(cells(validate(GRID)))) == 2 * ((1 + 2 * 2) + (1 + 2 * 1))
+
+
+def test_blocks_name_their_cells_and_overlap_counts_once() -> None:
+    found = grid_of(
+        {"backbones": ["a"], "domains": ["camvid"], "methods": ["base", "diet_cp"], "sizes": [20]},
+        {"backbones": ["a", "b"], "domains": ["cifar10"]},
+    )
+    assert found == {("a", "camvid", "base", 0), ("a", "camvid", "diet_cp", 20)} | {
+        (b, "cifar10", m, n) for b in "ab" for m, n in (("base", 0), ("diet_cp", 10), ("mae", 10))
+    }
+    study = validate({**GRID, "grid": [{"backbones": ["a"], "domains": ["camvid"]}, {"domains": ["cifar10"]}]})
+    assert pairs(study) == [("a", "camvid"), ("a", "cifar10"), ("b", "cifar10")]
+    everything = list(cells(validate({**GRID, "grid": [{}, {}]})))
+    assert everything == list(cells(validate(GRID)))
+
+
+@pytest.mark.parametrize(
+    ("block", "expected"),
+    [
+        ({"backbones": ["c"]}, r"grid.0.backbones: ['c'] are not in `backbones`; there are ['a', 'b']"),
+        ({"domains": ["moon"]}, "grid.0.domains: ['moon']"),
+        ({"methods": ["base", "tec"]}, "grid.0.methods: ['tec']"),
+        ({"methods": ["diet_cp", "mae"]}, "grid.0.methods must have `base`"),
+        ({"sizes": [20]}, "domain 'cifar10' has none of them"),
+        ({"sizes": [10, 99]}, "[99]"),
+        ({"backbones": []}, "grid.0.backbones: Tuple should have at least 1 item"),
+        ({"backbones": ["a"]}, "backbones ['b'] are in no block of `grid`"),
+        ({"backbone": ["a"]}, "did you mean 'backbones'?"),
+    ],
+)
+def test_a_wrong_block_has_one_clear_message(block: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UserError) as error:
+        validate({**GRID, "grid": [block]})
+    assert expected in str(error.value)
+    assert "1 error(s)" in str(error.value)
+
+
+def test_feedback_needs_dense_labels() -> None:
+    methods = {"base": {}, "v_pretraining": {}}
+    with pytest.raises(
+        UserError, match=r"v_pretraining.*need segmentation or depth labels, which domains \['cifar10'\]"
+    ):
+        validate({**GRID, "methods": methods})
+    blocks = [{"domains": ["camvid"]}, {"domains": ["cifar10"], "methods": ["base"]}]
+    assert len(list(cells(validate({**GRID, "methods": methods, "grid": blocks})))) == 2 * (1 + 2 + 1)
+
+
+def test_probe_images_of_an_unknown_domain() -> None:
+    with pytest.raises(UserError, match=r"image_sizes: \['moon'\]"):
+        validate({**GRID, "probes": {"image_sizes": {"moon": 64}}})
+
+
+def test_absent_domains_are_left_out_with_what_only_they_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LOWDATA_DATA", raising=False)
+    camvid = Path("data/camvid/train")
+    camvid.mkdir(parents=True)
+    raw: dict[str, Any] = {
+        "study": "some",
+        "backbones": {"a": {"model": "test_vit"}, "b": {"model": "test_vit"}},
+        "domains": {"camvid": {"sizes": [4]}, "nyuv2": {"sizes": [4, 8]}},
+        "methods": {"base": {}, "diet_cp": {}, "mae": {}},
+        "grid": [
+            {"backbones": ["a"], "methods": ["base", "diet_cp"]},
+            {"backbones": ["b"], "domains": ["nyuv2"], "methods": ["base", "mae"], "sizes": [8]},
+        ],
+        "training": {"epochs": 1},
+        "absent_data": "skip",
+    }
+    study, reasons = split_absent(validate(raw))
+    assert list(reasons) == ["nyuv2"]
+    assert "nyu_depth_v2_labeled.mat" in reasons["nyuv2"]
+    assert (list(study.domains), list(study.backbones), list(study.methods)) == (["camvid"], ["a"], ["base", "diet_cp"])
+    assert validate(study.model_dump(mode="json")) == study
+    assert split_absent(validate(raw | {"absent_data": "stop"}))[1] == {}
+    Path("results/some/data/nyuv2").mkdir(parents=True)
+    Path("results/some/data/nyuv2/manifest.json").write_text("{}")
+    assert split_absent(validate(raw))[1] == {}  # decoded already: its results are kept
+    shutil.rmtree("results")
+    shutil.rmtree(camvid)
+    with pytest.raises(UserError, match="no domain is on this machine"):
+        split_absent(validate(raw))
+
+
+def test_probe_rates_reads_the_models_of_embedded() -> None:
+    short, long = (load(ROOT / "config" / f"{name}.yaml") for name in ("embedded", "probe_rates"))
+    assert long.backbones == short.backbones
+    for method in long.methods:
+        assert params.training_params(long, "vits14_imgfocus", method) == params.training_params(
+            short, "vits14_imgfocus", method
+        )
+    for name, domain in long.domains.items():
+        assert domain.model_dump(exclude={"sizes"}) == short.domains[name].model_dump(exclude={"sizes"})
+        assert set(domain.sizes) < set(short.domains[name].sizes)
+    for probe in ("segmentation", "depth"):
+        assert set(getattr(long.probes, probe).lr_grid) > set(getattr(short.probes, probe).lr_grid)
