@@ -1,4 +1,4 @@
-"""Which continued-pretraining method helps on 100 to 1000 unlabelled images? One workflow, three studies.
+"""Which continued-pretraining method helps on 100 to 1000 unlabelled images? One workflow, several studies.
 
 snakemake --cores 2                                     the quick study
 snakemake --cores 2 --configfile config/embedded.yaml   the full grid on a CPU
@@ -13,7 +13,7 @@ min_version("9.27")
 report: "workflow/report/workflow.rst"
 
 
-# A study's file is whole: the default one is read only when no other was given.
+# Study files are self-contained: the default one is read only when no other was given.
 if "study" not in config:
 
     configfile: "config/quick.yaml"
@@ -42,8 +42,8 @@ rule all:
             [
                 rules.report.output,
                 rules.claims.output,
-                rules.figures_drawn.output,
-                rules.floors.output,
+                rules.figures.output,
+                rules.trivial_baselines.output,
             ]
             if any(TASKS.values())
             else MODELS
@@ -62,4 +62,4 @@ rule models:
 
 rule evaluation:
     input:
-        f"{RESULTS}/scores.csv",
+        PATHS.of_study("scores.csv"),

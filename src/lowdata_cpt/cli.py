@@ -1,122 +1,93 @@
-"""The command line: one command a rule of the workflow, plus validation. Errors are one sentence, status 2."""
+"""The command line: a function a command. Errors are one sentence, status 2.
+
+The steps of a cell (data, backbone, subset, pretrain, evaluate, diagnostics) are given a study's file and a cell by a
+person, and by the workflow the JSON of `study.job_params`: exactly what the result depends on.
+"""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from lowdata_cpt.core.errors import UserError
 
+if TYPE_CHECKING:
+    from lowdata_cpt.study.grid import Cell
+    from lowdata_cpt.study.paths import Paths
+
 EXIT_ERROR = 2
+CELL = "BACKBONE/DOMAIN/METHOD/nN/sSEED"
+PATH = click.Path(path_type=Path)
 
 
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise argparse.ArgumentTypeError(f"not JSON: {error}") from None
+class Json(click.ParamType[Any]):
+    """An option whose value is JSON."""
+
+    name = "json"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse the text."""
+        try:
+            return json.loads(value) if isinstance(value, str) else value
+        except json.JSONDecodeError as error:
+            self.fail(f"not JSON: {error}", param, ctx)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="lowdata-cpt", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Continued pretraining on few images: run, check and move a study."""
 
-    def command(name: str, text: str, *, config: bool = True) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text)
-        if config:
-            sub.add_argument("--config", type=_json, required=True, metavar="JSON", help="the part it depends on")
-            sub.add_argument("--out", type=Path, required=True)
-        return sub
 
-    def compute(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-        sub.add_argument("--threads", type=int, default=1)
-
-    validate = command("validate", "check configuration files and print nothing but their errors", config=False)
-    validate.add_argument("files", type=Path, nargs="+")
-    study = command("study", "write the study's resolved configuration, and which domains are not run")
-    study.add_argument("--not-run", type=_json, default={}, metavar="JSON", help="domain -> reason")
-    command("data", "decode a domain once")
-    command("backbone", "fetch a released backbone")
-    subset = command("subset", "draw n images of the pool")
-    subset.add_argument("--manifest", type=Path, required=True)
-    pretrain = command("pretrain", "continue pretraining on a subset")
-    pretrain.add_argument("--backbone", type=Path, required=True)
-    pretrain.add_argument("--manifest", type=Path, required=True)
-    pretrain.add_argument("--subset", type=Path)
-    pretrain.add_argument("--seed", type=int, required=True)
-    pretrain.add_argument("--checkpoints", type=Path, required=True)
-    pretrain.add_argument("--checkpoint-seconds", type=float, default=300.0)
-    compute(pretrain)
-    pictures = command("illustrate", "train a cell once more and look inside the method")
-    pictures.add_argument("--backbone", type=Path, required=True)
-    pictures.add_argument("--manifest", type=Path, required=True)
-    pictures.add_argument("--subset", type=Path, required=True)
-    pictures.add_argument("--seed", type=int, required=True)
-    compute(pictures)
-    features = command("features", "pass the labelled images through a model")
-    features.add_argument("--model", type=Path, required=True)
-    features.add_argument("--manifest", type=Path, required=True)
-    compute(features)
-    probe = command("probe", "train and score one probe")
-    probe.add_argument("task", choices=["linear", "segmentation", "depth"])
-    probe.add_argument("--features", type=Path, required=True)
-    probe.add_argument("--manifest", type=Path, required=True)
-    probe.add_argument("--seed", type=int, required=True)
-    compute(probe)
-    scores = command("scores", "collect scores, costs and curves of a study", config=False)
-    scores.add_argument("--study", type=Path, required=True, help="the resolved configuration")
-    scores.add_argument("--out", type=Path, required=True)
-    floors = command("floors", "score predictors that never look at an image", config=False)
-    floors.add_argument("--manifests", type=Path, nargs="+", required=True, metavar="MANIFEST")
-    floors.add_argument("--out", type=Path, required=True)
-    plan = command("forecast", "jobs, device-hours and disk of a study that has not run", config=False)
-    plan.add_argument("--study", type=Path, required=True, help="configuration file")
-    plan.add_argument("--tflops", type=float, help="sustained TFLOP/s of one device (default: 60 a GPU, .06 a core)")
-    plan.add_argument("--gbytes", type=float, help="memory traffic of one device, GB/s (default: 800 or 5)")
-    plan.add_argument("--startup", type=float, help="seconds before a job computes (default: 20 or 5)")
-    small = command("scale-down", "run two steps of every distinct cell type of a study on fixtures", config=False)
-    small.add_argument("--study", type=Path, required=True, help="configuration file")
-    small.add_argument("--only", metavar="TEXT", help="cell types whose name contains this")
-    qualitative = command("qualitative", "collect example predictions", config=False)
-    qualitative.add_argument("--study", type=Path, required=True)
-    qualitative.add_argument("--backbone", required=True)
-    qualitative.add_argument("--domain", required=True)
-    qualitative.add_argument("--manifest", type=Path, required=True)
-    qualitative.add_argument("--out", type=Path, required=True)
-    for name, text in (
-        ("statistics", "intervals, tests and ranks from scores.csv"),
-        ("claims", "verdicts on the papers' claims from scores.csv"),
-        ("figures", "draw every figure from the study's tables"),
-        ("report", "build the offline HTML report"),
-        ("headline", "print the headline table"),
+def _step(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that every step of a cell has."""
+    for option in (
+        click.option("--study", type=PATH, metavar="FILE", help="The study's configuration."),
+        click.option(
+            "--results", type=PATH, metavar="FOLDER", help="The study's results; results/<study> if not given."
+        ),
+        click.option("--params", type=Json(), hidden=True, help="What the result depends on, in place of --study."),
     ):
-        sub = command(name, text, config=False)
-        sub.add_argument("folder", type=Path, help="results/<study>")
-        if name == "figures":
-            sub.add_argument("--workers", type=int, default=1, help="processes that draw")
-    for name, text in (
-        ("pull", "get a study's results by DVC and tell Snakemake that they are up to date"),
-        ("push", "send a study's results to the DVC remote"),
-        ("dvc-commit", "write dvc.lock from a complete run"),
-        ("verify", "hash, redraw, judge again; with --cell compute one cell again; status 1 if anything fails"),
-        ("crate", "write results/<study>/ro-crate-metadata.json from the sidecars"),
-    ):
-        sub = command(name, text, config=False)
-        sub.add_argument("--study", default="quick")
-        if name == "pull":
-            sub.add_argument("--force", action="store_true", help="replace files that differ from dvc.lock")
-        elif name == "verify":
-            sub.add_argument("--cell", metavar="BACKBONE/DOMAIN/METHOD/nN/sSEED")
-            sub.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-    compare = command("compare", "compare two scores.csv: equal but for measured seconds?", config=False)
-    compare.add_argument("first", type=Path)
-    compare.add_argument("second", type=Path)
-    return parser
+        function = option(function)
+    return function
+
+
+def _compute(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of a step that computes with tensors."""
+    devices = click.Choice(["auto", "cpu", "cuda"])
+    function = click.option("--device", type=devices, default="auto", show_default=True)(function)
+    return click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True)(function)
+
+
+def _given(study: Path | None, results: Path | None, params: Any, wanted: Callable[[Any], Any]) -> tuple[Any, Paths]:
+    """Return a step's parameters and the study's paths, from the study's file or as the workflow gives them.
+
+    Raises:
+        UserError: neither is given, or the file is wrong.
+    """
+    from lowdata_cpt.study.paths import Paths
+
+    if params is not None and results is not None:
+        return params, Paths(results)
+    if study is None:
+        raise UserError("--study is missing; expected a study's file, for example config/quick.yaml")
+    from lowdata_cpt.study.load import load
+
+    resolved = load(study)
+    return wanted(resolved), Paths(results or Path("results", resolved.study))
+
+
+def _cell(text: str, study: Path | None) -> Cell:
+    """Return the cell of a name; held against the study's grid where the study is given."""
+    from lowdata_cpt.study.grid import cell_of, parse_cell
+    from lowdata_cpt.study.load import load
+
+    return parse_cell(text) if study is None else cell_of(text, load(study))
 
 
 def _prepare_compute(threads: int) -> None:
@@ -128,170 +99,338 @@ def _prepare_compute(threads: int) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def _exchange(arguments: argparse.Namespace) -> int:
-    """Run what moves or checks a finished study's results."""
-    command, study = arguments.command, arguments.study
-    if command == "crate":
-        from lowdata_cpt.reproduce.crate import write_crate
-
-        print(write_crate(study))
-        return 0
-    from lowdata_cpt.reproduce import dvc as exchange
-
-    if command == "verify":
-        from lowdata_cpt.reproduce.verify import print_table, verify
-
-        rows = list(verify(study, arguments.cell, arguments.device, exchange.cache_folder()))
-        return 0 if print_table(rows) else 1
-    if command == "pull":
-        exchange.pull(study, force=arguments.force)
-    elif command == "push":
-        exchange.push(study)
-    else:
-        exchange.commit(study)
-    return 0
-
-
-def _run(arguments: argparse.Namespace) -> int:
-    command = arguments.command
-    if command in ("pull", "push", "dvc-commit", "verify", "crate"):
-        return _exchange(arguments)
-    if command in ("pretrain", "illustrate", "features") or (command == "probe" and arguments.task != "linear"):
-        _prepare_compute(arguments.threads)
-    if command == "validate":
-        from lowdata_cpt.study.load import load
-
-        for file in arguments.files:
-            load(file)
-    elif command in ("study", "data", "subset"):
-        from lowdata_cpt.core.io import write_json
-        from lowdata_cpt.jobs import inputs
-
-        if command == "study":
-            write_json(arguments.out, arguments.config)
-            write_json(arguments.out.with_name("not_run.json"), arguments.not_run)
-        elif command == "data":
-            inputs.data(arguments.config, arguments.out)
-        else:
-            config = arguments.config
-            inputs.subset(arguments.manifest, config["n"], config["seed"], arguments.out)
-    elif command == "backbone":
-        from lowdata_cpt.jobs import pretrain as train
-
-        train.backbone(arguments.config, arguments.out)
-    elif command in ("pretrain", "illustrate"):
-        _train(arguments)
-    elif command in ("features", "probe"):
-        _evaluate(arguments)
-    elif command in ("forecast", "scale-down"):
-        _plan(arguments)
-    else:
-        _collect(arguments)
-    return 0
-
-
-def _train(arguments: argparse.Namespace) -> None:
-    from lowdata_cpt.jobs.diagnostics import illustrate
-    from lowdata_cpt.jobs.pretrain import pretrain
-
-    common: dict[str, Any] = {
-        "backbone_folder": arguments.backbone,
-        "manifest": arguments.manifest,
-        "subset_manifest": arguments.subset,
-        "seed": arguments.seed,
-        "target": arguments.out,
-        "device": arguments.device,
-    }
-    if arguments.command == "illustrate":
-        illustrate(arguments.config, **common)
-    else:
-        seconds = arguments.checkpoint_seconds
-        pretrain(arguments.config, **common, checkpoints=arguments.checkpoints, checkpoint_seconds=seconds)
-
-
-def _evaluate(arguments: argparse.Namespace) -> None:
-    from lowdata_cpt.jobs import evaluate
-
-    common = {"manifest": arguments.manifest, "target": arguments.out, "device": arguments.device}
-    if arguments.command == "features":
-        evaluate.features(arguments.config, model=arguments.model, **common)
-    else:
-        evaluate.probe(
-            arguments.task, arguments.config, features_file=arguments.features, seed=arguments.seed, **common
-        )
-
-
-def _plan(arguments: argparse.Namespace) -> None:
+@cli.command()
+@click.argument("files", nargs=-1, required=True, type=PATH)
+def validate(files: tuple[Path, ...]) -> None:
+    """Check configuration files and print nothing but their errors."""
     from lowdata_cpt.study.load import load
 
-    study = load(arguments.study)
-    if arguments.command == "scale-down":
-        from lowdata_cpt.dev.scale_down import run
-
-        run(study, only=arguments.only)
-        return
-    from lowdata_cpt.study.forecast import Assumptions, forecast, render
-
-    assumptions = Assumptions.of(study, arguments.tflops, arguments.gbytes, arguments.startup)
-    print(render(forecast(study, Path("results"), assumptions), assumptions))
+    for file in files:
+        load(file)
 
 
-def _collect(arguments: argparse.Namespace) -> None:
-    command = arguments.command
-    if command in ("scores", "qualitative", "floors"):
-        from lowdata_cpt.jobs import collect
+@cli.command(hidden=True)
+@click.option("--params", type=Json(), required=True)
+@click.option("--not-run", type=Json(), required=True, help="Domain -> reason.")
+@click.option("--results", type=PATH, required=True)
+def study(params: Any, not_run: Any, results: Path) -> None:
+    """Write the resolved configuration, and which domains are left out."""
+    from lowdata_cpt.core.io import write_json
 
-        if command == "scores":
-            collect.scores(arguments.study, arguments.out)
-        elif command == "floors":
-            collect.floors(arguments.manifests, arguments.out)
-        else:
-            collect.qualitative(
-                arguments.study, arguments.backbone, arguments.domain, arguments.manifest, arguments.out
-            )
-        return
-    if command == "compare":
-        from lowdata_cpt.jobs.collect import differences
+    write_json(results / "study.json", params)
+    write_json(results / "not_run.json", not_run)
 
-        found = differences(arguments.first, arguments.second)
-        if found:
-            raise UserError(found)
-        print("equal")
-        return
-    from lowdata_cpt.jobs import report as present
 
-    if command == "figures":
-        present.figures(arguments.folder, arguments.workers)
-    else:
-        getattr(present, command)(arguments.folder)
+@cli.command()
+@_step
+@click.option("--domain", required=True)
+def data(study: Path | None, results: Path | None, params: Any, domain: str) -> None:
+    """Decode a domain once."""
+    from lowdata_cpt.jobs import inputs
+    from lowdata_cpt.study.job_params import data_params
+
+    params, paths = _given(study, results, params, lambda s: data_params(s, _known(domain, s.domains, "domain")))
+    inputs.data(params, paths.manifest(domain))
+
+
+def _known(name: str, names: Any, kind: str) -> str:
+    if name not in names:
+        raise UserError(f"--{kind} {name}: the study has no such {kind}; it has {', '.join(names)}")
+    return name
+
+
+@cli.command()
+@_step
+@click.option("--backbone", required=True)
+def backbone(study: Path | None, results: Path | None, params: Any, backbone: str) -> None:
+    """Fetch a released backbone."""
+    from lowdata_cpt.jobs import pretrain
+    from lowdata_cpt.study.job_params import backbone_params
+
+    params, paths = _given(
+        study, results, params, lambda s: backbone_params(s, _known(backbone, s.backbones, "backbone"))
+    )
+    pretrain.backbone(params, paths.backbone(backbone))
+
+
+@cli.command()
+@_step
+@click.option("--domain", required=True)
+@click.option("--n", type=click.IntRange(1), required=True)
+@click.option("--seed", type=click.IntRange(0), required=True)
+def subset(study: Path | None, results: Path | None, params: Any, domain: str, n: int, seed: int) -> None:
+    """Draw n images of a domain's pool."""
+    from lowdata_cpt.jobs import inputs
+    from lowdata_cpt.study.job_params import subset_params
+
+    params, paths = _given(study, results, params, lambda s: subset_params(s, n, seed))
+    inputs.subset(params, paths.manifest(domain), paths.subset(domain, n, seed))
+
+
+@cli.command()
+@_step
+@_compute
+@click.option("--cell", required=True, metavar=CELL)
+@click.option("--checkpoint-seconds", type=click.FloatRange(0), default=300.0, show_default=True)
+def pretrain(
+    study: Path | None,
+    results: Path | None,
+    params: Any,
+    cell: str,
+    device: str,
+    threads: int,
+    checkpoint_seconds: float,
+) -> None:
+    """Continue pretraining one cell and export it at each milestone; interrupted, it resumes from its checkpoint."""
+    _prepare_compute(threads)
+    from lowdata_cpt.jobs import pretrain as job
+    from lowdata_cpt.study.job_params import pretrain_params
+
+    found = _cell(cell, study)
+    params, paths = _given(study, results, params, lambda s: pretrain_params(s, found))
+    job.pretrain(params, found, paths, device=device, checkpoint_seconds=checkpoint_seconds)
+
+
+@cli.command()
+@_step
+@_compute
+@click.option("--cell", required=True, metavar=CELL)
+def evaluate(study: Path | None, results: Path | None, params: Any, cell: str, device: str, threads: int) -> None:
+    """Evaluate one cell: at each milestone one backbone pass, then every probe that the domain's labels allow."""
+    _prepare_compute(threads)
+    from lowdata_cpt.jobs import evaluate as job
+    from lowdata_cpt.study.job_params import evaluate_params
+
+    found = _cell(cell, study)
+    params, paths = _given(study, results, params, lambda s: evaluate_params(s, found))
+    job.evaluate(params, found, paths, device=device)
+
+
+@cli.command()
+@_step
+@_compute
+@click.option("--cell", required=True, metavar=CELL)
+def diagnostics(study: Path | None, results: Path | None, params: Any, cell: str, device: str, threads: int) -> None:
+    """Train a cell once more and look inside its method: masks over time, regions, what the value predicts."""
+    _prepare_compute(threads)
+    from lowdata_cpt.jobs import diagnostics as job
+    from lowdata_cpt.study.job_params import diagnostics_params
+
+    found = _cell(cell, study)
+    params, paths = _given(study, results, params, lambda s: diagnostics_params(s, found))
+    job.diagnostics(params, found, paths, paths.diagnostics(found.backbone, found.domain, found.method), device)
+
+
+@cli.command("trivial-baselines")
+@click.argument("manifests", nargs=-1, required=True, type=PATH)
+@click.option("--out", type=PATH, required=True)
+def trivial_baselines(manifests: tuple[Path, ...], out: Path) -> None:
+    """Score predictors that never look at an image."""
+    from lowdata_cpt.jobs import collect
+
+    collect.trivial_baselines(list(manifests), out)
+
+
+@cli.command()
+@click.argument("folder", type=PATH)
+def collect(folder: Path) -> None:
+    """Gather the cells of FOLDER (results/<study>) into its tables."""
+    from lowdata_cpt.jobs import collect as job
+    from lowdata_cpt.study.paths import Paths
+
+    job.collect(Paths(folder))
+
+
+@cli.command()
+@click.argument("folder", type=PATH)
+@click.option("--backbone", required=True)
+@click.option("--domain", required=True)
+def examples(folder: Path, backbone: str, domain: str) -> None:
+    """Gather example predictions of every method on a domain."""
+    from lowdata_cpt.jobs import collect as job
+    from lowdata_cpt.study.paths import Paths
+
+    paths = Paths(folder)
+    job.examples(paths, backbone, domain, paths.examples(backbone, domain))
+
+
+@cli.command()
+@click.argument("folder", type=PATH)
+def statistics(folder: Path) -> None:
+    """Write intervals, tests and ranks from FOLDER's tables."""
+    from lowdata_cpt.jobs import report as job
+
+    job.statistics(folder)
+
+
+@cli.command()
+@click.argument("folder", type=PATH)
+def claims(folder: Path) -> None:
+    """Write verdicts on the papers' claims from FOLDER's tables."""
+    from lowdata_cpt.jobs import report as job
+
+    job.claims(folder)
+
+
+@cli.command()
+@click.argument("folder", type=PATH)
+@click.option("--workers", type=click.IntRange(1), default=1, help="Processes that draw.")
+def figures(folder: Path, workers: int) -> None:
+    """Draw every figure of FOLDER from its tables."""
+    from lowdata_cpt.jobs import report as job
+
+    job.figures(folder, workers)
+
+
+@cli.command()
+@click.argument("folder", type=PATH)
+def report(folder: Path) -> None:
+    """Build FOLDER's offline HTML report."""
+    from lowdata_cpt.jobs import report as job
+
+    job.report(folder)
+
+
+@cli.command()
+@click.argument("folder", type=PATH)
+def headline(folder: Path) -> None:
+    """Print FOLDER's answer and its headline table."""
+    from lowdata_cpt.jobs import report as job
+
+    job.headline(folder)
+
+
+@cli.command()
+@click.option("--study", type=PATH, required=True, metavar="FILE")
+@click.option("--tflops", type=float, help="Sustained TFLOP/s of one device (default: 60 a GPU, .06 a core).")
+@click.option("--gbytes", type=float, help="Memory traffic of one device, GB/s (default: 800 or 5).")
+@click.option("--startup", type=float, help="Seconds before a job computes (default: 20 or 5).")
+def forecast(study: Path, tflops: float | None, gbytes: float | None, startup: float | None) -> None:
+    """Print jobs, device-hours and disk of a study that has not run."""
+    from lowdata_cpt.study import forecast as planned
+    from lowdata_cpt.study.load import load
+    from lowdata_cpt.study.paths import Paths
+
+    resolved = load(study)
+    assumptions = planned.Assumptions.of(resolved, tflops, gbytes, startup)
+    click.echo(
+        planned.render(planned.forecast(resolved, Paths(Path("results", resolved.study)), assumptions), assumptions)
+    )
+
+
+@cli.command("scale-down")
+@click.option("--study", type=PATH, required=True, metavar="FILE")
+@click.option("--only", metavar="TEXT", help="Cell types whose name contains this.")
+def scale_down(study: Path, only: str | None) -> None:
+    """Run two steps of every distinct cell type of a study on fixtures."""
+    from lowdata_cpt.dev.scale_down import run
+    from lowdata_cpt.study.load import load
+
+    run(load(study), only=only)
+
+
+def _of_study(function: Callable[..., None]) -> Callable[..., None]:
+    return click.option("--study", default="quick", show_default=True, help="Name of the study.")(function)
+
+
+@cli.command()
+@_of_study
+@click.option("--force", is_flag=True, help="Replace files that differ from dvc.lock.")
+def pull(study: str, force: bool) -> None:
+    """Get a study's results by DVC and tell Snakemake that they are up to date."""
+    from lowdata_cpt.reproduce import dvc
+
+    dvc.pull(study, force=force)
+
+
+@cli.command()
+@_of_study
+def push(study: str) -> None:
+    """Send a study's results to the DVC remote."""
+    from lowdata_cpt.reproduce import dvc
+
+    dvc.push(study)
+
+
+@cli.command("dvc-commit")
+@_of_study
+def dvc_commit(study: str) -> None:
+    """Write dvc.lock from a complete run."""
+    from lowdata_cpt.reproduce import dvc
+
+    dvc.commit(study)
+
+
+@cli.command()
+@_of_study
+@click.option("--cell", metavar=CELL, help="Compute this cell again and compare.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+def verify(study: str, cell: str | None, device: str) -> None:
+    """Check a study's hashes, figures and claims; status 1 if anything fails."""
+    from lowdata_cpt.reproduce.dvc import cache_folder
+    from lowdata_cpt.reproduce.verify import print_table
+    from lowdata_cpt.reproduce.verify import verify as check
+
+    if not print_table(list(check(study, cell, device, cache_folder()))):
+        raise click.exceptions.Exit(1)
+
+
+@cli.command()
+@_of_study
+def crate(study: str) -> None:
+    """Write a study's Workflow Run RO-Crate."""
+    from lowdata_cpt.reproduce.crate import write_crate
+
+    click.echo(write_crate(study))
+
+
+@cli.command()
+@click.argument("first", type=PATH)
+@click.argument("second", type=PATH)
+def compare(first: Path, second: Path) -> None:
+    """Compare two scores.csv: equal but for measured seconds?"""
+    from lowdata_cpt.jobs.collect import differences
+
+    if found := differences(first, second):
+        raise UserError(found)
+    click.echo("equal")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return the process's exit status (2 for bad input, 75 when interrupted and resumable)."""
-    arguments = _parser().parse_args(argv)
     try:
-        return _run(arguments)
+        return int(cli.main(argv, prog_name="lowdata-cpt", standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        return EXIT_ERROR
+    except click.Abort:
+        return 130
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_ERROR
+        message = str(error)
     except OSError as error:
-        print(f"error: {error.filename or 'the file system'}: {error.strerror or error}", file=sys.stderr)
-        return EXIT_ERROR
+        message = f"{error.filename or 'the file system'}: {error.strerror or error}"
     except Exception as error:
-        torch = sys.modules.get("torch")
-        if torch is not None and isinstance(error, torch.OutOfMemoryError):
-            print(
-                f"error: the device has not enough memory ({str(error).splitlines()[0]}); expected a smaller "
-                "training.batch_size, or a larger training.accumulation",
-                file=sys.stderr,
-            )
-            return EXIT_ERROR
-        # The loop's module is only loaded when something trained, so it is asked for by name here.
-        loop = sys.modules.get("lowdata_cpt.training.loop")
-        if loop is not None and isinstance(error, loop.InterruptedRunError):
-            print(f"interrupted: {error}", file=sys.stderr)
-            return int(loop.EXIT_INTERRUPTED)
-        raise
+        if (status := _known_end(error)) is None:
+            raise
+        return status
+    click.echo(f"error: {message}", err=True)
+    return EXIT_ERROR
+
+
+def _known_end(error: Exception) -> int | None:
+    """Return the status of an end that only code with torch can have: out of memory, or interrupted."""
+    torch, loop = sys.modules.get("torch"), sys.modules.get("lowdata_cpt.training.loop")
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        click.echo(
+            f"error: the device has not enough memory ({str(error).splitlines()[0]}); expected a smaller "
+            "training.batch_size, or a larger training.accumulation",
+            err=True,
+        )
+        return EXIT_ERROR
+    if loop is not None and isinstance(error, loop.InterruptedRunError):
+        click.echo(f"interrupted: {error}", err=True)
+        return int(loop.EXIT_INTERRUPTED)
+    return None
 
 
 if __name__ == "__main__":

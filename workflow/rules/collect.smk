@@ -1,100 +1,99 @@
-rule scores:
-    """Collect one tidy table: a row a metric."""
+rule collect:
+    """Gather every cell into tidy tables: scores (a row per metric and milestone), costs, curves, choices, outcomes."""
     input:
-        study=f"{RESULTS}/study.json",
-        probes=probe_results(CELLS),
+        study=PATHS.of_study("study.json"),
+        evaluations=EVALUATIONS,
         costs=MODELS,
     output:
-        scores=f"{RESULTS}/scores.csv",
-        cost=f"{RESULTS}/cost.csv",
-        curves=f"{RESULTS}/curves.csv",
-        selected=f"{RESULTS}/selected.csv",
+        scores=PATHS.of_study("scores.csv"),
+        cost=PATHS.of_study("cost.csv"),
+        curves=PATHS.of_study("curves.csv"),
+        selected=PATHS.of_study("selected.csv"),
+        outcomes=directory(PATHS.of_study("outcomes")),
     log:
-        f"{RESULTS}/logs/scores.log",
+        PATHS.log("collect"),
     conda:
         "../../environment.yml"
     resources:
         mem_mb=RESOURCES.mem_mb,
         runtime=RESOURCES.runtime,
     params:
-        code=hand.collect_params(),
-        folder=subpath(output.scores, parent=True),
+        code=job_params.code_of("jobs.collect"),
+        folder=PATHS.root,
     message:
         "collect the scores of study {config[study]}"
     shell:
-        "lowdata-cpt scores --study {input.study} --out {params.folder} >> {log} 2> >(tee -a {log} >&2)"
+        f"lowdata-cpt collect {{params.folder}} {LOG}"
 
 
-rule floors:
+rule trivial_baselines:
     """Score predictors that never look at an image: what every row of the tables must beat."""
     input:
         manifests=MANIFESTS,
     output:
-        f"{RESULTS}/floors.csv",
+        PATHS.of_study("trivial_baselines.csv"),
     log:
-        f"{RESULTS}/logs/floors.log",
+        PATHS.log("trivial_baselines"),
     conda:
         "../../environment.yml"
     resources:
         mem_mb=RESOURCES.mem_mb,
         runtime=RESOURCES.runtime,
     params:
-        code=hand.floors_params(),
+        code=job_params.code_of("probes.metrics"),
     message:
-        "score the floors of study {config[study]}"
+        "score the trivial baselines of study {config[study]}"
     shell:
-        "lowdata-cpt floors --manifests {input.manifests} --out {output} >> {log} 2> >(tee -a {log} >&2)"
+        f"lowdata-cpt trivial-baselines {{input.manifests}} --out {{output}} {LOG}"
 
 
-rule qualitative:
-    """Collect example predictions of every method: first seed, largest n."""
+rule examples:
+    """Gather example predictions of every method: first seed, largest n."""
     input:
-        study=f"{RESULTS}/study.json",
-        manifest=f"{RESULTS}/data/{{domain}}/manifest.json",
-        probes=lambda wildcards: probe_results(
-            grid.shown_cells(STUDY, wildcards.backbone, wildcards.domain)
-        ),
+        study=PATHS.of_study("study.json"),
+        manifest=PATHS.manifest("{domain}"),
+        evaluations=lambda wildcards: [
+            PATHS.cell(cell) / "evaluation.json"
+            for cell in grid.shown_cells(STUDY, wildcards.backbone, wildcards.domain)
+        ],
     output:
-        f"{RESULTS}/qualitative/{{backbone}}-{{domain}}.npz",
+        PATHS.examples("{backbone}", "{domain}"),
     log:
-        f"{RESULTS}/logs/qualitative/{{backbone}}-{{domain}}.log",
+        PATHS.log("examples", "{backbone}-{domain}"),
     conda:
         "../../environment.yml"
     resources:
         mem_mb=RESOURCES.mem_mb,
         runtime=RESOURCES.runtime,
     params:
-        code=hand.collect_params(),
+        code=job_params.code_of("jobs.collect"),
+        folder=PATHS.root,
     message:
-        "collect examples of {wildcards.domain}"
+        "gather examples of {wildcards.domain}"
     shell:
-        "lowdata-cpt qualitative --study {input.study} --backbone {wildcards.backbone} --domain {wildcards.domain}"
-        " --manifest {input.manifest} --out {output} >> {log} 2> >(tee -a {log} >&2)"
+        f"lowdata-cpt examples {{params.folder}} --backbone {{wildcards.backbone}} --domain {{wildcards.domain}} {LOG}"
 
 
-rule figures_drawn:
+rule figures:
     """Draw every figure and table from the study's tables: torch is not needed."""
     input:
-        f"{RESULTS}/scores.csv",
-        f"{RESULTS}/cost.csv",
-        f"{RESULTS}/curves.csv",
-        f"{RESULTS}/claims.json",
-        [
-            f"{RESULTS}/qualitative/{backbone}-{domain}.npz"
-            for backbone, domain in grid.pairs(STUDY)
-        ],
-        [f"{RESULTS}/qualitative/inside-{'-'.join(place)}.npz" for place in ILLUSTRATED],
+        PATHS.of_study("scores.csv"),
+        PATHS.of_study("cost.csv"),
+        PATHS.of_study("curves.csv"),
+        PATHS.of_study("claims.json"),
+        [PATHS.examples(*pair) for pair in grid.pairs(STUDY)],
+        [PATHS.diagnostics(*place) for place in DIAGNOSTICS],
     output:
         figures=report(
-            directory(f"{RESULTS}/figures"),
+            directory(PATHS.of_study("figures")),
             patterns=["{name}.png"],
             category="Figures",
             labels={"figure": "{name}"},
             caption="../report/figures.rst",
         ),
-        tables=directory(f"{RESULTS}/tables"),
+        tables=directory(PATHS.of_study("tables")),
     log:
-        f"{RESULTS}/logs/figures.log",
+        PATHS.log("figures"),
     conda:
         "../../environment.yml"
     threads: 2
@@ -102,77 +101,82 @@ rule figures_drawn:
         mem_mb=RESOURCES.mem_mb,
         runtime=RESOURCES.runtime,
     params:
-        code=hand.analysis_params(),
-        folder=subpath(output.figures, parent=True),
+        code=job_params.code_of("jobs.report"),
+        folder=PATHS.root,
     message:
         "draw the figures of study {config[study]}"
     shell:
-        "lowdata-cpt figures {params.folder} --workers {threads} >> {log} 2> >(tee -a {log} >&2)"
+        f"lowdata-cpt figures {{params.folder}} --workers {{threads}} {LOG}"
 
 
 rule statistics:
     """Intervals, tests with Holm correction, minimum detectable effects, ranks, losses, probes' choices."""
     input:
-        f"{RESULTS}/scores.csv",
-        f"{RESULTS}/curves.csv",
-        f"{RESULTS}/selected.csv",
+        PATHS.of_study("scores.csv"),
+        PATHS.of_study("curves.csv"),
+        PATHS.of_study("selected.csv"),
+        PATHS.of_study("outcomes"),
     output:
-        directory(f"{RESULTS}/statistics"),
+        directory(PATHS.of_study("statistics")),
     log:
-        f"{RESULTS}/logs/statistics.log",
+        PATHS.log("statistics"),
     conda:
         "../../environment.yml"
     params:
-        code=hand.analysis_params(),
-        folder=subpath(output[0], parent=True),
+        code=job_params.code_of("jobs.report"),
+        folder=PATHS.root,
     message:
         "statistics of study {config[study]}"
     shell:
-        "lowdata-cpt statistics {params.folder} >> {log} 2> >(tee -a {log} >&2)"
+        f"lowdata-cpt statistics {{params.folder}} {LOG}"
 
 
 rule claims:
     """Verdicts on the papers' claims."""
     input:
-        scores=f"{RESULTS}/scores.csv",
-        claims="config/claims.yaml",
+        PATHS.of_study("scores.csv"),
+        PATHS.of_study("curves.csv"),
+        PATHS.of_study("outcomes"),
+        claims=REPOSITORY / "config/claims.yaml",
     output:
-        json=f"{RESULTS}/claims.json",
+        json=PATHS.of_study("claims.json"),
         text=report(
-            f"{RESULTS}/claims.md", category="Claims", caption="../report/claims.rst"
+            PATHS.of_study("claims.md"),
+            category="Claims",
+            caption="../report/claims.rst",
         ),
     log:
-        f"{RESULTS}/logs/claims.log",
+        PATHS.log("claims"),
     conda:
         "../../environment.yml"
     params:
-        code=hand.analysis_params(),
-        folder=subpath(output.json, parent=True),
+        code=job_params.code_of("jobs.report"),
+        folder=PATHS.root,
     message:
         "verdicts of study {config[study]}"
     shell:
-        "lowdata-cpt claims {params.folder} >> {log} 2> >(tee -a {log} >&2)"
+        f"lowdata-cpt claims {{params.folder}} {LOG}"
 
 
 rule report:
     """One offline page: the answer, the claims, the figures, where each number comes from."""
     input:
-        rules.figures_drawn.output,
+        rules.figures.output,
         rules.statistics.output,
         rules.claims.output,
     output:
-        f"{RESULTS}/report.html",
+        PATHS.of_study("report.html"),
     log:
-        f"{RESULTS}/logs/report.log",
+        PATHS.log("report"),
     conda:
         "../../environment.yml"
     resources:
         mem_mb=RESOURCES.mem_mb,
         runtime=RESOURCES.runtime,
     params:
-        code=hand.analysis_params(),
-        folder=subpath(output[0], parent=True),
+        code=job_params.code_of("jobs.report"),
+        folder=PATHS.root,
     message:
         "report of study {config[study]}"
     shell:
-        "lowdata-cpt report {params.folder} >> {log} 2> >(tee -a {log} >&2)"
+        f"lowdata-cpt report {{params.folder}} {LOG}"

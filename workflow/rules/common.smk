@@ -1,17 +1,19 @@
-"""Validation, the grid, and where things lie. What a command gets is decided in lowdata_cpt.study.job_params."""
+"""Validation, the grid, and what every rule shares. Paths are said in study/paths.py, parameters in study/job_params.py."""
 
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from lowdata_cpt.study import grid
-from lowdata_cpt.study import job_params as hand
-from lowdata_cpt.study.load import validate
 from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.paths import REPOSITORY
+from lowdata_cpt.study import grid, job_params
+from lowdata_cpt.study.grid import ANY
+from lowdata_cpt.study.load import validate
+from lowdata_cpt.study.paths import Paths
 
-# Rules call the package of the interpreter that runs Snakemake, activated or not.
-shell.prefix(f'PATH="{Path(sys.executable).parent}:$PATH"; ')
+# Rules call the package of the interpreter that runs Snakemake, activated or not; matplotlib's backend is ours to choose.
+shell.prefix(f'PATH="{Path(sys.executable).parent}:$PATH"; export MPLBACKEND=Agg; ')
 
 try:
     STUDY, NOT_RUN = grid.split_absent(validate(config, "configuration"))
@@ -27,49 +29,40 @@ except UserError as error:
 for domain, reason in NOT_RUN.items():
     print(f"not run: domain {domain}: {reason}", file=sys.stderr)
 
-RESULTS = f"results/{STUDY.study}"
-CELL = f"{RESULTS}/cells/{{backbone}}/{{domain}}/{{method}}/n{{n}}/s{{seed}}"
-MANIFESTS = [f"{RESULTS}/data/{domain}/manifest.json" for domain in STUDY.domains]
-ILLUSTRATED = {(c.backbone, c.domain, c.method): c for c in grid.illustrated(STUDY)}
-MODELS = [f"{cell.model.folder(STUDY.study)}/cost.json" for cell in CELLS]
 RESOURCES = STUDY.resources
+PATHS = Paths(f"results/{STUDY.study}")
+CELL = PATHS.cell(ANY)
+MANIFESTS = [PATHS.manifest(domain) for domain in STUDY.domains]
+MODELS = list(dict.fromkeys(PATHS.cell(cell.trained) / "cost.json" for cell in CELLS))
+EVALUATIONS = [PATHS.cell(cell) / "evaluation.json" for cell in CELLS if TASKS[cell.domain]]
+DIAGNOSTICS = {(c.backbone, c.domain, c.method): c for c in grid.diagnosed(STUDY)}
+# The options by which a command is told what the workflow decided.
+STEP = f"--results {PATHS.root} --params {{params.job:q}}"
+CELL_OPTION = "--cell " + ANY.name.replace("{", "{wildcards.")
+COMPUTE = "--device {resources.device} --threads {threads}"
+LOG = ">> {log} 2> >(tee -a {log} >&2)"
 
 
 wildcard_constraints:
     backbone="|".join(STUDY.backbones),
     domain="|".join(STUDY.domains),
     method="|".join(STUDY.methods),
-    probe="|".join(grid.PROBES),
     n=r"\d+",
     seed=r"\d+",
 
 
-def subset_of(wildcards):
-    """Return the subset a cell trains on; untrained cells (n = 0) have none."""
-    return (
-        f"{RESULTS}/subsets/{wildcards.domain}/s{wildcards.seed}/n{wildcards.n}.csv"
-        if int(wildcards.n)
-        else []
+def cell_of(wildcards):
+    """Return the cell that a rule's wildcards name."""
+    return grid.parse_cell(ANY.name.format(**wildcards))
+
+
+def job(params, *names):
+    """Return a rule's parameter: what its result depends on, as text; read when a job is made."""
+    return lambda wildcards: job_params.dump(
+        params(STUDY, *(wildcards[name] for name in names))
     )
 
 
-def features_of(wildcards):
-    """Return the features a probe reads; those of `base` are the same for every seed."""
-    cell = grid.Cell(
-        wildcards.backbone,
-        wildcards.domain,
-        wildcards.method,
-        int(wildcards.n),
-        int(wildcards.seed),
-    )
-    return f"{cell.model.folder(STUDY.study)}/features.safetensors"
-
-
-def probe_results(cells):
-    """Return the score files of cells, one for each probe that their domain's labels allow."""
-    return [f"{c.folder(STUDY.study)}/{p}.json" for c in cells for p in TASKS[c.domain]]
-
-
-def dense_probe(name):
-    """Return the name of a dense probe as a wildcard that matches only it."""
-    return f"{CELL}/{{probe,{name}}}"
+def job_of_cell(params):
+    """Return the same of a rule whose wildcards name a cell."""
+    return lambda wildcards: job_params.dump(params(STUDY, cell_of(wildcards)))

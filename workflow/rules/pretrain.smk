@@ -1,19 +1,27 @@
+def inputs_of_training(wildcards):
+    """Return what a cell trains on; cells that train nothing (n = 0) have no subset."""
+    cell = cell_of(wildcards)
+    return {
+        "backbone": PATHS.backbone(cell.backbone) / "model.safetensors",
+        "manifest": PATHS.manifest(cell.domain),
+        "subset": PATHS.subset(cell.domain, cell.n, cell.seed) if cell.n else [],
+    }
+
+
 rule pretrain:
-    """Continue pretraining one cell; interrupted, it goes on from its checkpoint with the same command."""
+    """Continue pretraining one cell, exported at each milestone; interrupted, it resumes from its last checkpoint."""
     input:
-        backbone=f"{RESULTS}/backbones/{{backbone}}/model.safetensors",
-        manifest=f"{RESULTS}/data/{{domain}}/manifest.json",
-        subset=subset_of,
+        unpack(inputs_of_training),
     output:
         export=(
             directory if STUDY.keep_models else lambda path: temp(directory(path))
-        )(f"{CELL}/export"),
-        log=f"{CELL}/log.csv",
-        cost=f"{CELL}/cost.json",
+        )(CELL / "export"),
+        log=CELL / "log.csv",
+        cost=CELL / "cost.json",
     log:
-        f"{RESULTS}/logs/pretrain/{{backbone}}/{{domain}}/{{method}}/n{{n}}/s{{seed}}.log",
+        PATHS.log("pretrain", ANY.name),
     benchmark:
-        f"{RESULTS}/benchmarks/pretrain/{{backbone}}/{{domain}}/{{method}}/n{{n}}/s{{seed}}.tsv"
+        PATHS.benchmark("pretrain", ANY.name)
     conda:
         "../../environment.yml"
     threads: RESOURCES.threads
@@ -24,34 +32,24 @@ rule pretrain:
         mem_mb=RESOURCES.mem_mb,
         runtime=RESOURCES.runtime,
     params:
-        config=lambda wildcards: hand.training_params(
-            STUDY, wildcards.backbone, wildcards.method
-        ),
-        backbone=subpath(input.backbone, parent=True),
-        folder=subpath(output.cost, parent=True),
-        subset=lambda wildcards, input: (
-            f"--subset {input.subset}" if input.subset else ""
-        ),
-        checkpoints=f"work/checkpoints/{CELL}",
+        job=job_of_cell(job_params.pretrain_params),
     message:
         "pretrain {wildcards.method} on {wildcards.n} images of {wildcards.domain}, seed {wildcards.seed}"
     shell:
-        "lowdata-cpt pretrain --config {params.config:q} --backbone {params.backbone} --manifest {input.manifest}"
-        " {params.subset} --seed {wildcards.seed} --checkpoints {params.checkpoints} --out {params.folder}"
-        " --device {resources.device} --threads {threads} --checkpoint-seconds {resources.checkpoint_seconds}"
-        " >> {log} 2> >(tee -a {log} >&2)"
+        f"lowdata-cpt pretrain {STEP} {CELL_OPTION} {COMPUTE}"
+        f" --checkpoint-seconds {{resources.checkpoint_seconds}} {LOG}"
 
 
-rule illustration:
-    """Train one cell once more and look inside: masks over time, regions, what the value foretells."""
+rule diagnostics:
+    """Train one cell once more and look inside its method: masks over time, regions, what the value predicts."""
     input:
-        backbone=f"{RESULTS}/backbones/{{backbone}}/model.safetensors",
-        manifest=f"{RESULTS}/data/{{domain}}/manifest.json",
-        subset=lambda wildcards: subset_of(ILLUSTRATED[tuple(wildcards)]),
+        lambda wildcards: list(
+            inputs_of_training(DIAGNOSTICS[tuple(wildcards)]._asdict()).values()
+        ),
     output:
-        f"{RESULTS}/qualitative/inside-{{backbone}}-{{domain}}-{{method}}.npz",
+        PATHS.diagnostics("{backbone}", "{domain}", "{method}"),
     log:
-        f"{RESULTS}/logs/illustrations/{{backbone}}-{{domain}}-{{method}}.log",
+        PATHS.log("diagnostics", "{backbone}-{domain}-{method}"),
     conda:
         "../../environment.yml"
     threads: RESOURCES.threads
@@ -61,14 +59,11 @@ rule illustration:
         mem_mb=RESOURCES.mem_mb,
         runtime=RESOURCES.runtime,
     params:
-        config=lambda wildcards: hand.illustration_params(
-            STUDY, wildcards.backbone, wildcards.method
+        job=lambda wildcards: job_params.dump(
+            job_params.diagnostics_params(STUDY, DIAGNOSTICS[tuple(wildcards)])
         ),
-        backbone=subpath(input.backbone, parent=True),
-        seed=STUDY.seeds[0],
+        cell=lambda wildcards: DIAGNOSTICS[tuple(wildcards)].name,
     message:
         "look inside {wildcards.method} on {wildcards.domain}"
     shell:
-        "lowdata-cpt illustrate --config {params.config:q} --backbone {params.backbone} --manifest {input.manifest}"
-        " --subset {input.subset} --seed {params.seed} --out {output} --device {resources.device}"
-        " --threads {threads} >> {log} 2> >(tee -a {log} >&2)"
+        f"lowdata-cpt diagnostics {STEP} --cell {{params.cell}} {COMPUTE} {LOG}"

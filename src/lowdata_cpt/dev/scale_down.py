@@ -7,7 +7,6 @@ The stages that run are the workflow's own. What is smaller than in the study is
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import tempfile
 import time
@@ -18,10 +17,11 @@ from typing import Any
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.data.layouts.folders import DATA_ROOT
 from lowdata_cpt.dev.fixtures import MAKERS
+from lowdata_cpt.jobs.chain import run_cell
 from lowdata_cpt.study.config import Study
 from lowdata_cpt.study.grid import Cell, cells, probes_of
-from lowdata_cpt.study.job_params import features_params, probe_params, training_params
 from lowdata_cpt.study.load import validate
+from lowdata_cpt.study.paths import Paths
 
 REDUCED = (
     "random weights; large and base ViTs by the small one of their family where timm has it; 4×4 patches to train on "
@@ -164,54 +164,23 @@ def run(study: Study, *, only: str | None = None) -> None:
     failed = {}
     with tempfile.TemporaryDirectory() as folder, _inside(Path(folder)):
         for cell in chosen:
-            begun, cell = time.monotonic(), cell._replace(n=IMAGES if cell.n else 0)
+            started, cell = time.monotonic(), cell._replace(n=IMAGES if cell.n else 0)
             name = f"{cell.backbone}/{cell.domain}/{cell.method}"
             try:
-                _try(small, cell)
+                _run(small, cell)
             except Exception as error:  # every cell is tried, whatever the first one dies of
                 failed[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             verdict = f"FAILED {failed[name]}" if name in failed else "ok"
             model, probes = small.backbones[cell.backbone].model, ",".join(probes_of(small, cell.domain))
-            print(f"{time.monotonic() - begun:6.1f} s  {name} ({model}; {probes}): {verdict}", flush=True)
+            print(f"{time.monotonic() - started:6.1f} s  {name} ({model}; {probes}): {verdict}", flush=True)
     if failed:
         raise UserError(f"{len(failed)} of {len(chosen)} cell types failed: {', '.join(failed)}")
     print(f"all {len(chosen)} cell types ran")
 
 
-def _try(study: Study, cell: Cell) -> None:
-    """Run one cell through the stages: data, backbone, subset, pretrain, features, probes."""
-    from lowdata_cpt.jobs import evaluate, inputs
-    from lowdata_cpt.jobs import pretrain as train
-
-    results = Path("results", study.study)
-    manifest = results / "data" / cell.domain / "manifest.json"
-    if not manifest.exists():
-        domain = study.domains[cell.domain]
-        MAKERS[kind_of(study, cell.domain)](Path("data", cell.domain))
-        inputs.data(domain.model_dump(mode="json"), manifest)
-    backbone = results / "backbones" / cell.backbone
-    if not backbone.exists():
-        train.backbone(study.backbones[cell.backbone].model_dump(mode="json"), backbone)
-    subset = None
-    if cell.n:
-        subset = results / "subsets" / f"{cell.domain}.csv"
-        inputs.subset(manifest, cell.n, cell.seed, subset)
-    folder = cell.folder(study.study)
-    train.pretrain(
-        json.loads(training_params(study, cell.backbone, cell.method)),
-        backbone_folder=backbone,
-        manifest=manifest,
-        subset_manifest=subset,
-        seed=cell.seed,
-        target=folder,
-        checkpoints=Path("work"),
-        device="cpu",
-        checkpoint_seconds=300,
-    )
-    features = folder / "features.safetensors"
-    shared: dict[str, Any] = {"manifest": manifest, "device": "cpu"}
-    config = json.loads(features_params(study, cell.backbone, cell.domain))
-    evaluate.features(config, model=folder / "export", target=features, **shared)
-    for probe in probes_of(study, cell.domain):
-        config = json.loads(probe_params(study, probe))
-        evaluate.probe(probe, config, features_file=features, seed=cell.seed, target=folder / f"{probe}.json", **shared)
+def _run(study: Study, cell: Cell) -> None:
+    """Run one cell through the workflow's own steps, on the fixture of its domain."""
+    raw = Path("data", cell.domain)
+    if not raw.exists():
+        MAKERS[kind_of(study, cell.domain)](raw)
+    run_cell(study, cell, Paths(Path("results", study.study)), device="cpu")

@@ -1,4 +1,4 @@
-"""The last stages: one tidy table of scores, the training curves, the costs and the qualitative examples. No torch."""
+"""From the cells to the study's tables: scores, costs, curves, choices, per-image outcomes, examples. No torch."""
 
 from __future__ import annotations
 
@@ -12,18 +12,13 @@ from lowdata_cpt.analysis.table import COLUMNS, SELECTED_COLUMNS, STEP_COLUMNS
 from lowdata_cpt.core.io import atomic_path, read_json, write_text
 from lowdata_cpt.core.provenance import write_sidecar
 from lowdata_cpt.data.store import Store, Task
-from lowdata_cpt.jobs.inputs import open_store
-from lowdata_cpt.probes.metrics import floors as trivial_scores
+from lowdata_cpt.probes.metrics import trivial_scores
 from lowdata_cpt.study.config import Study
-from lowdata_cpt.study.grid import PROBE_OF_TASK, Cell, cells, probes_of, shown_cells
+from lowdata_cpt.study.grid import PROBE_OF_TASK, Cell, cells, shown_cells
 from lowdata_cpt.study.load import validate
+from lowdata_cpt.study.paths import Paths
 
 CURVE_STEPS = 300
-
-
-def _write_table(target: Path, frame: pd.DataFrame, inputs: list[Path]) -> None:
-    write_text(target, frame.to_csv(index=False, lineterminator="\n"))
-    write_sidecar(target, inputs=list(inputs), rows=len(frame))
 
 
 def read_study(path: Path) -> Study:
@@ -31,13 +26,53 @@ def read_study(path: Path) -> Study:
     return validate(read_json(path) | {"resources": {}}, str(path))
 
 
-def _probes(study: Study, domain: str) -> tuple[str, ...]:
-    """Return a domain's probes by its manifest where there is one: the raw images need not be here any more."""
-    manifest = Path("results", study.study, "data", domain, "manifest.json")
-    if not manifest.exists():
-        return probes_of(study, domain)
-    labelled = read_json(manifest)["tasks"]
-    return tuple(probe for task, probe in PROBE_OF_TASK.items() if task in labelled)
+def collect(paths: Paths) -> None:
+    """Gather every cell of the study into scores.csv, selected.csv, cost.csv, curves.csv and outcomes/.
+
+    scores.csv has a row a metric and milestone, in repr precision, so equal scores give equal bytes. Of a long run at
+    most `CURVE_STEPS` steps go to curves.csv, with six digits: git keeps it, and the run's log.csv has all.
+    """
+    study = read_study(paths.of_study("study.json"))
+    scores: list[dict[str, Any]] = []
+    selected: list[dict[str, Any]] = []
+    costs: list[dict[str, Any]] = []
+    curves: list[pd.DataFrame] = []
+    sources: dict[str, list[Path]] = {"evaluation.json": [], "cost.json": [], "log.csv": []}
+    for cell in cells(study):
+        key, trained = cell._asdict(), paths.cell(cell.trained)
+        files = {name: trained / name for name in ("cost.json", "log.csv")}
+        files["evaluation.json"] = paths.cell(cell) / "evaluation.json"
+        for name, path in files.items():
+            sources[name].append(path)
+        cost = read_json(files["cost.json"])
+        costs.append(key | {name: value for name, value in cost.items() if name != "milestones"})
+        log = pd.read_csv(files["log.csv"])
+        if len(log):
+            curves.append(_curve(log, cell))
+        for images, probes in read_json(files["evaluation.json"])["milestones"].items():
+            spent = {"images_seen": int(images), "train_seconds": cost["milestones"][images]}
+            scores += [{"study": study.study} | key | row | spent for row in _score_rows(probes)]
+            if int(images) == cost["images_seen"]:
+                selected += [key | {"task": name} | _selection(found["selected"]) for name, found in probes.items()]
+    tables = {
+        "scores.csv": (pd.DataFrame(scores, columns=COLUMNS), sources["evaluation.json"]),
+        "selected.csv": (pd.DataFrame(selected, columns=SELECTED_COLUMNS), sources["evaluation.json"]),
+        "cost.csv": (pd.DataFrame(costs), sources["cost.json"]),
+        "curves.csv": (pd.concat([pd.DataFrame(columns=STEP_COLUMNS), *curves]), sources["log.csv"]),
+    }
+    for name, (frame, inputs) in tables.items():
+        _write_table(paths.of_study(name), frame, inputs)
+    _gather_outcomes(study, paths)
+
+
+def _score_rows(probes: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return task, metric, split and value of one milestone's probes."""
+    return [
+        {"task": name, "metric": metric, "split": split, "value": value}
+        for name, found in probes.items()
+        for split, metrics in sorted(found["metrics"].items())
+        for metric, value in sorted(metrics.items())
+    ]
 
 
 def _selection(selected: dict[str, Any]) -> dict[str, Any]:
@@ -50,7 +85,7 @@ def _selection(selected: dict[str, Any]) -> dict[str, Any]:
 
 
 def _curve(log: pd.DataFrame, cell: Cell) -> pd.DataFrame:
-    """Return a run's log with a row a step and a column a part; of a long run every k-th step.
+    """Return a run's log with a row per step and a column per part; of a long run every k-th step.
 
     Values are text of six digits: an empty field is a part that the run does not have, `nan` a value that was none.
     """
@@ -60,49 +95,36 @@ def _curve(log: pd.DataFrame, cell: Cell) -> pd.DataFrame:
     return wide.reset_index()
 
 
-def scores(study_file: Path, target: Path) -> None:
-    """Write scores.csv (one row a metric), cost.csv, curves.csv and selected.csv of every cell into folder `target`.
+def _write_table(target: Path, frame: pd.DataFrame, inputs: list[Path]) -> None:
+    write_text(target, frame.to_csv(index=False, lineterminator="\n"))
+    write_sidecar(target, inputs=list(inputs), rows=len(frame))
 
-    Of a long run at most `CURVE_STEPS` steps go to curves.csv, with six digits: git keeps it, and the run's log.csv has
-    all. Other values are written with repr precision, so equal scores give equal bytes.
-    """
-    study = read_study(study_file)
-    probes = {domain: _probes(study, domain) for domain in study.domains}
-    score_rows: list[dict[str, Any]] = []
-    cost_rows: list[dict[str, Any]] = []
-    selected: list[dict[str, Any]] = []
-    curves: list[pd.DataFrame] = []
-    inputs: list[Path] = []
-    costs: list[Path] = []
-    logs: list[Path] = []
+
+def write_arrays(target: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write arrays atomically to one .npz (no pickle)."""
+    with atomic_path(target) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, allow_pickle=False, **arrays)
+
+
+def _gather_outcomes(study: Study, paths: Paths) -> None:
+    """Write outcomes/<backbone>-<domain>.npz: each cell's outcome on each test image at its end, and the truth."""
+    gathered: dict[str, dict[str, np.ndarray]] = {}
     for cell in cells(study):
-        key: dict[str, Any] = cell._asdict()
-        trained = cell.model.folder(study.study)
-        costs.append(trained / "cost.json")
-        cost = read_json(costs[-1])
-        cost_rows.append(key | cost)
-        log = pd.read_csv(trained / "log.csv")
-        if len(log):
-            logs.append(trained / "log.csv")
-            curves.append(_curve(log, cell))
-        spent = {"images_seen": cost["images_seen"], "train_seconds": cost["train_seconds"]}
-        for probe in probes[cell.domain]:
-            path = cell.folder(study.study) / f"{probe}.json"
-            inputs.append(path)
-            result = read_json(path)
-            selected.append(key | {"task": probe} | _selection(result["selected"]))
-            for split, metrics in sorted(result["metrics"].items()):
-                for metric, value in sorted(metrics.items()):
-                    row = {"task": probe, "metric": metric, "split": split, "value": value}
-                    score_rows.append({"study": study.study} | key | row | spent)
-    _write_table(target / "scores.csv", pd.DataFrame(score_rows, columns=COLUMNS), inputs)
-    _write_table(target / "selected.csv", pd.DataFrame(selected, columns=SELECTED_COLUMNS), inputs)
-    _write_table(target / "cost.csv", pd.DataFrame(cost_rows), costs)
-    steps = pd.concat([pd.DataFrame(columns=STEP_COLUMNS), *curves])
-    _write_table(target / "curves.csv", steps, logs)
+        end = f"i{read_json(paths.cell(cell.trained) / 'cost.json')['images_seen']}/"
+        found = gathered.setdefault(f"{cell.backbone}-{cell.domain}", {})
+        with np.load(paths.cell(cell) / "outcomes.npz", allow_pickle=False) as outcomes:
+            for name in outcomes.files:
+                if name.startswith(end):
+                    found[f"{cell.method}/n{cell.n}/s{cell.seed}/{name}"] = outcomes[name]
+        if "truth/linear" not in found and "classification" in study.domains[cell.domain].tasks():
+            store = Store.open(paths.manifest(cell.domain))
+            test = store.labels(store.task("classification").sets["test"])
+            found["truth/linear"] = np.asarray(test).astype(np.int16)
+    for name, arrays in gathered.items():
+        write_arrays(paths.of_study("outcomes") / f"{name}.npz", arrays)
 
 
-def floors(manifests: list[Path], target: Path) -> None:
+def trivial_baselines(manifests: list[Path], target: Path) -> None:
     """Write the test metrics of predictors that never look at an image: domain, task, metric, value.
 
     A manifest's folder is named after its domain.
@@ -115,7 +137,7 @@ def floors(manifests: list[Path], target: Path) -> None:
             "value": round(value, 4),
         }
         for path in manifests
-        for task, metrics in trivial_scores(open_store(path)).items()
+        for task, metrics in trivial_scores(Store.open(path)).items()
         for name, value in metrics.items()
     ]
     _write_table(target, pd.DataFrame(rows, columns=["domain", "task", "metric", "value"]), manifests)
@@ -133,49 +155,51 @@ def differences(first: Path, second: Path) -> str | None:
     return f"{int(unequal.sum())} rows differ, the first is row {row + 2}: {' '.join(tables[0].iloc[row])}"
 
 
-def _neighbours(study: Study, store: Store, shown: dict[str, Cell]) -> dict[str, np.ndarray]:
+def examples(paths: Paths, backbone: str, domain: str, target: Path) -> None:
+    """Write images, truth and each method's predictions of the first test images, and neighbours, to one .npz.
+
+    Shown are the first seed and the largest n, at the run's end.
+    """
+    study, store = read_study(paths.of_study("study.json")), Store.open(paths.manifest(domain))
+    arrays: dict[str, np.ndarray] = {}
+    predicted = {c.method: _examples_of(paths, c) for c in shown_cells(study, backbone, domain)}
+    for task, info in store.meta.tasks.items():
+        test, shown = info.sets["test"], study.probes.examples
+        if task == "classification":
+            arrays |= _neighbours(store, {method: found for method, found in predicted.items() if found})
+            continue
+        arrays["image"] = np.asarray(store.images(test)[:shown])
+        truth = store.segmentation(test) if task == "segmentation" else store.depth(test)
+        arrays[f"{task}_truth"] = np.asarray(truth[:shown])
+        if task == "segmentation":
+            arrays["segmentation_classes"] = np.array(info.classes)
+            arrays["segmentation_ignore"] = np.array(info.ignore_index)
+        arrays |= {f"{task}_{method}": found[f"{task}/predicted"] for method, found in predicted.items()}
+    write_arrays(target, arrays)
+
+
+def _examples_of(paths: Paths, cell: Cell) -> dict[str, np.ndarray]:
+    """Return the examples of a cell's end, by `<probe>/<name>`."""
+    end = f"i{read_json(paths.cell(cell.trained) / 'cost.json')['images_seen']}/"
+    with np.load(paths.cell(cell) / "examples.npz", allow_pickle=False) as stored:
+        return {name.removeprefix(end): stored[name] for name in stored.files if name.startswith(end)}
+
+
+def _neighbours(store: Store, predicted: dict[str, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Return some test images, their nearest train images by each method's features, and whether the class agrees."""
     info = store.meta.tasks["classification"]
     train, test = info.sets["train"], info.sets["test"]
     arrays: dict[str, np.ndarray] = {}
-    for method, cell in shown.items():
-        found = read_json(cell.folder(study.study) / "linear.json")["neighbours"]
-        rows, near = np.array(found["rows"], dtype=int), np.array(found["train_rows"], dtype=int)
+    for method, found in predicted.items():
+        rows, near = found["linear/rows"], found["linear/train_rows"]
         if not len(rows):
             return {}
-        arrays["neighbours_query"] = np.asarray(store.images(test)[rows])
+        query = np.asarray(store.images(test)[rows])
+        arrays["neighbours_query"] = query
         arrays[f"neighbours_{method}"] = np.asarray(store.images(train)[near.ravel()]).reshape(
-            *near.shape, *arrays["neighbours_query"].shape[1:]
+            *near.shape, *query.shape[1:]
         )
-        same = np.asarray(store.labels(train))[near] == np.asarray(store.labels(test))[rows][:, None]
-        arrays[f"neighbours_{method}_same"] = same
+        arrays[f"neighbours_{method}_same"] = (
+            np.asarray(store.labels(train))[near] == np.asarray(store.labels(test))[rows][:, None]
+        )
     return {"image": arrays["neighbours_query"]} | arrays if arrays else {}
-
-
-def qualitative(study_file: Path, backbone: str, domain: str, manifest: Path, target: Path) -> None:
-    """Write images, truth and each method's predictions of the first test images, and neighbours, to one .npz.
-
-    Shown are the first seed and the largest n.
-    """
-    study, store = read_study(study_file), open_store(manifest)
-    shown = {c.method: c for c in shown_cells(study, backbone, domain)}
-    arrays: dict[str, np.ndarray] = {}
-    dense: tuple[Task, ...] = ("segmentation", "depth")
-    for task in dense:
-        info = store.meta.tasks.get(task)
-        if info is None:
-            continue
-        test, examples = info.sets["test"], study.probes.examples
-        arrays["image"] = np.asarray(store.images(test)[:examples])
-        truth = store.segmentation(test) if task == "segmentation" else store.depth(test)
-        arrays[f"{task}_truth"] = np.asarray(truth[:examples])
-        if task == "segmentation":
-            arrays["segmentation_classes"] = np.array(info.classes)
-            arrays["segmentation_ignore"] = np.array(info.ignore_index)
-        for method, cell in shown.items():
-            predicted = cell.folder(study.study) / f"{PROBE_OF_TASK[task]}.npy"
-            arrays[f"{task}_{method}"] = np.load(predicted, allow_pickle=False)
-    if "classification" in store.meta.tasks:
-        arrays = _neighbours(study, store, shown) | arrays
-    with atomic_path(target) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, allow_pickle=False, **arrays)

@@ -1,4 +1,4 @@
-"""Stages that make models: the released backbone, and the continued pretraining of one cell."""
+"""Jobs that make models: the released backbone, and the continued pretraining of one cell."""
 
 from __future__ import annotations
 
@@ -9,112 +9,116 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import TypeAdapter
 
-from lowdata_cpt.backbones import normalisation, weights
+from lowdata_cpt.backbones import weights
 from lowdata_cpt.core.device import pick_device
+from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import identity, read_json, sha256_file, write_json
 from lowdata_cpt.core.provenance import write_sidecar
+from lowdata_cpt.data.store import Store
 from lowdata_cpt.data.subsets import read_manifest
-from lowdata_cpt.jobs.inputs import open_store
 from lowdata_cpt.methods.base import MethodConfig
-from lowdata_cpt.study.config import Backbone, MethodEntry
+from lowdata_cpt.methods.registry import parse
+from lowdata_cpt.study.config import Backbone
+from lowdata_cpt.study.grid import Cell
+from lowdata_cpt.study.paths import Paths
 from lowdata_cpt.training.config import Training
+from lowdata_cpt.training.loop import Run
 from lowdata_cpt.training.prepare import prepare_run
-from lowdata_cpt.vision.images import channel_statistics
 
 CACHE = Path(".cache")
 LOG_COLUMNS = ["step", "images_seen", "part", "value"]
 
 
-def backbone(config: dict[str, Any], target: Path) -> None:
+def backbone(params: dict[str, Any], target: Path) -> None:
     """Fetch a released backbone once and write it as a model folder."""
-    settings = Backbone.model_validate(config)
+    settings = Backbone.model_validate(params["backbone"])
     vit = weights.obtain(settings.model, settings.weights, settings.sha256, settings.image_size, CACHE)
     weights.save_export(target, settings.model, vit.timm_state(), {}, None)
-    write_sidecar(target / weights.MODEL, config=config)
+    write_sidecar(target / weights.MODEL, config=params)
 
 
-def run_identity(method: MethodConfig, training: Training, image_size: int, seed: int, inputs: list[Path]) -> str:
-    """Return the identity of a training run: everything its result depends on, and no resource."""
-    return identity(
-        {
-            "method": method.model_dump(mode="json"),
-            "code": method.code_version(),
-            "training": training.model_dump(mode="json"),
-            "image_size": image_size,
-            "seed": seed,
-            "inputs": [sha256_file(path) for path in inputs],
-        }
-    )
+def open_cell(params: dict[str, Any], cell: Cell, paths: Paths, device: torch.device, folder: Path) -> Run:
+    """Build the run of a trained cell from its inputs; `folder` keeps its checkpoint.
+
+    Raises:
+        UserError: an input is missing, or does not fit the others.
+    """
+    method, training = parse(params["method"]), Training.model_validate(params["training"])
+    vit = weights.open_export(paths.backbone(cell.backbone), int(params["image_size"]))
+    store = Store.open(paths.manifest(cell.domain))
+    rows = read_manifest(paths.subset(cell.domain, cell.n, cell.seed), store)["row"].to_numpy()
+    images = np.asarray(store.images(store.meta.pool)[rows])
+    key = identity({"params": params, "inputs": [sha256_file(path) for path in inputs_of(cell, paths)]})
+    return prepare_run(method, training, vit, images, store, cell.seed, device, folder / key[:12], key)
+
+
+def inputs_of(cell: Cell, paths: Paths) -> list[Path]:
+    """Return the files that a cell's weights are made from."""
+    subset = [paths.subset(cell.domain, cell.n, cell.seed)] if cell.n else []
+    return [paths.backbone(cell.backbone) / weights.MODEL, paths.manifest(cell.domain), *subset]
 
 
 def pretrain(
-    config: dict[str, Any],
-    *,
-    backbone_folder: Path,
-    manifest: Path,
-    subset_manifest: Path | None,
-    seed: int,
-    target: Path,
-    checkpoints: Path,
-    device: str,
-    checkpoint_seconds: float,
+    params: dict[str, Any], cell: Cell, paths: Paths, *, device: str = "auto", checkpoint_seconds: float = 300.0
 ) -> None:
-    """Continue pretraining (or, for methods that train nothing, pass the weights on) and export the model.
+    """Continue pretraining and export the model at each milestone; what trains nothing passes its weights on.
 
-    `config` has the keys method, training, image_size. Writes model folder `target/export`, `log.csv`, `cost.json`.
+    Args:
+        params: see `study.job_params.pretrain_params`.
+        cell: which cell.
+        paths: of the study; reads its backbone, domain and subset, writes `export/i<images seen>` (model folders),
+            `log.csv` and `cost.json` into the cell's folder.
+        device: auto, cpu or cuda.
+        checkpoint_seconds: time between two checkpoints.
 
     Raises:
-        InterruptedRunError: a signal asked to stop; the state is saved and the same command goes on from it.
+        InterruptedRunError: a signal asked to stop; the state is saved and the same command resumes from it.
+        UserError: an input is missing or damaged, or the loss is not finite.
     """
-    method: MethodConfig = TypeAdapter(MethodEntry).validate_python(config["method"])
-    training, image_size = Training.model_validate(config["training"]), int(config["image_size"])
-    vit = weights.open_export(backbone_folder, image_size)
-    inputs = [backbone_folder / weights.MODEL, manifest, *([subset_manifest] if subset_manifest else [])]
-    name = read_json(backbone_folder / "model.json")["timm_model"]
-    log = pd.DataFrame(columns=LOG_COLUMNS)
-    cost: dict[str, Any] = {"images_seen": 0, "train_seconds": 0.0, "steps": 0, "trainable_parameters": 0}
-    where = pick_device(device)
+    for path in inputs_of(cell, paths):
+        if not path.exists():
+            raise UserError(f"{path}: missing; it is an input of {cell.name}: `snakemake --cores 1 {path}` makes it")
+    where, target = pick_device(device), paths.cell(cell)
+    shutil.rmtree(target / "export", ignore_errors=True)
+    method = parse(params["method"])
     if method.learner_path is None:
-        if method.method == "random":
-            vit.randomise(seed)
-        state = vit.timm_state()
-        if method.method == "base_domain_norm":
-            store = open_store(manifest)
-            state = normalisation.fold(state, channel_statistics(store.images(store.meta.pool)), (vit.mean, vit.std))
-        weights.save_export(target / "export", name, state, {}, None)
+        log, cost = pd.DataFrame(columns=LOG_COLUMNS), _pass_on(method, params, cell, paths)
     else:
-        assert subset_manifest is not None, "a trained method needs a subset"
-        store = open_store(manifest)
-        rows = read_manifest(subset_manifest, store)["row"].to_numpy()
-        images = np.asarray(store.images(store.meta.pool)[rows])
-        key = run_identity(method, training, image_size, seed, inputs)
-        folder = checkpoints / key[:12]
-        run = prepare_run(method, training, vit, images, store, seed, where, folder, key)
+        folder = paths.checkpoints(cell)
+        run = open_cell(params, cell, paths, where, folder)
         run.checkpoint_seconds = checkpoint_seconds
-        result = run.train()
-        export = run.learner.export()
-        weights.save_export(target / "export", name, export.backbone, export.adapter, export.adapter_config)
-        log = result.log
-        cost = {
-            "images_seen": result.images_seen,
-            "train_seconds": round(result.seconds, 3),
-            "steps": result.steps,
-            "trainable_parameters": result.trainable_parameters,
-        }
+        result = run.train(lambda images: _export(run, cell, params["model"], run.folder / "export" / f"i{images}"))
+        shutil.copytree(run.folder / "export", target / "export")
+        log, cost = result.log, result.cost()
     log.to_csv(target / "log.csv", index=False)
     write_json(target / "cost.json", cost)
+    models = sorted((target / "export").glob(f"*/{weights.MODEL}"))
     # The weights may be deleted once they are scored; what made them stays beside the cost.
-    model = target / "export" / weights.MODEL
-    device_name = torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu"
-    for artifact in (model, target / "cost.json"):
-        write_sidecar(
-            artifact,
-            inputs=list(inputs),
-            config=config | {"seed": seed},
-            cost=cost,
-            weights_sha256=sha256_file(model),
-            device=device_name,
-        )
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    facts = {
+        "inputs": list(inputs_of(cell, paths)),
+        "config": params,
+        "cost": cost,
+        "weights_sha256": {model.parent.name: sha256_file(model) for model in models},
+        "device": torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu",
+    }
+    for artifact in (*models, target / "cost.json"):
+        write_sidecar(artifact, **facts)
+    shutil.rmtree(paths.checkpoints(cell), ignore_errors=True)
+
+
+def _export(run: Run, cell: Cell, model: str, folder: Path) -> None:
+    """Write the model of a milestone; the run's checkpoint that follows says that it is whole."""
+    export = run.learner.export()
+    shutil.rmtree(folder, ignore_errors=True)
+    weights.save_export(folder, model, export.backbone, export.adapter, export.adapter_config)
+
+
+def _pass_on(method: MethodConfig, params: dict[str, Any], cell: Cell, paths: Paths) -> dict[str, Any]:
+    """Export a method that trains nothing; return its cost."""
+    vit = weights.open_export(paths.backbone(cell.backbone), int(params["image_size"]))
+    store = Store.open(paths.manifest(cell.domain))
+    state = method.untrained_state(vit, store.images(store.meta.pool), cell.seed)
+    model = read_json(paths.backbone(cell.backbone) / "model.json")["timm_model"]
+    weights.save_export(paths.cell(cell) / "export" / "i0", model, state, {}, None)
+    return {"images_seen": 0, "train_seconds": 0.0, "steps": 0, "trainable_parameters": 0, "milestones": {"0": 0.0}}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.data.store import Task
@@ -15,7 +16,7 @@ PROBES = tuple(PROBE_OF_TASK.values())
 
 
 class Cell(NamedTuple):
-    """One cell of the grid. `n` is 0 for methods that train nothing."""
+    """One cell of the grid. `n` is 0 for methods that train nothing; in patterns the fields are wildcards."""
 
     backbone: str
     domain: str
@@ -23,14 +24,43 @@ class Cell(NamedTuple):
     n: int
     seed: int
 
-    def folder(self, study: str) -> Path:
-        """Return the cell's folder."""
-        return Path("results", study, "cells", self.backbone, self.domain, self.method, f"n{self.n}", f"s{self.seed}")
+    @property
+    def name(self) -> str:
+        """Return BACKBONE/DOMAIN/METHOD/nN/sSEED: how a cell is named on the command line and in paths."""
+        return f"{self.backbone}/{self.domain}/{self.method}/n{self.n}/s{self.seed}"
 
     @property
-    def model(self) -> Cell:
-        """The cell whose model and features this one is probed with: a base is the same model for every seed."""
+    def trained(self) -> Cell:
+        """The cell whose training this one evaluates: what does not depend on a seed is one model for all seeds."""
         return self._replace(seed=0) if self.method in ("base", "base_domain_norm") else self
+
+
+ANY = Cell("{backbone}", "{domain}", "{method}", cast(int, "{n}"), cast(int, "{seed}"))
+"""Every cell, for the patterns of Snakemake's rules."""
+
+
+def parse_cell(text: str) -> Cell:
+    """Return the cell that `BACKBONE/DOMAIN/METHOD/nN/sSEED` names.
+
+    Raises:
+        UserError: not of that form.
+    """
+    match = re.fullmatch(r"([^/]+)/([^/]+)/([^/]+)/n(\d+)/s(\d+)", text.strip("/"))
+    if match is None:
+        raise UserError(f"cell {text!r}: expected BACKBONE/DOMAIN/METHOD/nN/sSEED")
+    return Cell(match[1], match[2], match[3], int(match[4]), int(match[5]))
+
+
+def cell_of(text: str, study: Study) -> Cell:
+    """Return the cell of a study's grid that `text` names.
+
+    Raises:
+        UserError: not a cell's name, or the study has no such cell.
+    """
+    cell, known = parse_cell(text), list(cells(study))
+    if cell not in known:
+        raise UserError(f"cell {text!r}: study {study.study} has no such cell; it has for example {known[-1].name}")
+    return cell
 
 
 def cells(study: Study) -> Iterator[Cell]:
@@ -119,7 +149,7 @@ def probes_of(study: Study, domain: str) -> tuple[str, ...]:
     return tuple(PROBE_OF_TASK[task] for task in study.domains[domain].tasks())
 
 
-def illustrated(study: Study) -> list[Cell]:
+def diagnosed(study: Study) -> list[Cell]:
     """Return the cells that are looked into: first backbone and seed, smallest n of the named domains and methods."""
     backbone = next(iter(study.backbones))
     return [

@@ -1,6 +1,7 @@
-"""The JSON each rule hands to its command: exactly what the result depends on, code versions included.
+"""What each job depends on, as JSON: settings and code versions, and no resource.
 
 Equal configurations give equal text, so Snakemake re-runs a job if and only if something it depends on has changed.
+What depends on the content of files is not here: those are the job's inputs.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from lowdata_cpt.core.code_versions import code_version
-from lowdata_cpt.methods.base import MethodConfig
 from lowdata_cpt.study.config import Study
+from lowdata_cpt.study.grid import Cell, probes_of
+
+Params = dict[str, Any]
 
 
 def dump(value: Any) -> str:
@@ -27,74 +30,64 @@ def _plain(value: Any) -> Any:
 
 
 @functools.cache
-def _code(module: str) -> str:
-    """Return a module's code version; asked once for thousands of jobs."""
-    return code_version(module)
+def code_of(*modules: str) -> str:
+    """Return the code version of modules; asked once for thousands of jobs."""
+    return code_version(*modules)
 
 
-@functools.cache
-def _method_code(config: type[MethodConfig]) -> str:
-    return config.code_version()
-
-
-def study_params(study: Study) -> str:
+def study_params(study: Study) -> Params:
     """Return the resolved configuration; resources are left out, as no result depends on them."""
-    return dump(study.model_dump(mode="json", exclude={"resources"}))
+    return study.model_dump(mode="json", exclude={"resources"})
 
 
-def data_params(study: Study, domain: str) -> str:
-    """Return what a domain's decoded content depends on, beside its files: not on how many images are drawn of it."""
-    return dump(study.domains[domain].model_dump(mode="json", exclude={"sizes"}))
+def data_params(study: Study, domain: str) -> Params:
+    """Return what a domain's decoded content depends on: not on how many images are drawn of it."""
+    settings = study.domains[domain]
+    return {
+        "domain": settings.model_dump(mode="json", exclude={"sizes"}),
+        "code": code_of(type(settings).__module__.removeprefix("lowdata_cpt.")),
+    }
 
 
-def training_params(study: Study, backbone: str, method: str) -> str:
-    """Return what a cell's weights depend on, beside its input files and its seed."""
-    config = study.methods[method]
-    return dump(
-        {
-            "method": config,
-            # What trains nothing does not depend on the length of the run.
-            "training": (config.training or study.training) if config.learner_path else {"epochs": 1},
-            "image_size": study.backbones[backbone].image_size,
-            "code": _method_code(type(config)),
-        }
-    )
+def backbone_params(study: Study, backbone: str) -> Params:
+    """Return what a released backbone's model folder depends on."""
+    return {"backbone": study.backbones[backbone].model_dump(mode="json"), "code": code_of("backbones.weights")}
 
 
-def illustration_params(study: Study, backbone: str, method: str) -> str:
-    """Return what the pictures from inside a cell depend on, beside its input files and its seed."""
-    pictures = _code(f"methods.{method}.diagnostics")
-    return dump(json.loads(training_params(study, backbone, method)) | {"pictures": pictures})
+def subset_params(study: Study, n: int | str, seed: int | str) -> Params:
+    """Return what a draw depends on, beside the decoded domain; numbers may be wildcards' text."""
+    return {"n": int(n), "seed": int(seed), "code": code_of("data.subsets")}
 
 
-def features_params(study: Study, backbone: str, domain: str) -> str:
-    """Return what a feature pass depends on, beside the model and the data."""
-    return dump(
-        {
-            "features": study.probes.features,
-            "image_size": study.probes.image_sizes.get(domain, study.backbones[backbone].image_size),
-            "precision": study.training.precision,
-            "code": _code("probes.features"),
-        }
-    )
+def pretrain_params(study: Study, cell: Cell) -> Params:
+    """Return what a cell's weights depend on, beside the backbone, the domain and the drawn images."""
+    method, backbone = study.methods[cell.method], study.backbones[cell.backbone]
+    return {
+        "method": method.model_dump(mode="json", exclude={"training"}),
+        # What trains nothing does not depend on the length of the run.
+        "training": study.training_of(cell.method).model_dump(mode="json") if method.learner_path else None,
+        "model": backbone.model,
+        "image_size": backbone.image_size,
+        "seed": cell.seed,
+        "code": type(method).code_version(),
+    }
 
 
-def probe_params(study: Study, probe: str) -> str:
-    """Return what a probe depends on, beside its features, the labels and its seed."""
-    code = _code(f"probes.{probe}")
-    return dump({"probe": getattr(study.probes, probe), "examples": study.probes.examples, "code": code})
+def evaluate_params(study: Study, cell: Cell) -> Params:
+    """Return what a cell's scores depend on, beside its models, the domain and the drawn images."""
+    tasks = probes_of(study, cell.domain)
+    probes = study.probes.model_dump(mode="json")
+    return {
+        "probes": {name: probes[name] for name in ("features", "examples", *tasks)},
+        "image_size": study.probes.image_sizes.get(cell.domain, study.backbones[cell.backbone].image_size),
+        "model": study.backbones[cell.backbone].model,
+        "precision": study.training.precision,
+        "seed": cell.seed,
+        "code": code_of("probes.evaluate", *(f"probes.{name}" for name in tasks)),
+    }
 
 
-def analysis_params() -> str:
-    """Return the code version of statistics, claims, figures, tables and report."""
-    return _code("jobs.report")
-
-
-def collect_params() -> str:
-    """Return the code version of what gathers scores and examples."""
-    return _code("jobs.collect")
-
-
-def floors_params() -> str:
-    """Return the code version of the predictors that never look at an image."""
-    return _code("probes.metrics")
+def diagnostics_params(study: Study, cell: Cell) -> Params:
+    """Return what the diagnostics of a cell depend on."""
+    code = code_of("jobs.diagnostics", f"methods.{study.methods[cell.method].method}.diagnostics")
+    return pretrain_params(study, cell) | {"diagnostics": code}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,18 +28,29 @@ STOP_SIGNALS = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 
 
 class InterruptedRunError(Exception):
-    """The run was asked to stop and has saved its state; started again, it goes on from there."""
+    """The run was asked to stop and has saved its state; started again, it resumes from there."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a finished run cost and how it went."""
+    """What a finished run cost and how it went; `milestones` is images seen -> seconds of training until then."""
 
     steps: int
     images_seen: int
     seconds: float
     trainable_parameters: int
     log: pd.DataFrame
+    milestones: dict[int, float]
+
+    def cost(self) -> dict[str, Any]:
+        """Return all but the log, as cost.json holds it."""
+        return {
+            "images_seen": self.images_seen,
+            "train_seconds": round(self.seconds, 3),
+            "steps": self.steps,
+            "trainable_parameters": self.trainable_parameters,
+            "milestones": {str(images): round(seconds, 3) for images, seconds in self.milestones.items()},
+        }
 
 
 def parameter_groups(learner: Learner, optimiser: Optimiser) -> list[dict[str, object]]:
@@ -134,7 +146,8 @@ class Run:
         self.learner.after_step(progress)
         return len(index), sums | {"lr": rate}
 
-    def _images_seen(self, steps: int) -> int:
+    def images_seen(self, steps: int) -> int:
+        """Return how many images `steps` steps see."""
         epochs, within = divmod(steps, self.steps_per_epoch)
         return epochs * len(self.images) + min(within * self.training.batch_size, len(self.images))
 
@@ -142,8 +155,12 @@ class Run:
         log.flush()
         checkpoint.save(self.folder, self.identity, step, self.learner, self.optimisers)
 
-    def train(self) -> Result:
-        """Run to the end, going on from the checkpoint in the run's folder if there is one.
+    def train(self, at_milestone: Callable[[int], None] = lambda images_seen: None) -> Result:
+        """Run to the end, resuming from the checkpoint in the run's folder if there is one.
+
+        Args:
+            at_milestone: called with the images seen at each milestone of `training`, the end included, before the
+                checkpoint that follows it: a run killed in between calls it again for the same weights.
 
         Raises:
             InterruptedRunError: a signal asked to stop; the state is saved.
@@ -153,7 +170,8 @@ class Run:
         start = checkpoint.load(self.folder, self.identity, self.learner, self.optimisers)
         log = StepLog(self.folder, start)
         line = ProgressLine(self.label, self.steps, start)
-        begun = saved = time.monotonic()
+        started = saved = time.monotonic()
+        milestones = self.training.milestone_steps(len(self.images))
         if self.training.compile:
             compile_blocks(self.learner)
         with stop_requests() as signals:
@@ -171,12 +189,16 @@ class Run:
                     if all(v.isfinite().all() for v in self.learner.state_dict().values() if v.is_floating_point()):
                         self._save(step, log)
                     raise
-                log.write(step, self._images_seen(step + 1), log.seconds_before + time.monotonic() - begun, parts)
+                log.write(step, self.images_seen(step + 1), log.seconds_before + time.monotonic() - started, parts)
                 line.update(step, batch, parts)
-            self._save(self.steps, log)
-        seconds = log.seconds_before + (time.monotonic() - begun)
+                if step + 1 in milestones:
+                    at_milestone(self.images_seen(step + 1))
+                    self._save(step + 1, log)
+                    saved = time.monotonic()
+        seconds = log.seconds_before + (time.monotonic() - started)
         trained = sum(p.numel() for p in self.learner.parameters() if p.requires_grad)
-        return Result(self.steps, self._images_seen(self.steps), seconds, trained, log.frame())
+        spent = {row["images_seen"]: row["seconds"] for row in log.rows() if row["step"] + 1 in milestones}
+        return Result(self.steps, self.images_seen(self.steps), seconds, trained, log.frame(), spent)
 
 
 def compile_blocks(learner: Learner) -> None:
