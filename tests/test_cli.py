@@ -1,25 +1,69 @@
-"""A wrong command is one sentence and status 2."""
+"""A wrong command is one sentence and status 2, whatever the command."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import click
 import pytest
 import torch
 
 from lowdata_cpt import cli
 
+STUDY = """study: small
+backbones: {tiny: {model: vit_tiny_patch16_224, weights: random, image_size: 32}}
+domains: {camvid: {sizes: [4]}}
+methods: {base: {}, dino: {}}
+training: {epochs: 1}
+"""
+OF_STUDY = ["--study", "study.yaml"]
+CELL = "tiny/camvid/dino/n4/s0"
+# Each command with a mistake, and what its sentence names.
+MISTAKES: dict[str, tuple[list[str], str]] = {
+    "validate": (["absent.yaml"], "absent.yaml"),
+    "study": (["--params", "{", "--not-run", "{}", "--results", "r"], "not JSON"),
+    "data": ([*OF_STUDY, "--domain", "nuclei"], "nuclei"),
+    "backbone": ([*OF_STUDY, "--backbone", "large"], "large"),
+    "subset": ([*OF_STUDY, "--domain", "camvid", "--n", "4", "--seed", "0"], "manifest.json"),
+    "pretrain": ([*OF_STUDY, "--cell", CELL], "model.safetensors: missing"),
+    "evaluate": ([*OF_STUDY, "--cell", "tiny/camvid/mae/n4/s0"], "has no such cell"),
+    "diagnostics": ([*OF_STUDY, "--cell", "camvid"], "expected BACKBONE/DOMAIN/METHOD/nN/sSEED"),
+    "trivial-baselines": (["absent.json", "--out", "x.csv"], "absent.json"),
+    "collect": (["nowhere"], "study.json"),
+    "examples": (["nowhere", "--backbone", "b", "--domain", "d"], "study.json"),
+    "statistics": (["nowhere"], "scores.csv"),
+    "claims": (["nowhere"], "scores.csv"),
+    "figures": (["nowhere"], "nowhere"),
+    "report": (["nowhere"], "nowhere"),
+    "headline": (["nowhere"], "scores.csv"),
+    "forecast": (["--study", "absent.yaml"], "absent.yaml"),
+    "scale-down": (["--study", "absent.yaml"], "absent.yaml"),
+    "pull": (["--study", "nowhere"], "nowhere"),
+    "push": (["--study", "nowhere"], "nowhere"),
+    "publish": (["--study", "nowhere"], "nowhere"),
+    "dvc-commit": (["--study", "nowhere"], "nowhere"),
+    "verify": (["--study", "nowhere"], "nowhere"),
+    "crate": (["--study", "nowhere"], "nowhere"),
+    "compare": (["none.csv", "none.csv"], "none.csv"),
+}
 
-@pytest.mark.parametrize("arguments", [["claims", "nowhere"], ["compare", "none.csv", "none.csv"]])
-def test_an_error_is_one_sentence_and_status_2(
-    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+
+def test_every_command_has_a_mistake_here() -> None:
+    assert set(MISTAKES) == set(cli.cli.commands)
+
+
+@pytest.mark.parametrize("command", MISTAKES)
+def test_a_mistake_is_one_sentence_and_status_2(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert cli.main(arguments) == 2
+    Path("study.yaml").write_text(STUDY, encoding="utf-8")
+    arguments, named = MISTAKES[command]
+    assert cli.main([command, *arguments]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("error: ")
-    assert said.count("\n") == 1
+    assert named in said
     assert "Traceback" not in said
+    assert sum(line.lower().startswith("error: ") for line in said.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -32,11 +76,12 @@ def test_an_error_is_one_sentence_and_status_2(
 def test_a_full_disk_or_device_is_one_sentence(
     error: Exception, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(_: object) -> int:
+    @click.command()
+    def fail() -> None:
         raise error
 
-    monkeypatch.setattr(cli, "_run", fail)
-    assert cli.main(["claims", "x"]) == 2
+    monkeypatch.setitem(cli.cli.commands, "fail", fail)
+    assert cli.main(["fail"]) == 2
     said = capsys.readouterr().err
     assert expected in said
     assert said.count("\n") == 1

@@ -1,7 +1,9 @@
-"""The code version of a result: a hash of the modules it is computed by, blind to comments, docstrings and the ledger.
+"""The version of the code that decides a result: it changes when the result can, and not before.
 
-Snakemake sees a rule's command and params, not the modules behind them; this hash is put into the params, so that a
-change of one method's code re-runs that method's cells and nothing else.
+Snakemake sees a rule's command and params, not the modules behind them; this version is put into the params, so that
+a change of one method's code re-runs that method's cells and nothing else. A version is the hash of the modules,
+blind to comments and docstrings, unless `config/code_versions.json` records that another source gives the same
+results: `make golden` compares the results of tiny golden cells before and after a change (`dev.golden`).
 """
 
 from __future__ import annotations
@@ -12,18 +14,23 @@ import io
 import tokenize
 from pathlib import Path
 
-from lowdata_cpt.core.io import identity
-from lowdata_cpt.core.paths import PACKAGE
+from lowdata_cpt.core.io import identity, read_json
+from lowdata_cpt.core.paths import PACKAGE, REPOSITORY
 
-# Modules that carry messages, files and logs, but no arithmetic.
+RECORDED = REPOSITORY / "config" / "code_versions.json"
+# Modules that carry messages, files, logs and lists of names, but no arithmetic.
 NEUTRAL = frozenset(
     {
+        "core.code_versions",
         "core.errors",
         "core.io",
         "core.packages",
         "core.paths",
         "core.provenance",
         "core.strict",
+        "data.registry",
+        "methods.registry",
+        "probes.registry",
         "training.log",
     }
 )
@@ -39,10 +46,7 @@ def _file(module: str) -> Path | None:
 
 
 def _code_only(text: str, tree: ast.Module) -> str:
-    """Return the source without docstrings, comments, blank lines and the tables of deviations, which are prose.
-
-    The text is the same under every Python version.
-    """
+    """Return the source without docstrings, comments and blank lines; the same under every Python version."""
     lines = text.splitlines()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT:
@@ -52,15 +56,9 @@ def _code_only(text: str, tree: ast.Module) -> str:
         body = getattr(node, "body", None)
         first = body[0] if isinstance(body, list) and body else None
         if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-            _blank(lines, first)
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "deviations":
-            _blank(lines, node)
+            end = first.end_lineno or first.lineno
+            lines[first.lineno - 1 : end] = [""] * (end - first.lineno + 1)
     return "\n".join(line.rstrip() for line in lines if line.strip())
-
-
-def _blank(lines: list[str], node: ast.stmt) -> None:
-    end = node.end_lineno or node.lineno
-    lines[node.lineno - 1 : end] = [""] * (end - node.lineno + 1)
 
 
 @functools.cache
@@ -79,8 +77,8 @@ def _read(path: Path) -> tuple[str, tuple[str, ...]]:
     return _code_only(text, tree), tuple(sorted(imported))
 
 
-def code_version(*modules: str) -> str:
-    """Return the version of `modules` (names below the package) and all they import from it: 12 hex digits."""
+def sources(*modules: str) -> dict[str, str]:
+    """Return the code of `modules` (names below the package) and of all they import from it, by module."""
     seen: dict[str, str] = {}
     waiting = list(modules)
     while waiting:
@@ -90,4 +88,23 @@ def code_version(*modules: str) -> str:
             continue
         seen[module], imported = _read(path)
         waiting.extend(imported)
-    return identity(seen)[:12]
+    return seen
+
+
+def source_version(*modules: str) -> str:
+    """Return the hash of the code of `modules` and all they import: 12 hex digits."""
+    return identity(sources(*modules))[:12]
+
+
+@functools.cache
+def _recorded() -> dict[str, str]:
+    """Return source version -> version of what is recorded."""
+    if not RECORDED.exists():
+        return {}
+    return {unit["source"]: unit["version"] for unit in read_json(RECORDED)["units"].values()}
+
+
+def code_version(*modules: str) -> str:
+    """Return the version of `modules` and all they import: the recorded one of this source, or its own hash."""
+    source = source_version(*modules)
+    return _recorded().get(source, source)

@@ -73,6 +73,12 @@ def write_array(target: str | Path, array: np.ndarray) -> None:
         np.save(stream, array, allow_pickle=False)
 
 
+def write_arrays(target: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write arrays atomically to one .npz (no pickle)."""
+    with atomic_path(target) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, allow_pickle=False, **arrays)
+
+
 def sha256_bytes(data: bytes) -> str:
     """Return the sha256 of `data` as hexadecimal."""
     return hashlib.sha256(data).hexdigest()

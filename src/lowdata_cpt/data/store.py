@@ -85,6 +85,21 @@ class Store:
                 f"{self.root / 'meta.json'}: not a store of this version ({error.error_count()} errors)"
             ) from None
 
+    @classmethod
+    def open(cls, manifest: Path) -> Store:
+        """Open the store beside a data manifest, and check that it is the content the manifest names.
+
+        Raises:
+            UserError: the store is missing or holds other content.
+        """
+        facts, folder = read_json(manifest), manifest.parent / "store"
+        if not (folder / "meta.json").exists():
+            raise UserError(f"{folder}: the decoded images of {manifest} are missing; run `snakemake --forcerun data`")
+        store = cls(folder)
+        if store.meta.content_sha256 != facts["content_sha256"]:
+            raise UserError(f"{folder}: holds other content than {manifest} says; run `snakemake --forcerun data`")
+        return store
+
     @cached_property
     def index(self) -> pd.DataFrame:
         """index.csv: columns array,row,id,sha256,stratum."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,9 @@ from lowdata_cpt.data.store import Store
 COLUMNS = ["row", "id", "sha256"]
 
 
-def balanced_order(ids: Sequence[str], strata: Sequence[str], seed: int) -> NDArray[np.int64]:
+def balanced_order(
+    ids: Sequence[str], strata: Sequence[str], seed: int, stream: Literal["split", "draw"] = "split"
+) -> NDArray[np.int64]:
     """Return a random order whose every prefix holds each stratum in proportion, within one image.
 
     An image's place within its stratum depends on its id and the seed alone (sha256), so no library's random
@@ -28,16 +31,18 @@ def balanced_order(ids: Sequence[str], strata: Sequence[str], seed: int) -> NDAr
         ids: unique names, M.
         strata: stratum of each, M.
         seed: of the order.
+        stream: what the order is for; a draw is independent of the split that has the same seed.
 
     Returns:
         Positions into `ids`: int64 [M].
     """
+    start = str(seed) if stream == "split" else f"{stream}:{seed}"
     members: dict[str, list[int]] = {}
-    for position in sorted(range(len(ids)), key=lambda p: sha256_bytes(f"{seed}:{ids[p]}".encode())):
+    for position in sorted(range(len(ids)), key=lambda p: sha256_bytes(f"{start}:{ids[p]}".encode())):
         members.setdefault(strata[position], []).append(position)
     total, order = len(ids), np.empty(len(ids), np.int64)
     # (release, deadline, tie, stratum, j): the j-th of m members belongs into [floor(jM/m), ceil((j+1)M/m)).
-    tie = {stratum: sha256_bytes(f"{seed}/{stratum}".encode()) for stratum in members}
+    tie = {stratum: sha256_bytes(f"{start}/{stratum}".encode()) for stratum in members}
     waiting = [(0, -(-total // len(group)), tie[stratum], stratum, 0) for stratum, group in members.items()]
     heapq.heapify(waiting)
     ready: list[tuple[int, str, str, int]] = []
@@ -79,20 +84,32 @@ def seeded_split(
 def draw(store: Store, n: int, seed: int) -> pd.DataFrame:
     """Draw n images of the pool: nested in n, paired by seed, stratified where the pool has strata.
 
+    Images of a validation or test set are never drawn, also where the pool has them (a val cut from the train split).
+
     Returns:
         Columns row (position in the pool set), id, sha256; in drawn order, so a smaller n is a prefix.
 
     Raises:
-        UserError: n is not between 1 and the pool's size.
+        UserError: n is not between 1 and the number of images that may be drawn.
     """
-    pool = store.rows(store.meta.pool)
-    if not 1 <= n <= len(pool):
+    pool = store.rows(store.meta.pool).assign(row=lambda rows: range(len(rows)))
+    held_out = held_out_hashes(store)
+    free = pool[~pool["sha256"].isin(held_out)].reset_index(drop=True)
+    if not 1 <= n <= len(free):
         raise UserError(
-            f"n = {n} images were asked of domain {store.meta.domain!r}, whose pool has {len(pool)}; "
-            f"set `sizes` to numbers from 1 to {len(pool)}"
+            f"n = {n} images were asked of domain {store.meta.domain!r}, whose pool has {len(free)} that are in no "
+            f"validation or test set; set `sizes` to numbers from 1 to {len(free)}"
         )
-    order = balanced_order(pool["id"].tolist(), pool["stratum"].tolist(), seed)[:n]
-    return pool.assign(row=range(len(pool)))[COLUMNS].iloc[order].reset_index(drop=True)
+    order = balanced_order(free["id"].tolist(), free["stratum"].tolist(), seed, "draw")[:n]
+    drawn = free[COLUMNS].iloc[order].reset_index(drop=True)
+    assert not held_out & set(drawn["sha256"]), "a validation or test image was drawn"
+    return drawn
+
+
+def held_out_hashes(store: Store) -> set[str]:
+    """Return the sha256 of every image of a validation or test set, whatever the task."""
+    sets = {info.sets[split] for info in store.meta.tasks.values() for split in ("val", "test") if split in info.sets}
+    return {digest for name in sets for digest in store.rows(name)["sha256"]}
 
 
 def write_manifest(path: str | Path, frame: pd.DataFrame) -> None:

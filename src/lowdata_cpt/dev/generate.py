@@ -1,8 +1,7 @@
 """Files that are generated from the code, so that they cannot drift: run it to write, `--check` to compare.
 
 config/schema.json and config/defaults.yaml come from the pydantic models, docs/deviations.md from the tables next
-to the methods, config/code_versions.json (what DVC sees of the code) from the modules, requirements.txt (which
-environment.yml installs) from uv.lock.
+to the methods, requirements.txt (which environment.yml installs) from uv.lock.
 """
 
 from __future__ import annotations
@@ -21,17 +20,14 @@ from typing import Any
 
 import yaml
 
-from lowdata_cpt.core.code_versions import code_version
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import write_text
 from lowdata_cpt.core.paths import REPOSITORY
 from lowdata_cpt.data.registry import DOMAINS
 from lowdata_cpt.methods.registry import METHODS
 from lowdata_cpt.study.config import Backbone, Study
-from lowdata_cpt.study.grid import PROBES
 
 ROOT = REPOSITORY
-CODE_VERSIONS = Path("config/code_versions.json")
 
 
 def schema() -> str:
@@ -78,16 +74,6 @@ def deviations() -> str:
         lines += ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in config.deviations]
         lines.append("")
     return "\n".join(lines)
-
-
-def code_versions() -> str:
-    """Return the code version of every method, of the feature pass and of every probe: what Snakemake compares too."""
-    versions = {
-        "methods": {config.model_fields["method"].default: config.code_version() for config in METHODS},
-        "features": code_version("probes.features"),
-        "probes": {probe: code_version(f"probes.{probe}") for probe in PROBES},
-    }
-    return json.dumps(versions, indent=1, sort_keys=True) + "\n"
 
 
 def requirements() -> str:
@@ -147,7 +133,6 @@ GENERATED: dict[str, Callable[[], str]] = {
     "config/schema.json": schema,
     "config/defaults.yaml": defaults,
     "docs/deviations.md": deviations,
-    CODE_VERSIONS.as_posix(): code_versions,
     "requirements.txt": requirements,
 }
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lowdata_cpt.analysis.table import COLUMNS, SELECTED_COLUMNS, STEP_COLUMNS
-from lowdata_cpt.core.io import atomic_path, read_json, write_text
+from lowdata_cpt.core.io import read_json, write_arrays, write_text
 from lowdata_cpt.core.provenance import write_sidecar
-from lowdata_cpt.data.store import Store, Task
+from lowdata_cpt.data.store import Store
 from lowdata_cpt.probes.metrics import trivial_scores
+from lowdata_cpt.probes.registry import probes_of_tasks
 from lowdata_cpt.study.config import Study
-from lowdata_cpt.study.grid import PROBE_OF_TASK, Cell, cells, shown_cells
+from lowdata_cpt.study.grid import Cell, cells, shown_cells
 from lowdata_cpt.study.load import validate
 from lowdata_cpt.study.paths import Paths
 
@@ -26,13 +27,13 @@ def read_study(path: Path) -> Study:
     return validate(read_json(path) | {"resources": {}}, str(path))
 
 
-def collect(paths: Paths) -> None:
-    """Gather every cell of the study into scores.csv, selected.csv, cost.csv, curves.csv and outcomes/.
+def collect(paths: Paths, target: Path | None = None) -> None:
+    """Gather every cell of the study into scores.csv, selected.csv, cost.csv, curves.csv and outcomes/ of `target`.
 
     scores.csv has a row a metric and milestone, in repr precision, so equal scores give equal bytes. Of a long run at
     most `CURVE_STEPS` steps go to curves.csv, with six digits: git keeps it, and the run's log.csv has all.
     """
-    study = read_study(paths.of_study("study.json"))
+    study, target = read_study(paths.of_study("study.json")), target or paths.root
     scores: list[dict[str, Any]] = []
     selected: list[dict[str, Any]] = []
     costs: list[dict[str, Any]] = []
@@ -61,8 +62,8 @@ def collect(paths: Paths) -> None:
         "curves.csv": (pd.concat([pd.DataFrame(columns=STEP_COLUMNS), *curves]), sources["log.csv"]),
     }
     for name, (frame, inputs) in tables.items():
-        _write_table(paths.of_study(name), frame, inputs)
-    _gather_outcomes(study, paths)
+        _write_table(target / name, frame, inputs)
+    _gather_outcomes(study, paths, target / "outcomes")
 
 
 def _score_rows(probes: dict[str, Any]) -> list[dict[str, Any]]:
@@ -100,13 +101,7 @@ def _write_table(target: Path, frame: pd.DataFrame, inputs: list[Path]) -> None:
     write_sidecar(target, inputs=list(inputs), rows=len(frame))
 
 
-def write_arrays(target: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write arrays atomically to one .npz (no pickle)."""
-    with atomic_path(target) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, allow_pickle=False, **arrays)
-
-
-def _gather_outcomes(study: Study, paths: Paths) -> None:
+def _gather_outcomes(study: Study, paths: Paths, target: Path) -> None:
     """Write outcomes/<backbone>-<domain>.npz: each cell's outcome on each test image at its end, and the truth."""
     gathered: dict[str, dict[str, np.ndarray]] = {}
     for cell in cells(study):
@@ -121,7 +116,7 @@ def _gather_outcomes(study: Study, paths: Paths) -> None:
             test = store.labels(store.task("classification").sets["test"])
             found["truth/linear"] = np.asarray(test).astype(np.int16)
     for name, arrays in gathered.items():
-        write_arrays(paths.of_study("outcomes") / f"{name}.npz", arrays)
+        write_arrays(target / f"{name}.npz", arrays)
 
 
 def trivial_baselines(manifests: list[Path], target: Path) -> None:
@@ -132,12 +127,13 @@ def trivial_baselines(manifests: list[Path], target: Path) -> None:
     rows = [
         {
             "domain": path.parent.name,
-            "task": PROBE_OF_TASK[cast(Task, task)],
+            "task": probe,
             "metric": name,
             "value": round(value, 4),
         }
         for path in manifests
         for task, metrics in trivial_scores(Store.open(path)).items()
+        for probe in probes_of_tasks((task,))
         for name, value in metrics.items()
     ]
     _write_table(target, pd.DataFrame(rows, columns=["domain", "task", "metric", "value"]), manifests)

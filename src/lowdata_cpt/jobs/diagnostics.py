@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lowdata_cpt.core.device import pick_device
-from lowdata_cpt.core.io import atomic_path
+from lowdata_cpt.core.io import write_arrays
 from lowdata_cpt.core.provenance import write_sidecar
 from lowdata_cpt.jobs.pretrain import inputs_of, open_cell
 from lowdata_cpt.study.grid import Cell
@@ -45,6 +45,5 @@ def diagnostics(params: dict[str, Any], cell: Cell, paths: Paths, target: Path, 
     arrays |= inside.at_the_end(run.learner.eval(), to_images(images, where))
     arrays["image"] = small.mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     arrays["step"] = np.array(moments)
-    with atomic_path(target) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, allow_pickle=False, **arrays)
+    write_arrays(target, arrays)
     write_sidecar(target, inputs=list(inputs_of(cell, paths)), config=params)

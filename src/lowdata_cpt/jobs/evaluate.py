@@ -1,52 +1,86 @@
-"""Stages that evaluate a model: one feature pass, then probes that read it. Torch is imported where it is needed."""
+"""The job that evaluates a cell: each exported milestone, in one process."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from lowdata_cpt.backbones import weights
+from lowdata_cpt.core.device import pick_device
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.io import identity, read_json, sha256_file, write_arrays, write_json
 from lowdata_cpt.core.provenance import write_sidecar
-from lowdata_cpt.jobs.inputs import open_store
-from lowdata_cpt.probes.config import DepthConfig, FeaturesConfig, LinearConfig, SegmentationConfig
-from lowdata_cpt.probes.run import run_probe
+from lowdata_cpt.data.store import Store
+from lowdata_cpt.data.subsets import read_manifest
+from lowdata_cpt.probes.evaluate import evaluate as evaluate_model
+from lowdata_cpt.study.grid import Cell
+from lowdata_cpt.study.paths import Paths
 
-CONFIGS: dict[str, type[LinearConfig] | type[SegmentationConfig] | type[DepthConfig]] = {
-    "linear": LinearConfig,
-    "segmentation": SegmentationConfig,
-    "depth": DepthConfig,
-}
+ARRAYS = ("outcomes", "examples")
 
 
-def features(config: dict[str, Any], *, model: Path, manifest: Path, target: Path, device: str) -> None:
-    """Pass every labelled image through a frozen model once. `config` has image_size, features and precision."""
-    from lowdata_cpt.backbones import weights
-    from lowdata_cpt.core.device import pick_device
-    from lowdata_cpt.probes.features import extract
+def evaluate(params: dict[str, Any], cell: Cell, paths: Paths, *, device: str = "auto") -> None:
+    """Evaluate every milestone of a cell; a killed evaluation resumes at the milestone that it was at.
 
-    vit = weights.open_export(model, int(config["image_size"]))
-    settings = FeaturesConfig.model_validate(config["features"])
-    where = pick_device(device)
-    extract(vit.to(where), open_store(manifest), settings, where, target, seed=0, precision=config["precision"])
+    Args:
+        params: see `study.job_params.evaluate_params`.
+        cell: which cell; seeds of what does not depend on a seed share one model.
+        paths: of the study; reads the cell's `export/i<images seen>`, its domain and its subset, writes
+            `evaluation.json`, `outcomes.npz` (keys `i<images seen>/<probe>/<name>`) and `examples.npz`.
+        device: auto, cpu or cuda.
+
+    Raises:
+        UserError: a model is missing or does not fit, labels cannot be used, or features are not finite.
+    """
+    where, target, exports = pick_device(device), paths.cell(cell), paths.cell(cell.trained) / "export"
+    models = sorted(exports.glob("i*"), key=lambda folder: int(folder.name[1:]))
+    if not models:
+        raise UserError(f"{exports}: no exported model; `snakemake --cores 1 {exports.parent / 'cost.json'}` makes it")
+    store = Store.open(paths.manifest(cell.domain))
+    subset = paths.subset(cell.domain, cell.n, cell.seed)
+    drawn = frozenset(read_manifest(subset, store)["sha256"]) if cell.n else frozenset()
+    milestones: dict[str, Any] = {}
+    arrays: dict[str, dict[str, NDArray[Any]]] = {kind: {} for kind in ARRAYS}
+    for folder in models:
+        key = identity({"params": params, "data": store.meta.content_sha256, "model": _content(folder)})
+        part = paths.checkpoints(cell).with_name(f"{cell.seed}-evaluation") / folder.name / key[:12]
+        if not (part / "summary.json").exists():
+            vit = weights.open_export(folder, int(params["image_size"])).to(where)
+            found = evaluate_model(
+                vit,
+                store,
+                params["probes"],
+                seed=cell.seed,
+                device=where,
+                precision=params["precision"],
+                drawn=drawn,
+            )
+            for kind in ARRAYS:
+                named = {f"{name}/{k}": v for name, result in found.items() for k, v in getattr(result, kind).items()}
+                write_arrays(part / f"{kind}.npz", named)
+            write_json(part / "summary.json", {name: result.summary() for name, result in found.items()})
+        milestones[folder.name[1:]] = read_json(part / "summary.json")
+        for kind in ARRAYS:
+            with np.load(part / f"{kind}.npz", allow_pickle=False) as stored:
+                arrays[kind] |= {f"{folder.name}/{name}": _stored(stored[name]) for name in stored.files}
+    for kind in ARRAYS:
+        write_arrays(target / f"{kind}.npz", arrays[kind])
+    write_json(target / "evaluation.json", {"milestones": milestones})
+    inputs: list[str | Path] = [paths.manifest(cell.domain), *(folder / weights.MODEL for folder in models)]
+    for name in ("evaluation.json", "outcomes.npz"):
+        write_sidecar(target / name, inputs=inputs, config=params)
+    shutil.rmtree(part.parents[1], ignore_errors=True)
 
 
-def probe(
-    task: str, config: dict[str, Any], *, features_file: Path, manifest: Path, seed: int, target: Path, device: str
-) -> None:
-    """Train one probe on cached features and write its scores. `config` has the keys `probe` and `examples`."""
-    settings = CONFIGS[task].model_validate(config["probe"])
-    where = None
-    if task != "linear":
-        from lowdata_cpt.core.device import pick_device
+def _content(folder: Path) -> dict[str, str]:
+    """Return the hash of each file of a model folder."""
+    return {p.name: sha256_file(p) for p in sorted(folder.iterdir()) if not p.name.endswith(".prov.json")}
 
-        where = pick_device(device)
-    run_probe(
-        task,
-        features_file,
-        open_store(manifest),
-        settings,
-        seed=seed,
-        device=where,
-        out=target,
-        examples=int(config["examples"]),
-    )
-    write_sidecar(target, inputs=[manifest, features_file], config=config | {"seed": seed})
+
+def _stored(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array in the precision that is kept: errors per image need no more than float32."""
+    return array.astype(np.float32) if array.dtype == np.float64 else array

@@ -11,8 +11,7 @@ from typing import Any
 import pandas as pd
 from pydantic import TypeAdapter
 
-from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.core.io import read_json, write_json, write_text
+from lowdata_cpt.core.io import write_json, write_text
 from lowdata_cpt.core.provenance import write_sidecar
 from lowdata_cpt.data.domain import Domain, prepare
 from lowdata_cpt.data.store import Store
@@ -23,22 +22,6 @@ STORE_CACHE = Path("data/cache")
 """Decoded once for all studies; may be deleted: each study holds links to the files of its own."""
 
 
-def open_store(manifest: Path) -> Store:
-    """Open the store beside a data manifest, and check that it is the content the manifest names.
-
-    Raises:
-        UserError: the store is missing or holds other content.
-    """
-    facts = read_json(manifest)
-    folder = manifest.parent / "store"
-    if not (folder / "meta.json").exists():
-        raise UserError(f"{folder}: the decoded images of {manifest} are missing; run `snakemake --forcerun data`")
-    store = Store(folder)
-    if store.meta.content_sha256 != facts["content_sha256"]:
-        raise UserError(f"{folder}: holds other content than {manifest} says; run `snakemake --forcerun data`")
-    return store
-
-
 def _link(source: str, target: str) -> None:
     """Link a file; copy it where the file systems differ."""
     try:
@@ -47,10 +30,10 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def data(config: dict[str, Any], manifest: Path) -> None:
+def data(params: dict[str, Any], manifest: Path) -> None:
     """Decode a domain once and write its manifest, its data card, the list of quarantined images and `store`."""
-    begun = time.monotonic()
-    domain: Domain = TypeAdapter(DomainEntry).validate_python(config)
+    started = time.monotonic()
+    domain: Domain = TypeAdapter(DomainEntry).validate_python(params["domain"])
     store = prepare(domain, STORE_CACHE)
     shutil.rmtree(manifest.parent / "store", ignore_errors=True)
     shutil.copytree(store.root, manifest.parent / "store", copy_function=_link)
@@ -71,11 +54,10 @@ def data(config: dict[str, Any], manifest: Path) -> None:
         "quarantined": quarantined,
     }
     write_json(manifest, facts)
-    write_sidecar(manifest, config=config, seconds=time.monotonic() - begun)
+    write_sidecar(manifest, config=params, seconds=time.monotonic() - started)
 
 
-def subset(manifest: Path, n: int, seed: int, target: Path) -> None:
-    """Draw n images of the pool and write their manifest."""
-    store = open_store(manifest)
-    write_manifest(target, draw(store, n, seed))
-    write_sidecar(target, inputs=[manifest], config={"n": n, "seed": seed})
+def subset(params: dict[str, Any], manifest: Path, target: Path) -> None:
+    """Draw n images of the pool and write their list."""
+    write_manifest(target, draw(Store.open(manifest), params["n"], params["seed"]))
+    write_sidecar(target, inputs=[manifest], config=params)

@@ -95,7 +95,7 @@ def pretrain(
     write_json(target / "cost.json", cost)
     models = sorted((target / "export").glob(f"*/{weights.MODEL}"))
     # The weights may be deleted once they are scored; what made them stays beside the cost.
-    facts = {
+    facts: dict[str, Any] = {
         "inputs": list(inputs_of(cell, paths)),
         "config": params,
         "cost": cost,

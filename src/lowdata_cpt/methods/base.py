@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+import importlib.util
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from lowdata_cpt.core.code_versions import code_version
 from lowdata_cpt.training.config import Recipe
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from lowdata_cpt.backbones.vit import ViT
 
 
 class Deviation(NamedTuple):
@@ -27,10 +35,29 @@ class MethodConfig(Recipe):
     deviations: ClassVar[tuple[Deviation, ...]] = ()
 
     @classmethod
-    def code_version(cls) -> str:
-        """Return the version of the code that trains this method: its own modules, the loop, what they import."""
+    def has_diagnostics(cls) -> bool:
+        """Whether the method's folder has a `diagnostics` module."""
+        return importlib.util.find_spec(f"{cls.__module__.rpartition('.')[0]}.diagnostics") is not None
+
+    @classmethod
+    def code_modules(cls) -> tuple[str, ...]:
+        """Return the modules that decide this method's weights, with what they import: its own, and the loop."""
         own = cls.__module__.removeprefix("lowdata_cpt.")
         if cls.learner_path is None:
-            return code_version(own)
-        learner = cls.learner_path.split(":")[0].removeprefix("lowdata_cpt.")
-        return code_version(own, learner, "training.prepare")
+            return (own,)
+        return own, cls.learner_path.split(":")[0].removeprefix("lowdata_cpt."), "training.prepare"
+
+    @classmethod
+    def code_version(cls) -> str:
+        """Return the version of the code that makes this method's weights."""
+        return code_version(*cls.code_modules())
+
+    def untrained_state(self, vit: ViT, pool: NDArray[np.uint8], seed: int) -> dict[str, Tensor]:
+        """Return the weights of a method that trains nothing, as timm opens them.
+
+        Args:
+            vit: the released backbone.
+            pool: the domain's unlabelled images, uint8 [N, H, W, 3].
+            seed: of the cell.
+        """
+        raise AssertionError(f"{type(self).__name__} is trained")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lowdata_cpt.methods.base import MethodConfig
 from lowdata_cpt.methods.diet_cp.config import DietCP
 from lowdata_cpt.methods.dino.config import DINO
@@ -12,3 +14,9 @@ from lowdata_cpt.methods.untrained import Base, BaseDomainNorm, Random
 from lowdata_cpt.methods.v_pretraining.config import VPretraining
 
 METHODS: tuple[type[MethodConfig], ...] = (Base, BaseDomainNorm, Random, DietCP, GLARE, TEC, VPretraining, DINO, MAE)
+BY_NAME = {config.model_fields["method"].default: config for config in METHODS}
+
+
+def parse(settings: dict[str, Any]) -> MethodConfig:
+    """Return the configuration that a method's plain values are of."""
+    return BY_NAME[settings["method"]].model_validate(settings)

@@ -1,17 +1,27 @@
-"""The rows every table carries that train nothing: the released backbone as it is, and a random one."""
+"""The rows that train nothing: the released backbone as it is, the same normalised anew, and a random one."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from lowdata_cpt.core.code_versions import code_version
 from lowdata_cpt.methods.base import MethodConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from lowdata_cpt.backbones.vit import ViT
 
 
 class Base(MethodConfig):
     """Step 0: the released backbone, untouched."""
 
     method: Literal["base"] = "base"
+
+    def untrained_state(self, vit: ViT, pool: NDArray[np.uint8], seed: int) -> dict[str, Tensor]:
+        """Return the weights as they are."""
+        return vit.timm_state()
 
 
 class BaseDomainNorm(MethodConfig):
@@ -23,12 +33,24 @@ class BaseDomainNorm(MethodConfig):
     method: Literal["base_domain_norm"] = "base_domain_norm"
 
     @classmethod
-    def code_version(cls) -> str:
-        """Return the version of what this row is made by."""
-        return code_version("methods.untrained", "backbones.normalisation", "training.prepare")
+    def code_modules(cls) -> tuple[str, ...]:
+        """Return this module and the arithmetic that it imports when it is asked for weights."""
+        return "methods.untrained", "backbones.normalisation", "vision.images"
+
+    def untrained_state(self, vit: ViT, pool: NDArray[np.uint8], seed: int) -> dict[str, Tensor]:
+        """Return the weights with the pool's statistics folded in."""
+        from lowdata_cpt.backbones.normalisation import fold
+        from lowdata_cpt.vision.images import channel_statistics
+
+        return fold(vit.timm_state(), channel_statistics(pool), (vit.mean, vit.std))
 
 
 class Random(MethodConfig):
     """The same architecture, randomly initialised from the seed: the floor that a pretrained backbone must beat."""
 
     method: Literal["random"] = "random"
+
+    def untrained_state(self, vit: ViT, pool: NDArray[np.uint8], seed: int) -> dict[str, Tensor]:
+        """Return freshly drawn weights."""
+        vit.randomise(seed)
+        return vit.timm_state()

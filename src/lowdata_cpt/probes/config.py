@@ -1,8 +1,8 @@
-"""Settings of the feature pass and of the three probes. Torch-free."""
+"""What the probes' settings share. Torch-free."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
@@ -26,26 +26,6 @@ class FeaturesConfig(Strict):
     """The one backbone pass that all probes of a domain share."""
 
     batch_size: int = Field(default=32, ge=1, description="Images per forward pass.")
-    augmented_bank: bool = Field(
-        default=False,
-        description="Also pass each labelled train image once under DIET-CP's augmentation; `linear.bank: augmented` "
-        "needs it.",
-    )
-
-
-class LinearConfig(Strict):
-    """kNN on L2-normalised class tokens, and logistic regression on the same, centred and scaled to unit norm again."""
-
-    k: int = Field(default=20, ge=1, description="Neighbours; min(k, number of train images) are used.")
-    c_grid: Grid = Field(
-        default=(1.0, 10.0, 100.0, 1000.0, 10_000.0),
-        description="Inverse regularisation strengths, ascending; the best macro-F1 on validation is taken.",
-    )
-    max_iter: int = Field(default=1000, ge=1, description="L-BFGS iterations at most for each C.")
-    bank: Literal["clean", "augmented"] = Field(
-        default="clean",
-        description="Train features: of the images as they are, or augmented once (as DIET-CP's authors do).",
-    )
 
 
 class DenseConfig(Strict):
@@ -66,11 +46,9 @@ class DenseConfig(Strict):
         description="The training loss reads every s-th pixel of each axis, from a random offset per step; 1 reads "
         "all. Evaluation always reads every pixel.",
     )
-
-
-class SegmentationConfig(DenseConfig):
-    """Segmentation probe: cross-entropy; the learning rate with the best validation mIoU is taken."""
-
-
-class DepthConfig(DenseConfig):
-    """Depth probe: squared error in metres; the learning rate with the lowest validation RMSE is taken."""
+    probe_seeds: int = Field(
+        default=1,
+        ge=1,
+        le=100,
+        description="Heads trained from as many seeds; what they predict is pooled, which halves a head's noise at 4.",
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,12 +18,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.data.store import Store, Task, TaskInfo
 from lowdata_cpt.probes.config import DenseConfig
+from lowdata_cpt.probes.result import FeatureSet, ProbeResult
 
 INIT_STD = 0.01
 BN_MOMENTUM = 0.1
 BETAS, EPS = (0.9, 0.999), 1e-8
 EVAL_BATCH = 16
+CHECK_EVERY = 100
+SEED_STRIDE = 1_000_003  # between the seeds of heads whose predictions are pooled: no cell's seed is another's head
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(raw head outputs [B, h, w, L, C], labels [B, h, w]) -> losses [L], each the mean over valid pixels."""
@@ -37,8 +41,8 @@ def upsampling(size_in: int, size_out: int) -> Tensor:
 def upsample(z: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Interpolate maps [B, h, w, K] at pixels given by interpolation matrices [s, h] and [t, w]: [B, s, t, K]."""
     batch, h, w, k = z.shape
-    tall = torch.matmul(rows, z.reshape(batch, h, w * k))
-    return torch.matmul(columns, tall.view(batch, len(rows), w, k))
+    upsampled = torch.matmul(rows, z.reshape(batch, h, w * k))
+    return torch.matmul(columns, upsampled.view(batch, len(rows), w, k))
 
 
 class Heads:
@@ -117,6 +121,14 @@ def batches(count: int, size: int, steps: int, generator: torch.Generator) -> It
         stream = stream[size:]
 
 
+def resident(array: NDArray[Any], device: torch.device) -> Tensor:
+    """Return an array as a tensor, on `device` where half of its free memory holds it."""
+    tensor = torch.from_numpy(array)
+    if device.type == "cuda" and tensor.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
+        return tensor
+    return tensor.to(device)
+
+
 def train_heads(
     patches: NDArray[np.float16],
     labels: NDArray[Any],
@@ -142,17 +154,20 @@ def train_heads(
     generator = torch.Generator().manual_seed(seed)
     heads = Heads(patches.shape[-1], outputs, len(config.lr_grid), bias, generator, device)
     optimiser = AdamW(heads.flat, config.lr_grid, config.weight_decay, config.clip)
-    tokens, targets = torch.from_numpy(patches), torch.from_numpy(labels)
+    tokens, targets = resident(patches, device), resident(labels, device)
     rows, columns = (upsampling(a, b).to(device) for a, b in zip(patches.shape[1:3], labels.shape[1:], strict=True))
     s = config.train_stride
     for step, index in enumerate(batches(len(patches), config.batch_size, config.steps, generator)):
         top, left = torch.randint(s, (2,), generator=generator).tolist()
-        x = tokens[index].to(device).float()
-        y = targets[index, top::s, left::s].to(device)
+        place = index.to(tokens.device)
+        x = tokens[place].to(device).float()
+        y = targets[place, top::s, left::s].to(device)
         z = heads(x, training=True)
         maps = upsample(z.flatten(3), rows[top::s], columns[left::s]).view(len(x), *y.shape[1:], *z.shape[3:])
         losses = loss(maps, y)
-        if not torch.isfinite(losses).all():
+        # Looked at now and then, as a look waits for the device: what is not finite once stays so.
+        looked_at = step % CHECK_EVERY == CHECK_EVERY - 1 or step == config.steps - 1
+        if looked_at and not torch.isfinite(losses).all():
             raise UserError(f"the dense probe's loss is not finite at step {step}; lower lr_grid {config.lr_grid}")
         (gradient,) = torch.autograd.grad(losses.sum(), heads.flat)
         optimiser.step(gradient, lr_factor(step, config.steps, config.warmup))
@@ -172,3 +187,94 @@ def predict(
             slice(start, start + len(x)),
             upsample(heads(x, training=False, candidate=candidate)[..., 0, :], rows, columns),
         )
+
+
+class DenseTask(Protocol):
+    """What a task has to say: labels, loss, and the outcome of a prediction on each image.
+
+    Attributes:
+        name: of the task.
+        info: its sets, classes and ranges.
+        outputs: channels of a head.
+        bias: where a head's outputs start.
+        metric, higher: what a learning rate is chosen by on validation.
+    """
+
+    name: Task
+    info: TaskInfo
+    store: Store
+    outputs: int
+    bias: float
+    metric: str
+    higher: bool
+
+    def labels(self, name: str, counted: bool) -> NDArray[Any]: ...  # noqa: D102
+    def loss(self, maps: Tensor, labels: Tensor) -> Tensor: ...  # noqa: D102
+    def predicted(self, maps: Tensor) -> NDArray[Any]: ...  # noqa: D102
+    def outcomes(self, truth: NDArray[Any], predicted: NDArray[Any]) -> NDArray[Any]: ...  # noqa: D102
+    def pool(self, outcomes: list[NDArray[Any]]) -> dict[str, NDArray[Any]]: ...  # noqa: D102
+    def metrics(self, pooled: dict[str, NDArray[Any]]) -> dict[str, float]: ...  # noqa: D102
+    def counts(self, test: NDArray[Any]) -> dict[str, int]: ...  # noqa: D102
+
+
+def evaluate(
+    task: DenseTask,
+    heads: list[Heads],
+    patches: NDArray[np.float16],
+    truth: NDArray[Any],
+    candidate: int,
+    device: torch.device,
+) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
+    """Return one candidate's outcomes at the labels' full resolution, pooled over heads, and the first head's maps."""
+    maps: list[NDArray[Any]] = []
+    for head in heads:
+        predicted = np.empty_like(truth)
+        for part, raw in predict(head, patches, truth.shape[1:], candidate, device):
+            predicted[part] = task.predicted(raw)
+        maps.append(predicted)
+    return task.pool([task.outcomes(truth, predicted) for predicted in maps]), maps[0]
+
+
+def run(
+    task: DenseTask, features: FeatureSet, config: DenseConfig, *, seed: int, device: torch.device, examples: int
+) -> ProbeResult:
+    """Train heads of every learning rate, choose one on validation, and read the test split once.
+
+    With `probe_seeds` above one, heads from several seeds are trained and what they predict is pooled.
+
+    Returns:
+        `outcomes` of the test images as the task says, `examples`: `predicted` maps of the first test images.
+    """
+    sets = task.info.sets
+    truth = {split: task.labels(name, split != "train") for split, name in sets.items() if split != "test"}
+    seeds = [seed + SEED_STRIDE * i for i in range(config.probe_seeds)]
+    heads = [
+        train_heads(
+            features.patches[sets["train"]],
+            truth["train"],
+            task.outputs,
+            task.loss,
+            config,
+            bias=task.bias,
+            seed=one,
+            device=device,
+        )
+        for one in seeds
+    ]
+    val = [
+        task.metrics(evaluate(task, heads, features.patches[sets["val"]], truth["val"], i, device)[0])
+        for i in range(len(config.lr_grid))
+    ]
+    scores = [metrics[task.metric] for metrics in val]
+    best = int(np.argmax(scores) if task.higher else np.argmin(scores))
+    test = task.labels(sets["test"], True)
+    outcomes, predicted = evaluate(task, heads, features.patches[sets["test"]], test, best, device)
+    candidates = {repr(lr): score for lr, score in zip(config.lr_grid, scores, strict=True)}
+    counts = {split: len(maps) for split, maps in truth.items()} | {"test": len(test)}
+    return ProbeResult(
+        metrics={"val": val[best], "test": task.metrics(outcomes)},
+        selected={"lr": config.lr_grid[best], f"val_{task.metric}": candidates},
+        counts=counts | task.counts(test),
+        outcomes=outcomes,
+        examples={"predicted": predicted[:examples]},
+    )

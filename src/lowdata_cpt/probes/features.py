@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lowdata_cpt.backbones.vit import Features, ViT
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.core.io import atomic_path
 from lowdata_cpt.data.store import SPLITS, Store
 from lowdata_cpt.probes.config import FeaturesConfig
-from lowdata_cpt.probes.feature_file import METADATA_KEY, Facts
+from lowdata_cpt.probes.result import FeatureSet
 from lowdata_cpt.vision import augment
 from lowdata_cpt.vision.images import resize, to_images
+
+CHUNK = 256
 
 
 def labelled_sets(store: Store) -> dict[str, bool]:
@@ -35,10 +35,11 @@ def labelled_sets(store: Store) -> dict[str, bool]:
     return sets
 
 
-def _batches(images: NDArray[np.uint8], size: int, device: torch.device) -> Iterator[Tensor]:
-    """Yield [B, 3, H, W] in [0, 1] on `device`."""
+def _batches(images: NDArray[np.uint8], size: int, device: torch.device) -> Iterator[tuple[slice, Tensor]]:
+    """Yield slices of images and these images [B, 3, H, W] in [0, 1] on `device`."""
     for start in range(0, len(images), size):
-        yield to_images(np.array(images[start : start + size]), device)
+        part = slice(start, start + size)
+        yield part, to_images(np.array(images[part]), device)
 
 
 def diet_view(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
@@ -61,50 +62,54 @@ def extract(
     store: Store,
     config: FeaturesConfig,
     device: torch.device,
-    target: Path,
     *,
-    seed: int,
     precision: str,
-) -> None:
-    """Write the features of every labelled set of every task to `target` (layout: `feature_file`).
+    augmented: bool = False,
+    seed: int = 0,
+) -> FeatureSet:
+    """Return the features of every labelled set of every task; a set that several tasks share is passed once.
 
-    A set that several tasks share is passed once. Class tokens are taken after the final norm and are not
-    normalised; `seed` only draws the augmented bank.
+    Args:
+        backbone: frozen.
+        store: images.
+        config: batch size.
+        device: where the pass happens; features come back to the CPU.
+        precision: fp32 or bf16 (autocast).
+        augmented: also pass each classification train image once under DIET-CP's augmentation, drawn with `seed`.
+        seed: of the augmented bank.
 
     Raises:
         UserError: a task lacks a split, or the features are not finite.
     """
     backbone.to(device).eval()
-    size, grid = backbone.image_size, backbone.grid()
-    tensors: dict[str, Tensor] = {}
+    size, grid, found = backbone.image_size, backbone.grid(), FeatureSet()
     for name, dense in labelled_sets(store).items():
-        cls, patches = [], []
-        for images in _batches(store.images(name), config.batch_size, device):
-            features = _forward(backbone, resize(images, size), precision)
-            cls.append(features.cls.cpu())
-            if dense:
-                patches.append(features.patches.half().cpu().view(-1, grid, grid, backbone.width))
-        tensors[f"{name}/cls"] = torch.cat(cls)
-        if dense:
-            tensors[f"{name}/patches"] = torch.cat(patches)
-    if config.augmented_bank and "classification" in store.meta.tasks:
+        images = store.images(name)
+        cls = np.empty((len(images), backbone.width), np.float32)
+        patches = np.empty((len(images), grid, grid, backbone.width), np.float16) if dense else None
+        for part, batch in _batches(images, config.batch_size, device):
+            features = _forward(backbone, resize(batch, size), precision)
+            cls[part] = features.cls.cpu().numpy()
+            if patches is not None:
+                patches[part] = features.patches.half().cpu().view(-1, grid, grid, backbone.width).numpy()
+        found.cls[name] = cls
+        if patches is not None:
+            found.patches[name] = patches
+    if augmented:
         name, generator = store.task("classification").sets["train"], torch.Generator().manual_seed(seed)
-        tensors[f"{name}/cls_augmented"] = torch.cat(
+        found.augmented[name] = np.concatenate(
             [
-                _forward(backbone, diet_view(images, size, generator), precision).cls.cpu()
-                for images in _batches(store.images(name), config.batch_size, device)
+                _forward(backbone, diet_view(batch, size, generator), precision).cls.cpu().numpy()
+                for _, batch in _batches(store.images(name), config.batch_size, device)
             ]
         )
-    bad = sorted(key for key, value in tensors.items() if not torch.isfinite(value).all())
-    if bad:
-        raise UserError(f"{target}: backbone {backbone.name!r} gives features that are not finite ({', '.join(bad)})")
-    facts = Facts(
-        domain=store.meta.domain,
-        content_sha256=store.meta.content_sha256,
-        backbone=backbone.name,
-        image_size=size,
-        grid=grid,
-        width=backbone.width,
-    )
-    with atomic_path(target) as temporary:
-        save_file(tensors, temporary, metadata={METADATA_KEY: facts.model_dump_json()})
+    kinds: dict[str, Mapping[str, NDArray[Any]]] = {
+        "class": found.cls,
+        "patch": found.patches,
+        "augmented class": found.augmented,
+    }
+    for kind, arrays in kinds.items():
+        for name, array in arrays.items():
+            if not all(np.isfinite(array[start : start + CHUNK]).all() for start in range(0, len(array), CHUNK)):
+                raise UserError(f"backbone {backbone.name!r} gives {kind} tokens of set {name!r} that are not finite")
+    return found

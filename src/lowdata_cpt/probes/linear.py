@@ -1,27 +1,48 @@
-"""kNN and linear probe on class tokens. Reads safetensors with NumPy and needs no torch, so that it starts fast."""
+"""kNN and linear probe on class tokens. Torch-free; scikit-learn is imported when a probe runs."""
 
 from __future__ import annotations
 
 import copy
 import warnings
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
+from pydantic import Field
 
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.data.store import Store
-from lowdata_cpt.probes import feature_file
-from lowdata_cpt.probes.config import LinearConfig
-from lowdata_cpt.probes.metrics import classification_metrics, macro_auc
+from lowdata_cpt.core.strict import Strict
+from lowdata_cpt.data.store import Split, Store, Task
+from lowdata_cpt.probes.config import Grid
+from lowdata_cpt.probes.result import FeatureSet, ProbeResult
 
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+
+TASK: Task = "classification"
 Features = NDArray[np.float64]
 Labels = NDArray[np.int64]
 NEIGHBOURS = 4
+
+
+class Config(Strict):
+    """kNN on L2-normalised class tokens, and logistic regression on the same, centred and scaled to unit norm again."""
+
+    k: int = Field(default=20, ge=1, description="Neighbours; min(k, number of train images) are used.")
+    c_grid: Grid = Field(
+        default=(1.0, 10.0, 100.0, 1000.0, 10_000.0),
+        description="Inverse regularisation strengths, ascending; the best macro-F1 on validation is taken.",
+    )
+    max_iter: int = Field(default=1000, ge=1, description="L-BFGS iterations at most for each C.")
+    bank: Literal["clean", "augmented"] = Field(
+        default="clean",
+        description="Train features: of the images as they are, or augmented once (as DIET-CP's authors do).",
+    )
+    bank_of_n: bool = Field(
+        default=False,
+        description="Also kNN with a bank of the n drawn images alone, as DIET-CP's authors evaluate: bank_knn_*.",
+    )
 
 
 def normalise(features: NDArray[Any]) -> Features:
@@ -31,7 +52,7 @@ def normalise(features: NDArray[Any]) -> Features:
     return wide
 
 
-def centre_and_scale(x: dict[str, Features]) -> dict[str, Features]:
+def centre_and_scale(x: dict[Split, Features]) -> dict[Split, Features]:
     """Subtract the train mean and divide by one number, so that the train features' mean squared norm is one again.
 
     Relative sizes and directions stay. Features of one backbone may differ by 1e-6 and another's by 1e-2 after L2
@@ -42,18 +63,25 @@ def centre_and_scale(x: dict[str, Features]) -> dict[str, Features]:
     return {split: (values - mean) / scale for split, values in x.items()}
 
 
-def fit_knn(x: Features, y: Labels, config: LinearConfig) -> KNeighborsClassifier:
+def fit_knn(x: Features, y: Labels, config: Config) -> KNeighborsClassifier:
     """Fit kNN with k = min(config.k, N), cosine distance, votes weighted by inverse distance (2509.06990)."""
+    from sklearn.neighbors import KNeighborsClassifier
+
     return KNeighborsClassifier(min(config.k, len(x)), metric="cosine", weights="distance", algorithm="brute").fit(x, y)
 
 
 def fit_linear(
-    x: Features, y: Labels, x_val: Features, y_val: Labels, config: LinearConfig
+    x: Features, y: Labels, x_val: Features, y_val: Labels, config: Config
 ) -> tuple[LogisticRegression, dict[str, Any]]:
     """Fit logistic regression on train for each C and return the one with the best validation macro-F1.
 
     Ties go to the strongest regularisation. Each fit starts from the last one's weights.
     """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    from lowdata_cpt.probes.metrics import classification_metrics
+
     best: LogisticRegression | None = None
     scores: dict[str, float] = {}
     converged = True
@@ -72,62 +100,96 @@ def fit_linear(
     return best, {"c": float(best.C), "converged": converged, "val_macro_f1": scores}
 
 
-def evaluate(
-    knn: KNeighborsClassifier, linear: LogisticRegression, x: Features, z: Features, y: Labels, classes: int
-) -> dict[str, float]:
-    """Return both classifiers' metrics on one split; `linear_auc` is left out when the split has a single class.
+def predictions(
+    knn: KNeighborsClassifier, linear: LogisticRegression, x: Features, z: Features, classes: int
+) -> tuple[dict[str, Labels], Features]:
+    """Return both classifiers' class ids [M] and the linear one's probabilities [M, C].
 
     kNN reads the normalised features x, the linear classifier z, the same centred and scaled. A class the train set
-    lacks gets the same score for every image, hence an AUC of one half.
+    lacks gets the same probability for every image, hence an AUC of one half.
     """
-    metrics = {f"knn_{name}": value for name, value in classification_metrics(y, knn.predict(x)).items()}
-    metrics |= {f"linear_{name}": value for name, value in classification_metrics(y, linear.predict(z)).items()}
     scores = np.zeros((len(x), classes))
     scores[:, linear.classes_] = linear.predict_proba(z)
-    auc = macro_auc(y, scores)
-    return metrics if auc is None else metrics | {"linear_auc": auc}
+    return {"knn": knn.predict(x), "linear": linear.predict(z)}, scores
 
 
-def neighbours(knn: KNeighborsClassifier, x: Features, examples: int) -> dict[str, Any]:
+def neighbours(knn: KNeighborsClassifier, x: Features, examples: int) -> dict[str, NDArray[np.int64]]:
     """Return `rows` of evenly spaced test images and, for each, the `train_rows` of its nearest images."""
-    rows = np.unique(np.linspace(0, len(x) - 1, examples).round().astype(int)) if examples else np.arange(0)
-    found = knn.kneighbors(x[rows], min(NEIGHBOURS, knn.n_neighbors), return_distance=False) if len(rows) else rows
-    return {"rows": rows.tolist(), "train_rows": found.tolist()}
+    rows = (
+        np.unique(np.linspace(0, len(x) - 1, examples).round().astype(np.int64)) if examples else np.zeros(0, np.int64)
+    )
+    near = min(NEIGHBOURS, knn.n_neighbors)
+    found = knn.kneighbors(x[rows], near, return_distance=False) if len(rows) else np.zeros((0, near), np.int64)
+    return {"rows": rows, "train_rows": found}
 
 
-def probe(features: Path, store: Store, config: LinearConfig, examples: int = 0) -> dict[str, Any]:
+def run(
+    features: FeatureSet,
+    store: Store,
+    config: Config,
+    *,
+    seed: int = 0,
+    device: object = None,
+    examples: int = 0,
+    drawn: frozenset[str] = frozenset(),
+) -> ProbeResult:
     """Run kNN and the linear probe; the test split is read once, after C is chosen.
 
+    Args:
+        features: class tokens of the task's sets.
+        store: labels.
+        config: settings.
+        seed, device: not used: nothing is random here, and nothing needs a device.
+        examples: test images whose neighbours are shown.
+        drawn: sha256 of the n unlabelled images, for `bank_of_n`.
+
     Returns:
-        metrics (val, test), selected, counts, and the neighbours of `examples` test images.
+        `outcomes`: predicted class ids int16 [M] of knn and linear (and bank_knn).
 
     Raises:
-        UserError: the features do not fit the store, or the train split has fewer than two classes.
+        UserError: the train split has fewer than two classes, or labels go beyond the named classes.
     """
-    info = store.task("classification")
-    labels: dict[str, Labels] = {}
-    x: dict[str, Features] = {}
+    from lowdata_cpt.probes.metrics import classification_metrics, macro_auc
+
+    info = store.task(TASK)
+    labels: dict[Split, Labels] = {}
+    x: dict[Split, Features] = {}
     for split, name in info.sets.items():
-        kind = "cls_augmented" if split == "train" and config.bank == "augmented" else "cls"
-        x[split] = normalise(feature_file.read(features, store, name, kind))
-        labels[split] = np.asarray(store.labels(name))
+        source = features.augmented if split == "train" and config.bank == "augmented" else features.cls
+        x[split], labels[split] = normalise(source[name]), np.asarray(store.labels(name))
         if labels[split].min() < 0 or labels[split].max() >= len(info.classes):
             raise UserError(f"{store.root}: labels of set {name!r} go beyond the {len(info.classes)} named classes")
     if len(np.unique(labels["train"])) < 2:
         raise UserError(f"{store.root}: the classification train set has one class only; at least two are needed")
+    classes = len(info.classes)
     knn = fit_knn(x["train"], labels["train"], config)
     z = centre_and_scale(x)
     linear, selected = fit_linear(z["train"], labels["train"], z["val"], labels["val"], config)
-    metrics = {
-        split: evaluate(knn, linear, x[split], z[split], labels[split], len(info.classes)) for split in ("val", "test")
-    }
+    own = np.flatnonzero(store.rows(info.sets["train"])["sha256"].isin(drawn)) if config.bank_of_n else np.zeros(0, int)
+    bank = fit_knn(x["train"][own], labels["train"][own], config) if len(own) else None
+    metrics: dict[Split, dict[str, float]] = {}
+    outcomes: dict[str, Labels] = {}
+    scored: tuple[Split, Split] = ("val", "test")
+    for split in scored:
+        outcomes, scores = predictions(knn, linear, x[split], z[split], classes)
+        if bank is not None:
+            outcomes["bank_knn"] = bank.predict(x[split])
+        truth = labels[split]
+        metrics[split] = {
+            f"{name}_{metric}": value
+            for name, found in outcomes.items()
+            for metric, value in classification_metrics(truth, found).items()
+        }
+        if (auc := macro_auc(truth, scores)) is not None:  # None: the split has a single class
+            metrics[split]["linear_auc"] = auc
     missing = {
         split: [name for i, name in enumerate(info.classes) if i not in set(y.tolist())] for split, y in labels.items()
     }
-    return {
-        "metrics": metrics,
-        "neighbours": neighbours(knn, x["test"], examples),
-        "selected": selected | {"k": int(knn.n_neighbors), "bank": config.bank},
-        "counts": {split: len(y) for split, y in labels.items()}
-        | {"classes": len(info.classes), "classes_missing": missing},
-    }
+    counts: dict[str, Any] = {split: len(y) for split, y in labels.items()}
+    return ProbeResult(
+        metrics=metrics,
+        selected=selected | {"k": int(knn.n_neighbors), "bank": config.bank},
+        counts=counts | {"classes": classes, "classes_missing": missing, "bank_of_n": len(own)},
+        outcomes={name: found.astype(np.int16) for name, found in outcomes.items()},
+        examples=neighbours(knn, x["test"], examples),
+    )

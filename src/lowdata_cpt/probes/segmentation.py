@@ -1,44 +1,35 @@
-"""Segmentation probe: linear head with batch norm on patch tokens, cross-entropy, mIoU and pixel accuracy."""
+"""Segmentation probe: linear head with batch norm on patch tokens, cross-entropy, mIoU and pixel accuracy.
+
+Torch is imported when the probe runs, so that its settings are read without it.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.data.store import Split, Store, TaskInfo
-from lowdata_cpt.probes import dense, feature_file
-from lowdata_cpt.probes.config import SegmentationConfig
-from lowdata_cpt.probes.metrics import confusion, segmentation_metrics
+from lowdata_cpt.data.store import Store, Task
+from lowdata_cpt.probes.config import DenseConfig
+from lowdata_cpt.probes.result import FeatureSet, ProbeResult
 
-Maps = NDArray[np.uint8]
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+TASK: Task = "segmentation"
 
 
-def load(features: Path, store: Store, info: TaskInfo, split: Split) -> tuple[NDArray[np.float16], Maps]:
-    """Return patches [M, h, w, D] and class maps [M, H, W] of a split.
-
-    Raises:
-        UserError: the features do not fit the store, or a label is neither a class nor `ignore_index`.
-    """
-    name = info.sets[split]
-    patches, truth = feature_file.read(features, store, name, "patches"), np.array(store.segmentation(name))
-    beyond = np.setdiff1d(np.unique(truth), [*range(len(info.classes)), info.ignore_index])
-    if len(beyond):
-        raise UserError(
-            f"{store.root}: segmentation set {name!r} has label {beyond[0]}; expected 0 to {len(info.classes) - 1} "
-            f"or {info.ignore_index}"
-        )
-    return patches, truth
+class Config(DenseConfig):
+    """Segmentation probe: cross-entropy; the learning rate with the best validation mIoU is taken."""
 
 
 def cross_entropy(maps: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
     """Return each candidate's mean cross-entropy [L] of logits [B, h, w, L, C] over labelled pixels [B, h, w]."""
+    import torch.nn.functional as F
+
     candidates, classes = maps.shape[-2:]
     target = labels.flatten().long()
     each = F.cross_entropy(
@@ -47,54 +38,76 @@ def cross_entropy(maps: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
     return each.view(-1, candidates).sum(0) / (target != ignore_index).sum().clamp_min(1)
 
 
-def evaluate(
-    heads: dense.Heads, patches: NDArray[np.float16], truth: Maps, info: TaskInfo, candidate: int, device: torch.device
-) -> tuple[dict[str, float], Maps]:
-    """Return metrics at the labels' full resolution and the predicted class maps [M, H, W] of one candidate."""
-    classes = len(info.classes)
-    counts, predicted = np.zeros((classes, classes), dtype=np.int64), np.empty_like(truth)
-    for part, maps in dense.predict(heads, patches, truth.shape[1:], candidate, device):
-        predicted[part] = maps.max(-1).indices.to(torch.uint8).cpu().numpy()
-        counts += confusion(truth[part], predicted[part], classes, info.ignore_index)
-    return segmentation_metrics(counts), predicted
+class Segmentation:
+    """What segmentation is to a dense probe (see `dense.DenseTask`)."""
+
+    name, metric, higher, bias = TASK, "miou", True, 0.0
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.info = store, store.task(TASK)
+        self.outputs = len(self.info.classes)
+
+    def labels(self, name: str, counted: bool) -> NDArray[np.uint8]:
+        """Return class maps [M, H, W] of a set.
+
+        Raises:
+            UserError: a label is neither a class nor `ignore_index`, or none counts.
+        """
+        truth = np.array(self.store.segmentation(name))
+        found = np.unique(truth)
+        beyond = np.setdiff1d(found, [*range(self.outputs), self.info.ignore_index])
+        if len(beyond):
+            raise UserError(
+                f"{self.store.root}: segmentation set {name!r} has label {beyond[0]}; expected 0 to {self.outputs - 1} "
+                f"or {self.info.ignore_index}"
+            )
+        if not np.setdiff1d(found, [self.info.ignore_index]).size:
+            raise UserError(f"{self.store.root}: segmentation set {name!r} is void everywhere: nothing can be scored")
+        return truth
+
+    def loss(self, maps: Tensor, labels: Tensor) -> Tensor:
+        """Return each candidate's loss [L]."""
+        return cross_entropy(maps, labels, self.info.ignore_index)
+
+    def predicted(self, maps: Tensor) -> NDArray[np.uint8]:
+        """Return class maps [B, H, W] of logits [B, H, W, C]."""
+        import torch
+
+        classes: NDArray[np.uint8] = maps.max(-1).indices.to(torch.uint8).cpu().numpy()
+        return classes
+
+    def outcomes(self, truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """Return counts [M, C, 3] (see `metrics.segmentation_counts`)."""
+        from lowdata_cpt.probes.metrics import segmentation_counts
+
+        return segmentation_counts(truth, predicted, self.outputs, self.info.ignore_index)
+
+    def pool(self, outcomes: list[NDArray[np.int32]]) -> dict[str, NDArray[Any]]:
+        """Pool the outcomes of heads from several seeds: counts add up."""
+        return {"counts": np.stack(outcomes).sum(axis=0, dtype=np.int32)}
+
+    def metrics(self, pooled: dict[str, NDArray[Any]]) -> dict[str, float]:
+        """Return the metrics of pooled outcomes."""
+        from lowdata_cpt.probes.metrics import segmentation_metrics
+
+        return segmentation_metrics(pooled["counts"])
+
+    def counts(self, test: NDArray[np.uint8]) -> dict[str, int]:
+        """Return facts of the test set for evaluation.json."""
+        return {"classes": self.outputs, "test_pixels": int((test != self.info.ignore_index).sum())}
 
 
-def probe(
-    features: Path, store: Store, config: SegmentationConfig, *, seed: int, device: torch.device
-) -> tuple[dict[str, Any], Maps]:
-    """Run the probe; the test split is read once, after the learning rate is chosen.
+def run(
+    features: FeatureSet,
+    store: Store,
+    config: Config,
+    *,
+    seed: int,
+    device: torch.device,
+    examples: int,
+    drawn: frozenset[str] = frozenset(),
+) -> ProbeResult:
+    """Run the probe (see `dense.run`); `outcomes`: counts int32 [M, C, 3]; `drawn` is not used."""
+    from lowdata_cpt.probes import dense
 
-    Returns:
-        metrics (val, test), selected, counts; predicted class maps of the test images, uint8 [M, H, W].
-    """
-    info = store.task("segmentation")
-    patches, truth = load(features, store, info, "train")
-    val_patches, val_truth = load(features, store, info, "val")
-    heads = dense.train_heads(
-        patches,
-        truth,
-        len(info.classes),
-        lambda maps, labels: cross_entropy(maps, labels, info.ignore_index),
-        config,
-        bias=0.0,
-        seed=seed,
-        device=device,
-    )
-    val = [evaluate(heads, val_patches, val_truth, info, i, device)[0] for i in range(len(config.lr_grid))]
-    best = int(np.argmax([m["miou"] for m in val]))
-    test_patches, test_truth = load(features, store, info, "test")
-    test, predicted = evaluate(heads, test_patches, test_truth, info, best, device)
-    return {
-        "metrics": {"val": val[best], "test": test},
-        "selected": {
-            "lr": config.lr_grid[best],
-            "val_miou": {repr(lr): m["miou"] for lr, m in zip(config.lr_grid, val, strict=True)},
-        },
-        "counts": {
-            "train": len(truth),
-            "val": len(val_truth),
-            "test": len(test_truth),
-            "classes": len(info.classes),
-            "test_pixels": int((test_truth != info.ignore_index).sum()),
-        },
-    }, predicted
+    return dense.run(Segmentation(store), features, config, seed=seed, device=device, examples=examples)

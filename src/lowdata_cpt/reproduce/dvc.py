@@ -15,9 +15,9 @@ from pathlib import Path
 
 import yaml
 
+from lowdata_cpt.core.code_versions import RECORDED
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.core.io import write_text
-from lowdata_cpt.dev.generate import CODE_VERSIONS, code_versions
+from lowdata_cpt.dev.golden import unrecorded
 from lowdata_cpt.reproduce import dvc_files as dvcfiles
 
 SHOWN = 20
@@ -157,10 +157,10 @@ def bless(study: str) -> None:
             f"dvc status: {changed} — the results are not of this checkout's files, so Snakemake is not told that they "
             "are; run `snakemake`, or go back to the commit that made them"
         )
-    if not CODE_VERSIONS.exists() or CODE_VERSIONS.read_text(encoding="utf-8") != code_versions():
+    if code := unrecorded():
         raise UserError(
-            f"{CODE_VERSIONS}: the code of a method or probe has changed since, so the results are not of this code; "
-            "run `make config` and `snakemake`, or go back to the commit that made them"
+            f"{RECORDED}: the code of {', '.join(code)} has changed since, so the results may not be of this code; "
+            "run `make golden` and `snakemake`, or go back to the commit that made them"
         )
     # --forceall: without it jobs that have no inputs get no record, and a later change of theirs goes unnoticed.
     _snakemake(study, "--touch", "--forceall", "--quiet", "all")
@@ -213,8 +213,7 @@ def commit(study: str) -> None:
     planned = _snakemake(study, "--dry-run", "all").stdout
     if "Nothing to be done" not in planned:
         raise UserError(f"study {study} is not complete: `snakemake --dry-run` still has jobs; run them first")
-    write_text(CODE_VERSIONS, code_versions())
     done = _call("dvc", "commit", "--force", *dvcfiles.stage_names(study))
     if done.returncode:
         raise UserError(f"dvc commit: {_said(done)}")
-    print(f"dvc.lock is written; now: git add dvc.lock {CODE_VERSIONS} results && git commit, and make push")
+    print("dvc.lock is written; now: git add dvc.lock results && git commit, and make push")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -14,14 +13,14 @@ from typing import NamedTuple
 import pandas as pd
 
 from lowdata_cpt.analysis.table import METRICS
+from lowdata_cpt.backbones.weights import MODEL
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import read_json, sha256_file
 from lowdata_cpt.core.provenance import sidecar_path
-from lowdata_cpt.study import job_params as params
-from lowdata_cpt.study.config import Study
-from lowdata_cpt.study.grid import Cell, cells, probes_of
+from lowdata_cpt.jobs.pretrain import inputs_of
+from lowdata_cpt.study.grid import Cell
+from lowdata_cpt.study.paths import Paths
 
-NAME = re.compile(r"^(?P<backbone>[^/]+)/(?P<domain>[^/]+)/(?P<method>[^/]+)/n(?P<n>\d+)/s(?P<seed>\d+)/?$", re.ASCII)
 WORK = Path("work/verify")
 # On the machine, lock and thread count that made them, scores are equal to the last bit. Elsewhere other kernels round
 # otherwise and training amplifies it; these bounds are about the spread between seeds of short runs.
@@ -37,6 +36,7 @@ class Score(NamedTuple):
     task: str
     metric: str
     split: str
+    images_seen: int
     stored: float
     found: float
 
@@ -56,23 +56,6 @@ class Recomputed(NamedTuple):
 
     scores: list[Score]
     same_weights: bool | None
-
-
-def parse_cell(text: str, study: Study) -> Cell:
-    """Read BACKBONE/DOMAIN/METHOD/nN/sSEED.
-
-    Raises:
-        UserError: it has another form, or the study has no such cell.
-    """
-    match = NAME.match(text)
-    known = list(cells(study))
-    example = "/".join(str(part) for part in (*known[-1][:3], f"n{known[-1].n}", f"s{known[-1].seed}"))
-    if match is None:
-        raise UserError(f"cell {text!r}: expected BACKBONE/DOMAIN/METHOD/nN/sSEED, for example {example}")
-    cell = Cell(match["backbone"], match["domain"], match["method"], int(match["n"]), int(match["seed"]))
-    if cell not in known:
-        raise UserError(f"cell {text!r}: study {study.study} has no such cell; it has for example {example}")
-    return cell
 
 
 def _command(*arguments: str) -> None:
@@ -97,71 +80,59 @@ def _threads(sidecar: Path) -> str:
     return str(command[command.index("--threads") + 1]) if "--threads" in command else "1"
 
 
-def recompute(study: Study, cell: Cell, folder: Path, device: str = "auto") -> Recomputed:
-    """Train, pass and probe one cell in a temporary folder below work/; nothing in `folder` is changed.
+def recompute(study_file: Path, cell: Cell, folder: Path, device: str = "auto") -> Recomputed:
+    """Train and evaluate one cell in a temporary folder below work/; nothing in `folder` is changed.
 
     Args:
-        study: the study.
+        study_file: the study's configuration.
         cell: which cell.
         folder: the study's results; needs its backbone, data manifest, decoded images and, for a trained
-            method, the cell's subset manifest.
+            method, the cell's subset.
         device: auto, cpu or cuda.
 
     Raises:
         UserError: an input is missing, the cell has no row in scores.csv, or a step fails.
     """
-    model = cell.model
-    stored = _stored(folder / "scores.csv", cell)
-    backbone, manifest = folder / "backbones" / cell.backbone, folder / "data" / cell.domain / "manifest.json"
-    subset = folder / "subsets" / cell.domain / f"s{model.seed}" / f"n{model.n}.csv"
-    needed = [backbone / "model.safetensors", manifest, *([subset] if model.n else [])]
-    for path in needed:
+    stored, paths, trained = _stored(folder / "scores.csv", cell), Paths(folder), cell.trained
+    for path in inputs_of(trained, paths):
         if not path.exists():
             raise UserError(f"{path}: missing; run `make pull`")
-    original = model.folder(study.study) / "export" / "model.safetensors"
-    compute = ["--device", device, "--threads", _threads(sidecar_path(model.folder(study.study) / "cost.json"))]
+    end = f"i{read_json(paths.cell(trained) / 'cost.json')['images_seen']}" if trained.n else "i0"
+    original = paths.cell(trained) / "export" / end / MODEL
     WORK.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=WORK) as name:
-        work = Path(name)
-        found: dict[tuple[str, str, str], float] = {}
-        _command(
-            *("pretrain", "--config", params.training_params(study, cell.backbone, cell.method)),
-            *(
-                "--backbone",
-                str(backbone),
-                "--manifest",
-                str(manifest),
-                *(["--subset", str(subset)] if model.n else []),
-            ),
-            *("--seed", str(model.seed), "--checkpoints", str(work / "checkpoints"), "--out", str(work), *compute),
-        )
-        features = work / "features.safetensors"
-        _command(
-            *("features", "--config", params.features_params(study, cell.backbone, cell.domain)),
-            *("--model", str(work / "export"), "--manifest", str(manifest), "--out", str(features), *compute),
-        )
-        for probe in probes_of(study, cell.domain):
-            out = work / f"{probe}.json"
-            _command(
-                *("probe", probe, "--config", params.probe_params(study, probe), "--features", str(features)),
-                *("--manifest", str(manifest), "--seed", str(cell.seed), "--out", str(out), *compute),
-            )
-            for split, metrics in read_json(out)["metrics"].items():
-                found |= {(probe, metric, split): float(value) for metric, value in metrics.items()}
-        weights = work / "export" / "model.safetensors"
+        again = Paths(name)
+        for part in ("backbones", "data", "subsets"):
+            if (folder / part).exists():
+                again.of_study(part).symlink_to((folder / part).resolve())
+        for step, of in (("pretrain", trained), ("evaluate", cell)):
+            options = ["--study", str(study_file), "--results", name, "--cell", of.name, "--device", device]
+            _command(step, *options, "--threads", _threads(sidecar_path(paths.cell(trained) / "cost.json")))
+        found = {
+            (probe, metric, split, int(images)): float(value)
+            for images, probes in read_json(again.cell(cell) / "evaluation.json")["milestones"].items()
+            for probe, result in probes.items()
+            for split, metrics in result["metrics"].items()
+            for metric, value in metrics.items()
+        }
+        weights = again.cell(trained) / "export" / end / MODEL
         same = sha256_file(weights) == sha256_file(original) if original.exists() else None
-    scores = [Score(*key, stored.get(key, math.nan), found.get(key, math.nan)) for key in sorted(stored.keys() | found)]
+    scores = [
+        Score(task, metric, split, images, stored.get(key, math.nan), found.get(key, math.nan))
+        for key in sorted(stored.keys() | found.keys())
+        for task, metric, split, images in (key,)
+    ]
     return Recomputed(scores, same)
 
 
-def _stored(scores: Path, cell: Cell) -> dict[tuple[str, str, str], float]:
-    """Return (task, metric, split) -> value of a cell's rows in the committed table."""
+def _stored(scores: Path, cell: Cell) -> dict[tuple[str, str, str, int], float]:
+    """Return (task, metric, split, images seen) -> value of a cell's rows in the committed table."""
     if not scores.exists():
         raise UserError(f"{scores}: no such file")
     table = pd.read_csv(scores, float_precision="round_trip")
     for column, value in cell._asdict().items():
         table = table[table[column] == value]
     if table.empty:
-        raise UserError(f"{scores}: has no row of cell {'/'.join(map(str, cell))}")
-    keys = zip(table["task"], table["metric"], table["split"], strict=True)
+        raise UserError(f"{scores}: has no row of cell {cell.name}")
+    keys = zip(table["task"], table["metric"], table["split"], table["images_seen"], strict=True)
     return {key: float(value) for key, value in zip(keys, table["value"], strict=True)}

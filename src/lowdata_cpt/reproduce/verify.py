@@ -14,6 +14,8 @@ from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import read_json, sha256_file
 from lowdata_cpt.core.provenance import SUFFIX, artifact_of
 from lowdata_cpt.reproduce import dvc_files as dvcfiles
+from lowdata_cpt.study.grid import cell_of
+from lowdata_cpt.study.paths import Paths
 
 CLAIMS = Path("config/claims.yaml")
 PULL = "run `make pull`"
@@ -129,7 +131,7 @@ def check_scores(folder: Path, work: Path) -> list[Row]:
     from lowdata_cpt.jobs import collect
 
     committed = folder / "scores.csv"
-    collect.scores(folder / "study.json", work)
+    collect.collect(Paths(folder), work)
     found = collect.differences(committed, work / "scores.csv")
     if found:
         return [Row("scores", str(committed), "differs", found)]
@@ -182,10 +184,10 @@ def _tables(folder: Path) -> list[Path]:
 def check_cell(name: str, folder: Path, device: str) -> list[Row]:
     """Compute one cell from its subset manifest once more."""
     from lowdata_cpt.jobs.collect import read_study
-    from lowdata_cpt.reproduce.recompute import TOLERANCE_FRACTION, TOLERANCE_RELATIVE, parse_cell, recompute
+    from lowdata_cpt.reproduce.recompute import TOLERANCE_FRACTION, TOLERANCE_RELATIVE, recompute
 
     study = read_study(folder / "study.json")
-    result = recompute(study, parse_cell(name, study), folder, device)
+    result = recompute(folder / "study.json", cell_of(name, study), folder, device)
     rows: list[Row] = []
     for score in result.scores:
         how = "bit-equal" if score.stored == score.found else f"stored {score.stored:.6g}, found {score.found:.6g}"

@@ -12,7 +12,7 @@ from lowdata_cpt.data.domain import Domain
 from lowdata_cpt.data.registry import DOMAINS
 from lowdata_cpt.methods.base import MethodConfig
 from lowdata_cpt.methods.registry import METHODS
-from lowdata_cpt.probes.config import DepthConfig, FeaturesConfig, LinearConfig, SegmentationConfig
+from lowdata_cpt.probes.registry import Probes
 from lowdata_cpt.training.config import Training
 
 NAME = r"^[a-z0-9][a-z0-9_]*$"
@@ -72,25 +72,6 @@ class Backbone(Strict):
         return self
 
 
-class Probes(Strict):
-    """The three evaluations and the feature pass they share."""
-
-    features: FeaturesConfig = FeaturesConfig()
-    linear: LinearConfig = LinearConfig()
-    segmentation: SegmentationConfig = SegmentationConfig()
-    depth: DepthConfig = DepthConfig()
-    examples: int = Field(default=4, ge=0, description="Test images on the qualitative sheet.")
-    image_sizes: dict[Name, int] = Field(
-        default={}, description="Domain -> side in pixels of its probe images, where it is not the backbone's."
-    )
-
-    @model_validator(mode="after")
-    def _bank_is_made(self) -> Self:
-        if self.linear.bank == "augmented" and not self.features.augmented_bank:
-            raise ValueError("`linear.bank: augmented` needs `features.augmented_bank: true`")
-        return self
-
-
 class Block(Strict):
     """A part of the grid: the product of the named entries; a key that is left out stands for all of the study's."""
 
@@ -100,6 +81,7 @@ class Block(Strict):
     sizes: tuple[int, ...] | None = Field(
         default=None, min_length=1, description="Of the domains' `sizes`; rows that train nothing have none."
     )
+    seeds: tuple[int, ...] | None = Field(default=None, min_length=1, description="Of the study's `seeds`.")
 
 
 class Resources(Strict):
@@ -131,11 +113,16 @@ class Study(Strict):
         default="stop",
         description="Where a domain's folder is missing: stop with an error, or report its cells as not run and go on.",
     )
-    illustrations: dict[Name, tuple[Literal["glare", "v_pretraining"], ...]] = Field(
+    diagnostics: dict[Name, tuple[Name, ...]] = Field(
         default={},
         description="Domain -> methods whose first cell (smallest n, first seed) is trained once more to look inside.",
     )
     keep_models: bool = Field(default=True, description="Keep each cell's weights; false keeps scores and logs only.")
+
+    def training_of(self, method: str) -> Training:
+        """Return how a method is trained: the study's `training` with the method's own over it."""
+        overlay = self.methods[method].training
+        return self.training if overlay is None else overlay.over(self.training)
 
     @field_validator("seeds")
     @classmethod
@@ -163,15 +150,22 @@ class Study(Strict):
 
     @model_validator(mode="after")
     def _has_sizes(self) -> Self:
+        for name in self.methods:
+            try:
+                self.training_of(name)
+            except ValueError as error:
+                raise ValueError(f"methods.{name}.training: {error}") from None
         if any(m.learner_path for m in self.methods.values()):
             empty = [name for name, domain in self.domains.items() if not domain.sizes]
             if empty:
                 raise ValueError(f"domains {empty} have no `sizes`, but there are methods to train")
         if "base" not in self.methods:
             raise ValueError("methods must have `base`: every gain is measured from it")
-        for domain, methods in self.illustrations.items():
+        for domain, methods in self.diagnostics.items():
             if domain not in self.domains or not set(methods) <= set(self.methods):
-                raise ValueError(f"illustrations.{domain}: {list(methods)} must be of `domains` and `methods`")
+                raise ValueError(f"diagnostics.{domain}: {list(methods)} must be of `domains` and `methods`")
+            if silent := [name for name in methods if not self.methods[name].has_diagnostics()]:
+                raise ValueError(f"diagnostics.{domain}: methods {silent} have nothing to show of their inside")
         if unknown := [name for name in self.probes.image_sizes if name not in self.domains]:
             raise ValueError(f"probes.image_sizes: {unknown} are not in `domains`; there are {list(self.domains)}")
         return self
@@ -199,13 +193,15 @@ class Study(Strict):
                 raise ValueError(f"grid.{i}.{kind}: {unknown} are not in `{kind}`; there are {known}")
         if block.methods is not None and "base" not in block.methods:
             raise ValueError(f"grid.{i}.methods must have `base`: every gain is measured from it")
+        if strange := sorted(set(block.seeds or ()) - set(self.seeds)):
+            raise ValueError(f"grid.{i}.seeds: {strange} are not in `seeds`; there are {list(self.seeds)}")
         for name in block.domains or self.domains:
             sizes = self.domains[name].sizes
             if block.sizes is not None and not set(block.sizes) & set(sizes):
                 raise ValueError(f"grid.{i}.sizes {list(block.sizes)}: domain {name!r} has none of them, but {sizes}")
         offered = {n for name in block.domains or self.domains for n in self.domains[name].sizes}
-        if odd := sorted(set(block.sizes or ()) - offered):
-            raise ValueError(f"grid.{i}.sizes: none of the block's domains has {odd} in its `sizes`")
+        if unknown_sizes := sorted(set(block.sizes or ()) - offered):
+            raise ValueError(f"grid.{i}.sizes: none of the block's domains has {unknown_sizes} in its `sizes`")
 
     @model_validator(mode="after")
     def _probe_sizes_fit(self) -> Self:

@@ -141,7 +141,7 @@ def training_seconds(study: Study, cell: Cell, assumptions: Assumptions) -> floa
     flops = training_flops(
         study.methods[cell.method], geometry(backbone.model), backbone.image_size, training.batch_size
     )
-    work = flops * training.images(cell.n) * _slow(training.precision, assumptions)
+    work = flops * training.images_after(training.steps(cell.n), cell.n) * _slow(training.precision, assumptions)
     return assumptions.startup + work / (assumptions.tflops * 1e12)
 
 

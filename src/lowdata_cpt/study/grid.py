@@ -8,11 +8,8 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.data.store import Task
-from lowdata_cpt.study.config import Study
-
-PROBE_OF_TASK: dict[Task, str] = {"classification": "linear", "segmentation": "segmentation", "depth": "depth"}
-PROBES = tuple(PROBE_OF_TASK.values())
+from lowdata_cpt.probes.registry import probes_of_tasks
+from lowdata_cpt.study.config import Block, Study
 
 
 class Cell(NamedTuple):
@@ -64,26 +61,28 @@ def cell_of(text: str, study: Study) -> Cell:
 
 
 def cells(study: Study) -> Iterator[Cell]:
-    """Yield every cell of the grid once, in the order in which the study names backbones, domains and methods."""
-    for backbone in study.backbones:
-        for domain, settings in study.domains.items():
-            for method, config in study.methods.items():
-                for n in sorted(settings.sizes) if config.learner_path else (0,):
-                    if not _wanted(study, backbone, domain, method, n):
-                        continue
-                    for seed in study.seeds:
-                        yield Cell(backbone, domain, method, n, seed)
+    """Yield every cell of the grid once: block by block, and in each in the order in which the study names its parts.
+
+    A study is worked off in that order as far as its jobs are free to run, so the first blocks are done first.
+    """
+    seen: set[Cell] = set()
+    for block in study.grid or (Block(),):
+        for backbone in block.backbones or study.backbones:
+            for domain in block.domains or study.domains:
+                for method in block.methods or study.methods:
+                    for n in _sizes(study, block, domain, method):
+                        for seed in block.seeds or study.seeds:
+                            cell = Cell(backbone, domain, method, n, seed)
+                            if cell not in seen:
+                                seen.add(cell)
+                                yield cell
 
 
-def _wanted(study: Study, backbone: str, domain: str, method: str, n: int) -> bool:
-    """Say whether a block of `grid` has this cell (all cells are wanted where there is no `grid`)."""
-    return study.grid is None or any(
-        (block.backbones is None or backbone in block.backbones)
-        and (block.domains is None or domain in block.domains)
-        and (block.methods is None or method in block.methods)
-        and (block.sizes is None or n == 0 or n in block.sizes)
-        for block in study.grid
-    )
+def _sizes(study: Study, block: Block, domain: str, method: str) -> tuple[int, ...]:
+    """Return the numbers of images a block asks of a domain; (0,) for a method that trains nothing."""
+    if not study.methods[method].learner_path:
+        return (0,)
+    return tuple(n for n in sorted(study.domains[domain].sizes) if block.sizes is None or n in block.sizes)
 
 
 def split_absent(study: Study) -> tuple[Study, dict[str, str]]:
@@ -113,7 +112,7 @@ def _without(study: Study, absent: set[str]) -> Study:
     keep = [name for name in study.domains if name not in absent]
     found = {
         "domains": {name: study.domains[name] for name in keep},
-        "illustrations": {k: v for k, v in study.illustrations.items() if k not in absent},
+        "diagnostics": {k: v for k, v in study.diagnostics.items() if k not in absent},
         "probes": study.probes.model_copy(
             update={"image_sizes": {k: v for k, v in study.probes.image_sizes.items() if k not in absent}}
         ),
@@ -146,7 +145,7 @@ def pairs(study: Study) -> list[tuple[str, str]]:
 
 def probes_of(study: Study, domain: str) -> tuple[str, ...]:
     """Return the probes a domain's labels allow."""
-    return tuple(PROBE_OF_TASK[task] for task in study.domains[domain].tasks())
+    return probes_of_tasks(study.domains[domain].tasks())
 
 
 def diagnosed(study: Study) -> list[Cell]:
@@ -154,7 +153,7 @@ def diagnosed(study: Study) -> list[Cell]:
     backbone = next(iter(study.backbones))
     return [
         Cell(backbone, domain, method, min(study.domains[domain].sizes), study.seeds[0])
-        for domain, methods in study.illustrations.items()
+        for domain, methods in study.diagnostics.items()
         for method in methods
     ]
 

@@ -12,6 +12,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.paths import REPOSITORY
+from lowdata_cpt.core.strict import merge
 from lowdata_cpt.study.config import Study
 
 
@@ -22,17 +24,59 @@ def load(path: str | Path) -> Study:
         UserError: the file is missing, is not YAML, or has errors (all of them are listed).
     """
     path = Path(path)
+    return validate(_read(path), str(path), path.parent)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping.
+
+    Raises:
+        UserError: it cannot be read, is not YAML, or is no mapping.
+    """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such configuration file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
-    return validate(raw, str(path))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); expected a YAML file") from None
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())[:300]})") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: expected a mapping of keys at the top level, got {type(raw).__name__}")
+    return raw
 
 
-def validate(raw: Any, where: str = "config") -> Study:
+def extended(raw: dict[str, Any], folder: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return a configuration laid over the file that its `extends` names, key by key; `null` removes an entry.
+
+    Raises:
+        UserError: the file cannot be read, or files extend each other in a circle.
+    """
+    name = raw.get("extends")
+    if name is None:
+        return raw
+    if not isinstance(name, str):
+        raise UserError(f"extends: {name!r} is no file's name; expected one beside the study's file, like base.yaml")
+    path = (folder / name).resolve()
+    if path in above:
+        raise UserError(f"extends: {' -> '.join(str(p) for p in (*above, path))} is a circle")
+    below = extended(_read(path), path.parent, (*above, path))
+    merged = merge(below, {key: value for key, value in raw.items() if key != "extends"})
+    for kind in ("backbones", "domains", "methods"):
+        if isinstance(merged.get(kind), dict):
+            # A plain `method:` is an entry with nothing set, unless there was one below: then it is taken out.
+            gone = {k for k, v in merged[kind].items() if v is None and (below.get(kind) or {}).get(k) is not None}
+            merged[kind] = {k: v for k, v in merged[kind].items() if k not in gone}
+    return merged
+
+
+def validate(raw: Any, where: str = "config", folder: Path = REPOSITORY / "config") -> Study:
     """Validate a configuration that was read already (by Snakemake, with its command line's overrides).
+
+    Args:
+        raw: plain values.
+        where: how messages call it.
+        folder: where a file that it extends lies; Snakemake does not say where its configuration came from.
 
     Raises:
         UserError: one message with a line for every error.
@@ -40,7 +84,7 @@ def validate(raw: Any, where: str = "config") -> Study:
     if not isinstance(raw, dict):
         raise UserError(f"{where}: expected a mapping of keys at the top level, got {type(raw).__name__}")
     try:
-        return Study.model_validate(raw)
+        return Study.model_validate(extended(raw, folder))
     except ValidationError as error:
         lines = [_describe(item) for item in error.errors(include_url=False)]
         raise UserError(f"{where}: {len(lines)} error(s)\n" + "\n".join(f"  {line}" for line in lines)) from None

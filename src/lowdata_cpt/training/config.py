@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -28,17 +28,66 @@ class Training(Strict):
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="bf16 autocasts the forward pass.")
     compile: bool = Field(default=False, description="torch.compile the transformer blocks.")
     max_steps: int | None = Field(default=None, ge=1, description="Stop after this many steps (self-tests only).")
+    milestones: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(),
+        description="Images seen at which the model is exported and evaluated, ascending; the end always is, and what "
+        "lies beyond it is left out.",
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if (self.images_seen is None) == (self.epochs is None):
             raise ValueError("give exactly one of `images_seen` and `epochs`")
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"milestones are {list(self.milestones)}; expected ascending numbers, each once")
         return self
 
     def length(self, n_images: int) -> tuple[int, int]:
         """Return (epochs, steps per epoch) for a subset of `n_images`."""
         epochs = self.epochs or max(1, round((self.images_seen or 0) / n_images))
         return epochs, math.ceil(n_images / self.batch_size)
+
+    def steps(self, n_images: int) -> int:
+        """Return the number of optimiser steps for a subset of `n_images`."""
+        epochs, per_epoch = self.length(n_images)
+        return min(epochs * per_epoch, self.max_steps or epochs * per_epoch)
+
+    def images_after(self, steps: int, n_images: int) -> int:
+        """Return how many images `steps` steps see: an epoch's last batch may be smaller."""
+        epochs, within = divmod(steps, math.ceil(n_images / self.batch_size))
+        return epochs * n_images + min(within * self.batch_size, n_images)
+
+    def milestone_steps(self, n_images: int) -> dict[int, int]:
+        """Return number of steps -> images seen of each milestone of a run over `n_images`, the end included."""
+        last = self.steps(n_images)
+        epoch = math.ceil(n_images / self.batch_size)
+        found = {}
+        for wanted in self.milestones:
+            epochs, rest = divmod(wanted, n_images)
+            step = epochs * epoch + math.ceil(rest / self.batch_size)
+            if step < last:
+                found[step] = self.images_after(step, n_images)
+        return found | {last: self.images_after(last, n_images)}
+
+
+class TrainingOverlay(Strict):
+    """What a method trains differently from the study's `training`; what is left out is the study's."""
+
+    images_seen: int | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    accumulation: int | None = None
+    precision: Literal["fp32", "bf16"] | None = None
+    compile: bool | None = None
+    max_steps: int | None = None
+    milestones: tuple[int, ...] | None = None
+
+    def over(self, training: Training) -> Training:
+        """Return `training` with these values over it; one kind of length replaces the other."""
+        given = self.model_dump(exclude_none=True)
+        if {"images_seen", "epochs"} & given.keys():
+            given = {"images_seen": None, "epochs": None} | given
+        return Training.model_validate(training.model_dump() | given)
 
 
 class Optimiser(Strict):
@@ -74,7 +123,9 @@ class Recipe(Strict):
     method: str
     optimiser: Optimiser = Optimiser(lr=1e-4)
     schedule: Schedule = Schedule()
-    training: Training | None = Field(default=None, description="Overrides the study's `training` for this method.")
+    training: TrainingOverlay | None = Field(
+        default=None, description="What differs from the study's `training` for this method."
+    )
 
     @classmethod
     def learner(cls) -> type[Learner]:

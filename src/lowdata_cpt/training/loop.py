@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from lowdata_cpt.training import checkpoint, sampling, schedule
 from lowdata_cpt.training.config import Optimiser, Recipe, Training
 from lowdata_cpt.training.learner import Learner, Progress
 from lowdata_cpt.training.log import ProgressLine, StepLog
-from lowdata_cpt.vision.images import to_images
+from lowdata_cpt.vision.images import to_float
 
 EXIT_INTERRUPTED = 75
 STOP_SIGNALS = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
@@ -78,8 +79,8 @@ def stop_requests() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _check_finite(loss: Tensor, parts: dict[str, float], step: int, folder: Path) -> None:
-    if not torch.isfinite(loss):
+def _check_finite(parts: dict[str, float], step: int, folder: Path) -> None:
+    if not math.isfinite(parts["loss"]):
         values = ", ".join(f"{name} = {value:.4g}" for name, value in parts.items())
         raise UserError(
             f"the loss is not finite at step {step} ({values}); the last good state is kept in "
@@ -106,10 +107,12 @@ class Run:
     ) -> None:
         """Prepare a run over `images` uint8 [N, H, W, 3]; `folder` keeps its checkpoint under `identity`."""
         self.learner, self.images, self.method, self.training = learner.to(device), images, method, training
+        # At most a few thousand images: they lie on the device once, instead of being copied there at every step.
+        self.pool = torch.from_numpy(np.ascontiguousarray(images)).to(device)
         self.seed, self.device, self.folder, self.identity = seed, device, folder, identity
         self.checkpoint_seconds, self.label = checkpoint_seconds, label
         self.epochs, self.steps_per_epoch = training.length(len(images))
-        self.steps = min(self.epochs * self.steps_per_epoch, training.max_steps or self.epochs * self.steps_per_epoch)
+        self.steps = training.steps(len(images))
         groups = parameter_groups(learner, method.optimiser)
         self.optimiser = torch.optim.AdamW(groups, lr=method.optimiser.lr, betas=method.optimiser.betas, fused=True)
         self.optimisers = {"main": self.optimiser, **learner.own_optimisers()}
@@ -127,29 +130,31 @@ class Run:
         views_generator = sampling.generator(self.seed, "views", step)
         index = sampling.batch_index(self.seed, step, len(self.images), self.training.batch_size)
         self.optimiser.zero_grad(set_to_none=True)
-        sums: dict[str, float] = {}
+        shares: list[float] = []
+        logged: list[Tensor] = []
         for micro in index.chunk(self.training.accumulation):
-            share = len(micro) / len(index)
-            views = self.learner.views(to_images(self.images[micro.numpy()], self.device), views_generator)
+            place = micro.to(self.device)
+            views = self.learner.views(to_float(self.pool[place]), views_generator)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.precision == "bf16"):
-                loss, parts = self.learner.step(views, micro.to(self.device), progress)
-            values = {"loss": float(loss.detach())} | {name: float(part) for name, part in parts.items()}
-            _check_finite(loss, values, step, self.folder)
-            (loss * share).backward()  # type: ignore[no-untyped-call]
-            for name, value in values.items():
-                sums[name] = sums.get(name, 0.0) + share * value
-        clip = self.method.optimiser.clip
+                loss, parts = self.learner.step(views, place, progress)
+            shares.append(len(micro) / len(index))
+            (loss * shares[-1]).backward()  # type: ignore[no-untyped-call]
+            logged.append(torch.stack([value.detach().float() for value in (loss, *parts.values())]))
+        clip, norm = self.method.optimiser.clip, loss.detach()
         if clip is not None:
-            trained = [p for group in self.optimiser.param_groups for p in group["params"]]
-            sums["gradient_norm"] = float(nn.utils.clip_grad_norm_(trained, clip))
+            norm = nn.utils.clip_grad_norm_([p for g in self.optimiser.param_groups for p in g["params"]], clip)
+        # One look at the device per step, before the weights change: what is logged, and whether it is finite.
+        rows = torch.stack([*logged, norm.float().expand_as(logged[0])]).tolist()
+        sums = {
+            name: sum((share * row[i] for share, row in zip(shares, rows, strict=False)), 0.0)
+            for i, name in enumerate(("loss", *parts))
+        }
+        _check_finite(sums, step, self.folder)
+        if clip is not None:
+            sums["gradient_norm"] = rows[-1][0]
         self.optimiser.step()
         self.learner.after_step(progress)
         return len(index), sums | {"lr": rate}
-
-    def images_seen(self, steps: int) -> int:
-        """Return how many images `steps` steps see."""
-        epochs, within = divmod(steps, self.steps_per_epoch)
-        return epochs * len(self.images) + min(within * self.training.batch_size, len(self.images))
 
     def _save(self, step: int, log: StepLog) -> None:
         log.flush()
@@ -189,16 +194,19 @@ class Run:
                     if all(v.isfinite().all() for v in self.learner.state_dict().values() if v.is_floating_point()):
                         self._save(step, log)
                     raise
-                log.write(step, self.images_seen(step + 1), log.seconds_before + time.monotonic() - started, parts)
+                seen = self.training.images_after(step + 1, len(self.images))
+                log.write(step, seen, log.seconds_before + time.monotonic() - started, parts)
                 line.update(step, batch, parts)
                 if step + 1 in milestones:
-                    at_milestone(self.images_seen(step + 1))
+                    at_milestone(seen)
                     self._save(step + 1, log)
                     saved = time.monotonic()
         seconds = log.seconds_before + (time.monotonic() - started)
         trained = sum(p.numel() for p in self.learner.parameters() if p.requires_grad)
         spent = {row["images_seen"]: row["seconds"] for row in log.rows() if row["step"] + 1 in milestones}
-        return Result(self.steps, self.images_seen(self.steps), seconds, trained, log.frame(), spent)
+        return Result(
+            self.steps, self.training.images_after(self.steps, len(self.images)), seconds, trained, log.frame(), spent
+        )
 
 
 def compile_blocks(learner: Learner) -> None:

@@ -53,7 +53,7 @@ def prepare_run(
     key: str,
 ) -> Run:
     """Build learner and run; the learner's new weights come from the global generator, seeded here."""
-    epochs, steps_per_epoch = training.length(len(images))
+    _, steps_per_epoch = training.length(len(images))
     mean, std = channel_statistics(images)
     context = Context(
         n_images=len(images),
@@ -62,7 +62,7 @@ def prepare_run(
         std=vit.std,
         domain_mean=mean,
         domain_std=std,
-        steps=min(epochs * steps_per_epoch, training.max_steps or epochs * steps_per_epoch),
+        steps=training.steps(len(images)),
         steps_per_epoch=steps_per_epoch,
         batch_size=training.batch_size,
         seed=seed,

@@ -65,8 +65,9 @@ def crop_resize(
     Images are first averaged down by the largest whole factor that keeps every crop of the batch at or above the
     output size; what shrinking is left is not antialiased. `flips` mirrors the crops left to right afterwards.
     """
-    boxes = boxes.to(images.device, torch.float32)
-    factor = int(max(1.0, (boxes[:, 2:].min() / size).floor().item()))
+    boxes = boxes.float()
+    factor = int(max(1.0, (boxes[:, 2:].min() / size).floor().item()))  # of boxes on the CPU: no wait for the device
+    boxes = boxes.to(images.device)
     height, width = images.shape[-2:]
     if factor > 1:
         height, width = height // factor * factor, width // factor * factor

@@ -13,7 +13,12 @@ from torch import Tensor
 
 def to_images(batch: NDArray[np.uint8], device: torch.device) -> Tensor:
     """uint8 [B, H, W, 3] -> float32 [B, 3, H, W] in [0, 1] on `device`."""
-    return torch.from_numpy(np.ascontiguousarray(batch)).to(device).permute(0, 3, 1, 2).float().div_(255)
+    return to_float(torch.from_numpy(np.ascontiguousarray(batch)).to(device))
+
+
+def to_float(batch: Tensor) -> Tensor:
+    """uint8 [B, H, W, 3] -> float32 [B, 3, H, W] in [0, 1]."""
+    return batch.permute(0, 3, 1, 2).float().div_(255)
 
 
 def resize(images: Tensor, size: int) -> Tensor:

@@ -6,7 +6,6 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from lowdata_cpt.core.io import identity
 from lowdata_cpt.methods.base import Deviation
 from lowdata_cpt.methods.dino.config import DINO
 from lowdata_cpt.training.config import Optimiser, Schedule
@@ -162,8 +161,3 @@ class VPretraining(DINO):
         if self.segmentation_weight == 0 and self.depth_weight == 0:
             raise ValueError("one of segmentation_weight and depth_weight must be above 0")
         return self
-
-    @classmethod
-    def code_version(cls) -> str:
-        """Return a hash of this folder and of `dino`'s, whose learner it extends."""
-        return identity([super().code_version(), DINO.code_version()])[:12]

@@ -1,0 +1,45 @@
+"""The Python call: a folder of images in, a timm model out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.dev.fixtures import picture, save
+from lowdata_cpt.jobs.api import continue_pretraining
+
+BACKBONE = {"model": "vit_tiny_patch16_224", "weights": "random", "image_size": 32}
+SHORT = {"training": {"epochs": 2, "batch_size": 4}}
+
+
+def folder_of_images(root: Path) -> Path:
+    for seed in range(6):
+        save(root / f"{seed}.png", picture(torch.full((40, 40), seed).numpy(), seed))
+    return root
+
+
+@pytest.mark.parametrize("method", ["diet_cp", "glare"])
+def test_a_folder_of_images_gives_a_model_that_timm_opens(method: str, tmp_path: Path) -> None:
+    images, out = folder_of_images(tmp_path / "images"), tmp_path / "out"
+    model = continue_pretraining(images, out, method=method, backbone=BACKBONE, settings=SHORT, device="cpu")
+    (weights,) = out.glob("cells/**/export/i12/model.safetensors")
+    opened = timm.create_model(
+        "vit_tiny_patch16_224", num_classes=0, dynamic_img_size=True, checkpoint_path=str(weights)
+    )
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features, plain = model(x), opened.eval()(x)
+    assert not model.training
+    # GLARE's adapters are attached to the model; its export is the untouched backbone with the adapters beside it.
+    assert torch.allclose(features, plain, atol=1e-5) == (method == "diet_cp")
+
+
+def test_what_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="unknown"):
+        continue_pretraining(folder_of_images(tmp_path / "i"), tmp_path / "o", method="unknown", backbone=BACKBONE)
+    with pytest.raises(UserError, match="nowhere"):
+        continue_pretraining(tmp_path / "nowhere", tmp_path / "o", backbone=BACKBONE)
