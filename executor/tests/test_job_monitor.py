@@ -1,4 +1,4 @@
-"""SLURM is asked seldom, believed only about our own jobs, and only about what it can know."""
+"""SLURM is queried rarely, and its answer counts only for jobs that are ours, and for what it can know."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from snakemake_executor_plugin_submitit.decide import Verdict
 from snakemake_executor_plugin_submitit.files import write_json
+from snakemake_executor_plugin_submitit.job_cancellation import EndedJobs, JobCancellation
+from snakemake_executor_plugin_submitit.job_monitor import SACCT_TIMEOUT, JobMonitor
+from snakemake_executor_plugin_submitit.job_state import Verdict
+from snakemake_executor_plugin_submitit.job_status_query import JobStatusQuery, Snapshot, parse_sacct, parse_squeue
 from snakemake_executor_plugin_submitit.records import RESULT, Record
-from snakemake_executor_plugin_submitit.slurm import Slurm, Snapshot, parse_sacct, parse_squeue
-from snakemake_executor_plugin_submitit.watch import SACCT_PATIENCE, Finished, Watch
 
 
 class Fake:
-    """A cluster of strings and a clock to turn by hand."""
+    """Canned SLURM output and a clock set by hand."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -52,9 +53,9 @@ def test_parsers() -> None:
     assert rows["7"].state == "CANCELLED"
 
 
-def test_slurm_is_asked_at_most_once_an_interval() -> None:
+def test_slurm_is_queried_at_most_once_per_interval() -> None:
     fake = Fake()
-    slurm = Slurm(10.0, fake.run, fake.clock)
+    slurm = JobStatusQuery(10.0, fake.run, fake.clock)
     for fake.now in (100.0, 105.0, 109.9):
         slurm.snapshot([])
     assert fake.calls == ["squeue"]
@@ -63,9 +64,9 @@ def test_slurm_is_asked_at_most_once_an_interval() -> None:
     assert fake.calls == ["squeue"] * 2
 
 
-def test_sacct_is_asked_only_about_forgotten_jobs_and_never_again_once_disabled() -> None:
+def test_sacct_is_queried_only_for_forgotten_jobs_and_never_again_once_disabled() -> None:
     fake = Fake()
-    slurm = Slurm(0.0, fake.run, fake.clock)
+    slurm = JobStatusQuery(0.0, fake.run, fake.clock)
     fake.squeue = "7|RUNNING|None|train-u"
     slurm.snapshot(["7"])
     assert fake.calls == ["squeue"]
@@ -74,108 +75,108 @@ def test_sacct_is_asked_only_about_forgotten_jobs_and_never_again_once_disabled(
     assert fake.calls.count("sacct") == 1
 
 
-def test_a_failing_sacct_leaves_missing_jobs_open() -> None:
+def test_while_sacct_fails_missing_jobs_stay_undecided() -> None:
     fake = Fake()
     fake.complaint = "Connection refused"
-    snapshot = Slurm(0.0, fake.run, fake.clock).snapshot(["8"])
+    snapshot = JobStatusQuery(0.0, fake.run, fake.clock).snapshot(["8"])
     assert not snapshot.complete
 
 
-def test_an_id_that_came_round_again_is_not_ours(tmp_path: Path) -> None:
+def test_a_reused_job_id_is_not_ours(tmp_path: Path) -> None:
     fake = Fake()
-    slurm, watch = Slurm(0.0, fake.run, fake.clock), Watch(5.0, fake.clock)
+    slurm, monitor = JobStatusQuery(0.0, fake.run, fake.clock), JobMonitor(5.0, fake.clock)
     ours = record(tmp_path)
-    watch.begin(ours)
+    monitor.start(ours)
     fake.squeue = "7|RUNNING|None|somebody-elses"
-    watch.judge(ours, slurm.snapshot(["7"]))
+    monitor.check(ours, slurm.snapshot(["7"]))
     fake.now += 6
-    assert watch.judge(ours, slurm.snapshot(["7"])).verdict is Verdict.FAILED
+    assert monitor.check(ours, slurm.snapshot(["7"])).verdict is Verdict.FAILED
 
 
 def test_another_submissions_result_is_not_ours(tmp_path: Path) -> None:
     write_json(tmp_path / RESULT, {"uid": "other", "outcome": "finished"})
     assert record(tmp_path).result() is None
     write_json(tmp_path / RESULT, {"uid": "u", "outcome": "finished"})
-    assert Watch(5.0).judge(record(tmp_path), Snapshot()).verdict is Verdict.DONE
+    assert JobMonitor(5.0).check(record(tmp_path), Snapshot()).verdict is Verdict.FINISHED
 
 
 def test_answers_from_before_the_submission_do_not_count(tmp_path: Path) -> None:
     fake = Fake()
-    slurm, watch = Slurm(1000.0, fake.run, fake.clock), Watch(5.0, fake.clock)
+    slurm, monitor = JobStatusQuery(1000.0, fake.run, fake.clock), JobMonitor(5.0, fake.clock)
     slurm.snapshot([])
     fake.now += 1
     ours = record(tmp_path)
-    watch.begin(ours)
+    monitor.start(ours)
     fake.now += 100
-    assert watch.judge(ours, slurm.snapshot(["7"])).verdict is Verdict.LIVE
+    assert monitor.check(ours, slurm.snapshot(["7"])).verdict is Verdict.LIVE
 
 
-def test_a_requeued_job_starts_the_patience_anew(tmp_path: Path) -> None:
+def test_a_requeue_restarts_the_patience(tmp_path: Path) -> None:
     fake = Fake()
-    slurm, watch = Slurm(0.0, fake.run, fake.clock), Watch(5.0, fake.clock)
+    slurm, monitor = JobStatusQuery(0.0, fake.run, fake.clock), JobMonitor(5.0, fake.clock)
     ours = record(tmp_path)
-    watch.begin(ours)
+    monitor.start(ours)
     verdicts = []
     for state, seconds in (("NODE_FAIL", 4), ("PENDING", 4), ("NODE_FAIL", 4), ("NODE_FAIL", 6)):
         fake.squeue = f"7|{state}|None|train-u"
-        verdicts.append(watch.judge(ours, slurm.snapshot(["7"])).verdict)
+        verdicts.append(monitor.check(ours, slurm.snapshot(["7"])).verdict)
         fake.now += seconds
     assert verdicts == [Verdict.LIVE] * 4
-    assert watch.judge(ours, slurm.snapshot(["7"])).verdict is Verdict.LOST
+    assert monitor.check(ours, slurm.snapshot(["7"])).verdict is Verdict.RESUBMIT
 
 
-def test_cancel_complains_when_slurm_does_not_listen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scancel_returns_the_error_when_slurm_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     fake = Fake()
-    slurm = Slurm(0.0, fake.run, fake.clock)
-    assert slurm.cancel(["7"], ["train-u"]) == ""
+    cancellation = JobCancellation(fake.run)
+    assert cancellation.scancel(["7"], ["train-u"]) == ""
     assert fake.calls == ["scancel", "scancel"]
     fake.scancel, fake.complaint = None, "Unable to contact slurm controller"
-    assert slurm.cancel(["7"], ["train-u"], [("8", "train-v")]) == "; ".join([fake.complaint] * 3)
+    assert cancellation.scancel(["7"], ["train-u"], [("8", "train-v")]) == "; ".join([fake.complaint] * 3)
     assert fake.calls == ["scancel"] * (2 + 3 * 3)
     fake.calls, fake.complaint = [], "scancel: error: Kill job error on job id 7: Invalid job id specified"
-    assert slurm.cancel(["7"]) == ""  # it has ended already
+    assert cancellation.scancel(["7"]) == ""  # it has ended already
     assert fake.calls == ["scancel"]
 
 
-def test_a_runaway_job_of_the_data_base_is_not_live(tmp_path: Path) -> None:
+def test_a_runaway_job_of_the_accounting_database_is_not_live(tmp_path: Path) -> None:
     fake = Fake()
-    slurm, watch = Slurm(0.0, fake.run, fake.clock), Watch(5.0, fake.clock)
+    slurm, monitor = JobStatusQuery(0.0, fake.run, fake.clock), JobMonitor(5.0, fake.clock)
     ours = record(tmp_path)
-    watch.begin(ours)
+    monitor.start(ours)
     fake.sacct = "7|RUNNING|train-u"
-    watch.judge(ours, slurm.snapshot(["7"]))
+    monitor.check(ours, slurm.snapshot(["7"]))
     fake.now += 6
-    assert watch.judge(ours, slurm.snapshot(["7"])).verdict is Verdict.FAILED
+    assert monitor.check(ours, slurm.snapshot(["7"])).verdict is Verdict.FAILED
     fake.sacct = "7|COMPLETED|train-u"
-    watch.judge(ours, slurm.snapshot(["7"]))
+    monitor.check(ours, slurm.snapshot(["7"]))
     fake.now += 6
-    assert "never arrived" in watch.judge(ours, slurm.snapshot(["7"])).reason
+    assert "never arrived" in monitor.check(ours, slurm.snapshot(["7"])).reason
 
 
-def test_a_sacct_that_fails_for_good_keeps_no_job_live_for_ever(tmp_path: Path) -> None:
+def test_a_permanently_failing_sacct_keeps_no_job_live_forever(tmp_path: Path) -> None:
     fake = Fake()
     fake.complaint = "Connection refused"
-    slurm, watch = Slurm(0.0, fake.run, fake.clock), Watch(5.0, fake.clock)
+    slurm, monitor = JobStatusQuery(0.0, fake.run, fake.clock), JobMonitor(5.0, fake.clock)
     ours = record(tmp_path)
-    watch.begin(ours)
+    monitor.start(ours)
     verdicts = []
-    for seconds in (0, SACCT_PATIENCE - 1, 1, 6):
+    for seconds in (0, SACCT_TIMEOUT - 1, 1, 6):
         fake.now += seconds
-        verdicts.append(watch.judge(ours, slurm.snapshot(["7"])).verdict)
+        verdicts.append(monitor.check(ours, slurm.snapshot(["7"])).verdict)
     assert verdicts == [Verdict.LIVE, Verdict.LIVE, Verdict.LIVE, Verdict.FAILED]
 
 
-def test_ended_jobs_that_slurm_keeps_listing_are_ghosts(tmp_path: Path) -> None:
+def test_ended_jobs_that_slurm_still_lists_are_orphans(tmp_path: Path) -> None:
     fake = Fake()
-    slurm, finished = Slurm(0.0, fake.run, fake.clock), Finished(fake.clock)
+    slurm, ended = JobStatusQuery(0.0, fake.run, fake.clock), EndedJobs(fake.clock)
     for job_id in ("1", "2", "3", "4"):
-        finished.add(record(tmp_path, job_id=job_id))
+        ended.add(record(tmp_path, job_id=job_id))
     fake.now += 1
-    # 1 is ending, 2 was started again, 3 has gone, 4's id is somebody else's now
+    # 1 is ending, 2 was started again, 3 has gone, SLURM has reused the id of 4
     fake.squeue = "1|RUNNING|None|train-u\n2|PENDING|None|train-u\n4|RUNNING|None|other\n"
-    assert finished.ghosts(slurm.snapshot([]), 30.0) == [("2", "train-u")]
-    assert len(finished) == 1
+    assert ended.pop_orphans(slurm.snapshot([]), 30.0) == [("2", "train-u")]
+    assert len(ended) == 1
     fake.now += 30
-    assert finished.ghosts(slurm.snapshot([]), 30.0) == [("1", "train-u")]
-    assert len(finished) == 0
+    assert ended.pop_orphans(slurm.snapshot([]), 30.0) == [("1", "train-u")]
+    assert len(ended) == 0
