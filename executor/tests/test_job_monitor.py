@@ -24,13 +24,13 @@ class Fake:
         self.squeue: str | None = ""
         self.sacct: str | None = None
         self.scancel: str | None = ""
-        self.complaint = "Slurm accounting storage is disabled"
+        self.error = "Slurm accounting storage is disabled"
         self.calls: list[str] = []
 
     def run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         self.calls.append(command[0])
         text = {"squeue": self.squeue, "sacct": self.sacct, "scancel": self.scancel}[command[0]]
-        return subprocess.CompletedProcess(command, int(text is None), text or "", self.complaint)
+        return subprocess.CompletedProcess(command, int(text is None), text or "", self.error)
 
     def clock(self) -> float:
         return self.now
@@ -77,7 +77,7 @@ def test_sacct_is_queried_only_for_forgotten_jobs_and_never_again_once_disabled(
 
 def test_while_sacct_fails_missing_jobs_stay_undecided() -> None:
     fake = Fake()
-    fake.complaint = "Connection refused"
+    fake.error = "Connection refused"
     snapshot = JobStatusQuery(0.0, fake.run, fake.clock).snapshot(["8"])
     assert not snapshot.complete
 
@@ -131,10 +131,10 @@ def test_scancel_returns_the_error_when_slurm_does_not_answer(monkeypatch: pytes
     cancellation = JobCancellation(fake.run)
     assert cancellation.scancel(["7"], ["train-u"]) == ""
     assert fake.calls == ["scancel", "scancel"]
-    fake.scancel, fake.complaint = None, "Unable to contact slurm controller"
-    assert cancellation.scancel(["7"], ["train-u"], [("8", "train-v")]) == "; ".join([fake.complaint] * 3)
+    fake.scancel, fake.error = None, "Unable to contact slurm controller"
+    assert cancellation.scancel(["7"], ["train-u"], [("8", "train-v")]) == "; ".join([fake.error] * 3)
     assert fake.calls == ["scancel"] * (2 + 3 * 3)
-    fake.calls, fake.complaint = [], "scancel: error: Kill job error on job id 7: Invalid job id specified"
+    fake.calls, fake.error = [], "scancel: error: Kill job error on job id 7: Invalid job id specified"
     assert cancellation.scancel(["7"]) == ""  # it has ended already
     assert fake.calls == ["scancel"]
 
@@ -156,7 +156,7 @@ def test_a_runaway_job_of_the_accounting_database_is_not_live(tmp_path: Path) ->
 
 def test_a_permanently_failing_sacct_keeps_no_job_live_forever(tmp_path: Path) -> None:
     fake = Fake()
-    fake.complaint = "Connection refused"
+    fake.error = "Connection refused"
     slurm, monitor = JobStatusQuery(0.0, fake.run, fake.clock), JobMonitor(5.0, fake.clock)
     ours = record(tmp_path)
     monitor.start(ours)

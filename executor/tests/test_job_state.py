@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from snakemake_executor_plugin_submitit.job_state import LIVE_STATES, Evidence, Verdict, decide, normalise
+from snakemake_executor_plugin_submitit.job_state import (
+    INTERRUPTED_STATES,
+    LIVE_STATES,
+    Evidence,
+    Verdict,
+    decide,
+    normalise,
+)
 
 
 def verdict(**changes: Any) -> Verdict:
@@ -70,3 +78,13 @@ def test_failures_say_what_to_do(state: str, words: str) -> None:
 )
 def test_normalise(text: str, word: str) -> None:
     assert normalise(text) == word
+
+
+def test_the_readme_shows_every_verdict() -> None:
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    diagram = text.partition("```mermaid")[2].partition("```")[0]
+    for member in Verdict:
+        assert f"decide {member.name}" in diagram
+        assert f"| {member.name}" in text
+    for state in INTERRUPTED_STATES:
+        assert state in text

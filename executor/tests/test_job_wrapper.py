@@ -89,8 +89,8 @@ def test_a_requeue_after_the_end_does_nothing(tmp_path: Path) -> None:
 def test_the_warning_reaches_the_program_and_the_job_requests_a_requeue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[int] = []
-    signal.signal(signal.SIGUSR2, lambda signum, frame: asked.append(signum))  # in place of submitit's handler
+    requested: list[int] = []
+    signal.signal(signal.SIGUSR2, lambda signum, frame: requested.append(signum))  # in place of submitit's handler
     monkeypatch.setattr(job_wrapper, "query_state", lambda job_id: "RUNNING")
     monkeypatch.setattr(job_wrapper, "WARNING_INTERVAL", 0.2)
     program = (
@@ -108,7 +108,7 @@ def test_the_warning_reaches_the_program_and_the_job_requests_a_requeue(
     ).run()
     sender.wait()
     assert outcome == "requeue_requested"
-    assert asked == [signal.SIGUSR2]
+    assert requested == [signal.SIGUSR2]
     assert not (tmp_path / "result.json").exists()
     assert (tmp_path / "attempt-001.the.log").read_text() == "log\n"
     assert (read_json(tmp_path / "attempt-001.json") or {})["outcome"] == "requeue_requested"

@@ -29,7 +29,7 @@ class Snapshot:
     Attributes:
         taken: when it was taken, on the monotonic clock; -inf: never.
         jobs: job id -> status.
-        complete: False if SLURM could not be asked about some jobs: that a job is missing then means nothing.
+        complete: False if the query failed for some jobs: that a job is missing then means nothing.
     """
 
     taken: float = float("-inf")
