@@ -16,7 +16,7 @@ export MPLBACKEND := Agg
 help: ## show the targets
 	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
 
-.venv/.ready: uv.lock pyproject.toml
+.venv/.ready: uv.lock pyproject.toml executor/pyproject.toml
 	@tools/bootstrap
 
 reproduce: .venv/.ready ## run the quick study end to end (STUDY=embedded or paper for the others)

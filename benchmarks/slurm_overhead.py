@@ -54,7 +54,9 @@ def install(folder: Path) -> Path:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     site = folder / "lib" / f"python{version}" / "site-packages"
     # It sees this environment's packages, then its own: the same Snakemake for both.
-    here = [path for path in sys.path if path.endswith("site-packages")] + [str(REPOSITORY / "src")]
+    here = [path for path in sys.path if path.endswith("site-packages")] + [
+        str(REPOSITORY / name) for name in ("src", "executor/src")
+    ]
     (site / "shared.pth").write_text("\n".join(here) + "\n")
     target = ["--target", str(site), "--no-deps", PUBLISHED, f"{PUBLISHED}-jobstep", "throttler"]
     uv = shutil.which("uv") or next((str(p) for p in REPOSITORY.glob(".tools/**/uv") if p.is_file()), None)

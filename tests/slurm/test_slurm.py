@@ -130,14 +130,14 @@ def test_requeues_without_progress_fail_clearly(workflow: Make) -> None:
     assert "requeued 2 times in a row without progress" in flow.text
 
 
-def test_killed_snakemake_takes_its_jobs_up_again(workflow: Make) -> None:
+def test_killed_snakemake_reattaches_to_its_jobs(workflow: Make) -> None:
     flow = workflow("runs=2 steps=60")
     flow.start()
     job = training(flow, 3)
     flow.kill()
     assert any(entry["id"] == job for entry in queue())
     check(flow, 2, 60, flow.run())
-    assert "of an earlier run is taken up" in flow.text
+    assert f"Reattached to job {job} of a previous run" in flow.text
     assert flow.steps("run0") == list(range(60))  # one job, never interrupted
     assert [line["state"] for line in flow.ledger() if line["job_id"] == job] == ["finished"]
 
@@ -163,7 +163,7 @@ def test_changed_parameters_withdraw_the_job_of_an_earlier_run(workflow: Make) -
     flow.kill()
     flow.arguments = [word.replace("steps=300", "steps=20") for word in flow.arguments]
     check(flow, 1, 20, flow.run())
-    assert "is withdrawn" in flow.text
+    assert "of a previous run is cancelled" in flow.text
 
 
 @pytest.mark.parametrize("which", [trainers, wrappers])
@@ -233,6 +233,6 @@ def test_a_restarted_group_withdraws_the_larger_one(workflow: Make) -> None:
     old = running_job("scores")
     flow.kill()
     check(flow, 2, 1, flow.run())
-    assert f"Job {old} of an earlier run is withdrawn" in flow.text
+    assert f"Job {old} of a previous run is cancelled" in flow.text
     assert [line["state"] for line in flow.ledger() if line["rule"] == "scores"] == ["cancelled", "finished"]
     assert not overlaps(flow.ledger(), flow.directory / ".snakemake/submitit/jobs")

@@ -89,7 +89,8 @@ def environment(**more: str) -> dict[str, str]:
         f"GIT_{who}_{what}": "tester@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
     }
     fixed = {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "DVC_NO_ANALYTICS": "1", "SNAKEMAKE_CORES": "2"}
-    fixed["PYTHONPATH"] = str(ROOT / "src")  # these tests' package, also where another one is installed
+    # This checkout's packages, also where another checkout is installed.
+    fixed["PYTHONPATH"] = os.pathsep.join(str(ROOT / name) for name in ("src", "executor/src"))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return kept | identity | fixed | {"PATH": path} | more
 

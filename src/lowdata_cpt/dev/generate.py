@@ -77,13 +77,13 @@ def deviations() -> str:
 
 
 def requirements() -> str:
-    """Return the lock as requirements.txt for conda users.
+    """Return the lock as requirements.txt for conda users; environment.yml adds this checkout's two packages.
 
     Raises:
         UserError: uv is not there.
     """
     uv = os.environ.get("UV") or shutil.which("uv") or str(ROOT / ".tools/bin/uv")
-    command = [uv, "export", "--frozen", "--no-hashes", "--no-dev", "--no-emit-project", "--no-header", "--quiet"]
+    command = [uv, "export", "--frozen", "--no-hashes", "--no-dev", "--no-emit-workspace", "--no-header", "--quiet"]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:

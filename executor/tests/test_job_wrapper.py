@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from snakemake_executor_plugin_submitit import processes, wrapper
+from snakemake_executor_plugin_submitit import job_wrapper, processes
 from snakemake_executor_plugin_submitit.files import claim, read_json, write_json
-from snakemake_executor_plugin_submitit.wrapper import Job, count_idle, progress_token
+from snakemake_executor_plugin_submitit.job_wrapper import Job, count_idle, progress_token
 
 
 @pytest.fixture(autouse=True)
@@ -58,14 +58,14 @@ def test_slurm_sees_success_or_failure_by_the_exit_status(tmp_path: Path, comman
     assert end.value.code == status
 
 
-def test_only_its_own_processes_are_ended_at_the_end(tmp_path: Path) -> None:
+def test_only_its_own_processes_are_killed_at_the_end(tmp_path: Path) -> None:
     command = "sleep 60 > /dev/null 2>&1 & echo $! > own"
     successor = "env SNAKEMAKE_SUBMITIT_JOB=v-8 sleep 60 > /dev/null 2>&1 & echo $! > other"
     under_way = "until grep -q v-8 /proc/$!/environ; do sleep 0.05; done"
     assert job(tmp_path, f"{command}; {successor}; {under_way}").run() == "finished"
     own, other = (int((tmp_path / name).read_text()) for name in ("own", "other"))
-    assert own not in processes.marked(tmp_path.name)
-    assert processes.end_all(tmp_path.name) == [other]
+    assert own not in processes.find_marked(tmp_path.name)
+    assert processes.kill_marked(tmp_path.name) == [other]
 
 
 def test_a_second_copy_of_a_submission_does_nothing(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_second_copy_of_a_submission_does_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_an_abandoned_submission_never_starts(tmp_path: Path) -> None:
+def test_a_blocked_submission_never_starts(tmp_path: Path) -> None:
     claim(tmp_path / "claim.json", {"by": "snakemake"})
     assert job(tmp_path, "touch ran").run() == "superseded"
     assert not (tmp_path / "ran").exists()
@@ -86,13 +86,13 @@ def test_a_requeue_after_the_end_does_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "ran").read_text() == "x\n"
 
 
-def test_the_warning_reaches_the_program_and_the_job_asks_to_be_requeued(
+def test_the_warning_reaches_the_program_and_the_job_requests_a_requeue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[int] = []
-    signal.signal(signal.SIGUSR2, lambda signum, frame: asked.append(signum))  # stands for submitit's handler
-    monkeypatch.setattr(wrapper, "own_state", lambda job_id: "RUNNING")
-    monkeypatch.setattr(wrapper, "RESEND", 0.2)
+    requested: list[int] = []
+    signal.signal(signal.SIGUSR2, lambda signum, frame: requested.append(signum))  # in place of submitit's handler
+    monkeypatch.setattr(job_wrapper, "query_state", lambda job_id: "RUNNING")
+    monkeypatch.setattr(job_wrapper, "WARNING_INTERVAL", 0.2)
     program = (
         "import signal, sys, time, pathlib; signal.signal(signal.SIGUSR2, lambda *a: sys.exit(75)); "
         "pathlib.Path('ready').touch(); time.sleep(60)"
@@ -107,11 +107,11 @@ def test_the_warning_reaches_the_program_and_the_job_asks_to_be_requeued(
         logs=[f"{tmp_path}/the.log"],
     ).run()
     sender.wait()
-    assert outcome == "yielded"
-    assert asked == [signal.SIGUSR2]
+    assert outcome == "requeue_requested"
+    assert requested == [signal.SIGUSR2]
     assert not (tmp_path / "result.json").exists()
     assert (tmp_path / "attempt-001.the.log").read_text() == "log\n"
-    assert (read_json(tmp_path / "attempt-001.json") or {})["outcome"] == "yielded"
+    assert (read_json(tmp_path / "attempt-001.json") or {})["outcome"] == "requeue_requested"
 
 
 def test_a_job_that_cannot_resume_ignores_the_warning(tmp_path: Path) -> None:
@@ -146,18 +146,18 @@ def test_progress_token_follows_the_content(tmp_path: Path) -> None:
     assert tokens[2] == tokens[3]
 
 
-def test_left_over_processes_are_found_by_their_key_and_ended(tmp_path: Path) -> None:
+def test_left_over_processes_are_found_by_their_key_and_killed(tmp_path: Path) -> None:
     environment = os.environ | {processes.KEY_VARIABLE: tmp_path.name}
     # The parent dies at once; the child is on its own.
     subprocess.run(["bash", "-c", "sleep 60 >/dev/null 2>&1 &"], env=environment, check=True)
-    while not (found := processes.marked(tmp_path.name)):  # its environment is empty while it is being started
+    while not (found := processes.find_marked(tmp_path.name)):  # its environment is empty while it is being started
         time.sleep(0.05)
     (pid,) = found
-    assert processes.end_all(tmp_path.name) == [pid]
+    assert processes.kill_marked(tmp_path.name) == [pid]
     deadline = time.monotonic() + 10
-    while processes.marked(tmp_path.name) and time.monotonic() < deadline:
+    while processes.find_marked(tmp_path.name) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not processes.marked(tmp_path.name)
+    assert not processes.find_marked(tmp_path.name)
 
 
 def test_of_two_claims_one_wins(tmp_path: Path) -> None:

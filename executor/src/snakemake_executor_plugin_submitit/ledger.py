@@ -1,4 +1,4 @@
-"""What was spent: one line per start of a job, kept for every outcome, failed and requeued ones included."""
+"""Ledger of the compute used: one line per start of a job, whatever its outcome."""
 
 from __future__ import annotations
 
@@ -14,49 +14,37 @@ STATES = ("finished", "failed", "requeued", "cancelled")
 
 
 def lines_of(record: Record, outcome: str, run: str) -> list[dict[str, Any]]:
-    """Return the ledger lines of one submission that has come to its end.
+    """Return the ledger lines of one submission that has ended.
 
-    Every start but the last was requeued; the last one has the submission's `outcome` (one of STATES). A job that was
-    killed outright noted no end: its last heartbeat stands for it.
+    Every start except the last was requeued; the last one has the submission's `outcome` (one of STATES). A job that
+    was killed wrote no end time: its last heartbeat is used instead.
     """
+    common = {
+        "run": run,
+        "submission": record.uid,
+        "rule": record.rule,
+        "wildcards": record.wildcards,
+        "outputs": record.outputs,
+        "gpus": record.gpus,
+        "cpus": record.cpus,
+    }
     attempts = record.attempts()
+    if not attempts:  # cancelled or failed before it started: it cost nothing, but it is recorded
+        never = {"job_id": record.job_id, "state": outcome, "attempts": 0, "start": None, "elapsed": 0.0, "host": ""}
+        return [common | never]
     lines = []
     for number, attempt in enumerate(attempts, start=1):
         start = float(attempt["start"])
         end = float(attempt.get("end") or attempt.get("beat") or start)
         lines.append(
-            {
-                "run": run,
-                "submission": record.uid,
+            common
+            | {
                 "job_id": attempt.get("job_id", record.job_id),
-                "rule": record.rule,
-                "wildcards": record.wildcards,
-                "outputs": record.outputs,
                 "state": outcome if number == len(attempts) else "requeued",
                 "attempts": number,
                 "start": start,
                 "elapsed": round(max(0.0, end - start), 3),
-                "gpus": record.gpus,
-                "cpus": record.cpus,
                 "host": attempt.get("host", ""),
-            }
-        )
-    if not attempts:  # cancelled or failed before it ever started: it cost nothing, but it did happen
-        lines.append(
-            {
-                "run": run,
-                "submission": record.uid,
-                "job_id": record.job_id,
-                "rule": record.rule,
-                "wildcards": record.wildcards,
-                "outputs": record.outputs,
-                "state": outcome,
-                "attempts": 0,
-                "start": None,
-                "elapsed": 0.0,
-                "gpus": record.gpus,
-                "cpus": record.cpus,
-                "host": "",
             }
         )
     return lines
@@ -71,7 +59,7 @@ def append(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """Read every run's ledger in a folder, oldest run first; a line cut off by a crash is skipped."""
+    """Read the ledgers of all runs in a folder, oldest run first; a line truncated by a crash is skipped."""
     lines = []
     for path in sorted(folder.glob("*.jsonl")):
         for text in path.read_text(encoding="utf-8").splitlines():
@@ -85,11 +73,11 @@ def read(folder: Path) -> list[dict[str, Any]]:
 def summarise(
     lines: Iterable[Mapping[str, Any]], by: Sequence[str] = ("rule",)
 ) -> dict[tuple[str, ...], dict[str, float]]:
-    """Sum a ledger up.
+    """Sum up a ledger.
 
     Args:
-        lines: ledger lines; one repeated after a crash (same submission and start) counts once.
-        by: what to group by: names of line keys or of wildcards, such as ("rule", "method").
+        lines: ledger lines; a line repeated after a crash (same submission and start) counts once.
+        by: keys of the lines or names of wildcards to group by, such as ("rule", "method").
 
     Returns:
         group -> `starts`, `hours`, `cpu_hours`, `gpu_hours`, and for each state in STATES `<state>` (starts) and

@@ -1,4 +1,4 @@
-"""Small files that survive crashes: atomic JSON, and a claim that only one of two rivals can make."""
+"""Small files that survive crashes: atomic JSON, and a claim that exactly one of several processes can make."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 
-def _temporary(path: Path, value: Mapping[str, Any]) -> Path:
+def _write_temporary(path: Path, value: Mapping[str, Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     with os.fdopen(handle, "w", encoding="utf-8") as stream:
@@ -22,8 +22,8 @@ def _temporary(path: Path, value: Mapping[str, Any]) -> Path:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Replace `path` by `value` as JSON; a reader sees the old or the new content, never a part."""
-    temporary = _temporary(path, value)
+    """Write `value` to `path` as JSON, atomically: a reader sees the old or the new content, never part of it."""
+    temporary = _write_temporary(path, value)
     try:
         temporary.replace(path)
     finally:
@@ -31,8 +31,8 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the JSON object in `path`, or None while it is missing or not (yet) readable."""
-    # Opening the directory makes an NFS client look again instead of answering from its cache.
+    """Return the JSON object in `path`, or None if it is missing or not (yet) readable."""
+    # Listing the directory makes an NFS client ask the server again instead of answering from its cache.
     with contextlib.suppress(OSError), os.scandir(path.parent):
         pass
     try:
@@ -43,11 +43,11 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def claim(path: Path, value: Mapping[str, Any]) -> dict[str, Any]:
-    """Claim `path` for `value` and return who holds it now: `value`, or an earlier claim.
+    """Create `path` with `value` unless it exists; return the content that stands: `value` or an earlier claim.
 
-    A hard link either makes the whole file or fails because it exists; that holds on NFS too.
+    Creating a hard link either publishes the complete file or fails because the name exists, on NFS too.
     """
-    temporary = _temporary(path, value)
+    temporary = _write_temporary(path, value)
     try:
         os.link(temporary, path)
         return dict(value)

@@ -1,4 +1,4 @@
-"""The executor against a cluster of strings: nothing runs twice, one job's trouble is its own, nothing is forgotten."""
+"""The executor against a simulated cluster: no job runs twice, one job's error affects no other, no job is lost."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from snakemake_executor_plugin_submitit import ledger, submission
+from fake_cluster import Cluster, FakeJob, Run, holder
+from snakemake_executor_plugin_submitit import job_submission, ledger
 from snakemake_executor_plugin_submitit.files import write_json
-from tests.snakemake_executor_plugin_submitit.fakes import Cluster, FakeJob, Run, holder
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def states(run: Run) -> list[str]:
     return [line["state"] for line in ledger.read(run.executor.root / "ledger")]
 
 
-LOST_ANSWER = submission.UnreachableError("sbatch: error: Socket timed out")
+LOST_ANSWER = job_submission.UnreachableError("sbatch: error: Socket timed out")
 
 
 def test_a_job_from_submission_to_the_ledger(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,11 +42,11 @@ def test_a_job_from_submission_to_the_ledger(cluster: Cluster, monkeypatch: pyte
     run.executor.shutdown()
 
 
-# --- one job's trouble --------------------------------------------------------------------------------------
+# --- errors of one job --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("resources", [{"gpu": "two"}, {"nodes": "x"}, {"gpu": 3, "nodes": 2}, {"slurm_extra": "x"}])
-def test_nonsense_in_one_job_fails_that_job_only(
+def test_an_invalid_resource_fails_that_job_only(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, resources: dict[str, Any]
 ) -> None:
     run, good, bad = Run(cluster, monkeypatch), FakeJob("a"), FakeJob("b", **resources)
@@ -66,7 +66,7 @@ def test_any_other_exception_fails_that_job_only(cluster: Cluster, monkeypatch: 
     assert not list(run.executor.records.all())
 
 
-def test_a_controller_that_stays_away_fails_that_job_and_it_never_starts(
+def test_a_controller_that_stays_down_fails_that_job_and_it_never_starts(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, job = Run(cluster, monkeypatch), FakeJob("a")
@@ -92,7 +92,7 @@ def test_a_full_disk_at_the_end_of_a_job_does_not_stop_the_others(
     assert "no space left" in run.text
 
 
-def test_jobs_left_under_way_keep_the_folder_they_wait_for(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shutdown_keeps_the_folder_that_live_jobs_need(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     run, job = Run(cluster, monkeypatch), FakeJob("a")
     folder = Path(run.executor.tmpdir)
     run.executor.run_job(job)
@@ -114,7 +114,9 @@ def test_a_lost_answer_is_found_by_name(cluster: Cluster, monkeypatch: pytest.Mo
     assert list(cluster.jobs) == [run.record(job).job_id] == ["100"]
 
 
-def test_a_job_given_up_too_late_is_followed(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_started_before_it_could_be_blocked_is_monitored(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run, job = Run(cluster, monkeypatch), FakeJob("a")
     run.executor.workflow.executor_settings.controller_patience = -1
 
@@ -124,7 +126,7 @@ def test_a_job_given_up_too_late_is_followed(cluster: Cluster, monkeypatch: pyte
         finally:
             cluster.start("100")
 
-    monkeypatch.setattr(submission, "submit", submit)
+    monkeypatch.setattr(job_submission, "submit", submit)
     cluster.answers = [LOST_ANSWER]
     run.executor.run_job(job)
     assert not run.failed
@@ -132,7 +134,7 @@ def test_a_job_given_up_too_late_is_followed(cluster: Cluster, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("end", ["finished", "killed"])
-def test_the_copy_that_started_is_followed(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+def test_the_copy_that_started_is_monitored(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
     run, job = Run(cluster, monkeypatch), FakeJob("a")
     run.executor.run_job(job)
     record = run.record(job)
@@ -152,13 +154,11 @@ def test_the_copy_that_started_is_followed(cluster: Cluster, monkeypatch: pytest
         assert run.failed == [job]
 
 
-# --- jobs that are given up ---------------------------------------------------------------------------------
+# --- discarded jobs ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("state", ["NODE_FAIL", "FAILED"])
-def test_a_job_that_was_given_up_cannot_start_again(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, state: str
-) -> None:
+def test_a_discarded_job_cannot_start_again(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, state: str) -> None:
     run, job = Run(cluster, monkeypatch), FakeJob("a")
     run.executor.run_job(job)
     old = run.record(job)
@@ -195,7 +195,7 @@ def test_ctrl_c_cancels_both_copies(cluster: Cluster, monkeypatch: pytest.Monkey
     assert {state for state, _ in cluster.jobs.values()} == {"CANCELLED"}
 
 
-def test_a_full_disk_does_not_keep_ctrl_c_from_cancelling(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_does_not_stop_ctrl_c_from_cancelling(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(cluster, monkeypatch)
     for name in "ab":
         run.executor.run_job(FakeJob(name))
@@ -208,7 +208,7 @@ def test_a_full_disk_does_not_keep_ctrl_c_from_cancelling(cluster: Cluster, monk
     assert cluster.cancelled == ["100", "101"]
 
 
-def test_jobs_lost_before_they_start_are_not_submitted_for_ever(
+def test_jobs_lost_before_they_start_are_not_submitted_forever(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, job = Run(cluster, monkeypatch), FakeJob("a")
@@ -222,7 +222,7 @@ def test_jobs_lost_before_they_start_are_not_submitted_for_ever(
     assert "lost 4 times in a row before it started" in run.text
 
 
-def test_a_resubmission_that_fails_is_that_jobs_trouble(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_resubmission_fails_that_job_only(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     run, job = Run(cluster, monkeypatch), FakeJob("a")
     run.executor.run_job(job)
     cluster.jobs["100"][0] = "NODE_FAIL"
@@ -248,7 +248,7 @@ def test_ctrl_c_during_a_resubmission_leaves_nothing_in_the_queue(
         cluster.answers = [LOST_ANSWER] if lost else []
         return cluster.submit(*arguments)
 
-    monkeypatch.setattr(submission, "submit", submit)
+    monkeypatch.setattr(job_submission, "submit", submit)
     run.check()
     assert cluster.jobs["101"][0] == "CANCELLED"
     assert not cluster.start("101")
@@ -260,7 +260,7 @@ def test_ctrl_c_during_a_resubmission_leaves_nothing_in_the_queue(
 
 def test_ctrl_c_ends_the_wait_for_a_controller(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     run, job = Run(cluster, monkeypatch), FakeJob("a")
-    run.executor.workflow.executor_settings.controller_patience = run.executor.earlier.patience = 900
+    run.executor.workflow.executor_settings.controller_patience = run.executor.previous.patience = 900
     cluster.answers, cluster.down = [LOST_ANSWER], True
     waits: list[float] = []
 
@@ -313,7 +313,9 @@ def test_a_result_that_comes_just_after_ctrl_c_counts_too(
     assert ledger.summarise(lines)[("train",)]["cancelled"] == 0
 
 
-def test_finished_work_is_remembered_until_snakemake_has_it(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_job_is_kept_on_record_until_snakemake_confirms_it(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = FakeJob("a")
     run = Run(cluster, monkeypatch)
     run.executor.run_job(job)

@@ -13,12 +13,12 @@ import submitit
 from snakemake_interface_common.exceptions import WorkflowError
 from submitit.core.utils import FailedJobError
 
-from snakemake_executor_plugin_submitit import processes, submission
-from snakemake_executor_plugin_submitit.wrapper import Job
+from snakemake_executor_plugin_submitit import job_submission, processes
+from snakemake_executor_plugin_submitit.job_wrapper import Job
 
 
 def parameters(**resources: Any) -> dict[str, Any]:
-    return submission.sbatch_parameters(resources, threads=2, signal_delay=120)
+    return job_submission.sbatch_parameters(resources, threads=2, signal_delay=120)
 
 
 def test_every_resource_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,8 +27,8 @@ def test_every_resource_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         slurm_account="study", slurm_exclude="node7", slurm_mail_type="FAIL", slurm_extra="--nice=10 --exclusive",
         slurm_progress="work/progress.json", tmpdir="/tmp",
     )  # fmt: skip
-    monkeypatch.setattr(submission._SlurmExecutor, "affinity", classmethod(lambda cls: 2))
-    executor = submission._SlurmExecutor(folder=tmp_path)
+    monkeypatch.setattr(job_submission._SlurmExecutor, "affinity", classmethod(lambda cls: 2))
+    executor = job_submission._SlurmExecutor(folder=tmp_path)
     executor.update_parameters(**{name: value for name, value in given.items() if value is not None})
     flags = [line.split(maxsplit=1)[1] for line in executor._make_submission_file_text("x", "u").splitlines()
              if line.startswith("#SBATCH")]  # fmt: skip
@@ -42,8 +42,8 @@ def test_every_resource_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_without_runtime_the_partition_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submission._SlurmExecutor, "affinity", classmethod(lambda cls: 2))
-    executor = submission._SlurmExecutor(folder=tmp_path)
+    monkeypatch.setattr(job_submission._SlurmExecutor, "affinity", classmethod(lambda cls: 2))
+    executor = job_submission._SlurmExecutor(folder=tmp_path)
     executor.no_limit = True
     assert "--time" not in executor._make_submission_file_text("x", "u")
     executor.no_limit = False
@@ -56,7 +56,7 @@ def test_the_warning_comes_after_the_start(runtime: int, delay: int) -> None:
 
 
 def test_the_warning_stays_below_ten_minutes() -> None:
-    assert submission.sbatch_parameters({"runtime": 600}, 1, signal_delay=3600)["signal_delay_s"] == 599
+    assert job_submission.sbatch_parameters({"runtime": 600}, 1, signal_delay=3600)["signal_delay_s"] == 599
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_the_warning_stays_below_ten_minutes() -> None:
      ({"slurm_gres": "lustre:1,gpu:3"}, 3)],
 )  # fmt: skip
 def test_gpus_for_the_ledger(resources: dict[str, Any], gpus: int) -> None:
-    assert submission.gpus_of(resources) == gpus
+    assert job_submission.gpus_of(resources) == gpus
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_gpus_for_the_ledger(resources: dict[str, Any], gpus: int) -> None:
     [({}, 2), ({"cpus_per_task": 8}, 8), ({"cpus_per_task": 8, "tasks": 3, "nodes": 2}, 24), ({"nodes": 2}, 4)],
 )
 def test_cpus_for_the_ledger(resources: dict[str, Any], cpus: int) -> None:
-    assert submission.cpus_of(resources, threads=2) == cpus
+    assert job_submission.cpus_of(resources, threads=2) == cpus
 
 
 @pytest.mark.parametrize(
@@ -90,17 +90,17 @@ def test_a_user_can_forbid_requeues(resources: dict[str, Any]) -> None:
     [({"mem_mb": "much"}, "mem_mb must be a whole number"), ({"gpu": 3, "nodes": 2}, "does not divide"),
      ({"slurm_extra": "nice"}, "--flag=value")],
 )  # fmt: skip
-def test_nonsense_is_named(resources: dict[str, Any], words: str) -> None:
+def test_an_invalid_resource_is_named(resources: dict[str, Any], words: str) -> None:
     with pytest.raises(WorkflowError, match=words):
         parameters(**resources)
 
 
-def test_the_surrounding_jobs_environment_stays_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_surrounding_jobs_environment_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "1")
     monkeypatch.setenv("SLURM_CONF", "/here")
     monkeypatch.setenv("SBATCH_ACCOUNT", "mine")
     monkeypatch.setenv("SNAKEMAKE_SUBMITIT_KEY", "outer")
-    with submission._own_environment():
+    with job_submission._clean_environment():
         assert "SLURM_JOB_ID" not in os.environ
         assert "SNAKEMAKE_SUBMITIT_KEY" not in os.environ
         assert (os.environ["SLURM_CONF"], os.environ["SBATCH_ACCOUNT"]) == ("/here", "mine")
@@ -110,23 +110,23 @@ def test_the_surrounding_jobs_environment_stays_out(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(
     ("message", "kind"),
-    [("sbatch: error: Unable to contact slurm controller (connect failure)", submission.UnreachableError),
-     ("sbatch: error: invalid partition specified: x", submission.RefusedError)],
+    [("sbatch: error: Unable to contact slurm controller (connect failure)", job_submission.UnreachableError),
+     ("sbatch: error: invalid partition specified: x", job_submission.RefusedError)],
 )  # fmt: skip
-def test_trouble_and_refusal_are_told_apart(
+def test_unreachable_and_refused_are_distinguished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str, kind: type[Exception]
 ) -> None:
     def fail(*_: Any, **__: Any) -> submitit.Job[str]:
         raise FailedJobError(message)
 
-    monkeypatch.setattr(submission._SlurmExecutor, "affinity", classmethod(lambda cls: 2))
-    monkeypatch.setattr(submission._SlurmExecutor, "submit", fail)
+    monkeypatch.setattr(job_submission._SlurmExecutor, "affinity", classmethod(lambda cls: 2))
+    monkeypatch.setattr(job_submission._SlurmExecutor, "submit", fail)
     job = Job(uid="u", key="k", folder=str(tmp_path), command="true", directory=str(tmp_path))
     with pytest.raises(kind):
-        submission.submit(job, "name", parameters(runtime=5))
+        job_submission.submit(job, "name", parameters(runtime=5))
 
 
-# --- the batch script, with programs that stand for sbatch and srun ---------------------------------------------
+# --- the batch script, with fake sbatch and srun programs ---------------------------------------------
 
 
 def submitted(
@@ -136,15 +136,15 @@ def submitted(
     programs, folder = tmp_path / "bin", tmp_path / "a folder's name"
     for path in (programs, folder):
         path.mkdir()
-    # srun fails after it has noted what the job would find in its place.
+    # srun fails after it has listed what the job would find in its folder.
     srun = f"ls '{tmp_path}/a folder'\\''s name' > {tmp_path}/seen; exit 3"
     for name, text in (("sbatch", sbatch), ("srun", srun)):
         (programs / name).write_text(f"#!/bin/sh\n{text}\n")
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     job = Job(uid="u", key="k", folder=str(folder), command="true", directory=str(folder))
-    with contextlib.suppress(submission.UnreachableError):
-        assert submission.submit(job, "name", parameters(**resources)) == "9"
+    with contextlib.suppress(job_submission.UnreachableError):
+        assert job_submission.submit(job, "name", parameters(**resources)) == "9"
     (script,) = (path for path in folder.glob(".submission_file_*.sh"))
     return folder, script.read_text(), job
 
@@ -165,18 +165,18 @@ def test_the_job_finds_its_pickle_whether_or_not_sbatch_answered(
     assert delayed._timeout_min == 5
 
 
-def test_a_second_try_leaves_the_first_ones_pickle_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_attempt_keeps_the_first_ones_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, _, job = submitted(tmp_path, monkeypatch, LOST)
     (folder / "job.pkl").write_text("being read")
-    with pytest.raises(submission.UnreachableError):
-        submission.submit(job, "name", parameters())
+    with pytest.raises(job_submission.UnreachableError):
+        job_submission.submit(job, "name", parameters())
     assert (folder / "job.pkl").read_text() == "being read"
 
 
-def test_a_broken_job_ends_its_own_processes_and_nobody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_job_kills_its_own_processes_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, script, _ = submitted(tmp_path, monkeypatch)
     key = tmp_path.name
-    marks = [processes.job_mark("u", "9"), processes.job_mark("u", "10"), processes.job_mark("v", "9")]
+    marks = [processes.job_marker("u", "9"), processes.job_marker("u", "10"), processes.job_marker("v", "9")]
     running = [
         subprocess.Popen(["sleep", "60"], env=os.environ | {processes.KEY_VARIABLE: key, processes.JOB_VARIABLE: mark})
         for mark in marks

@@ -1,4 +1,4 @@
-"""From Snakemake's resources to a job in SLURM's queue, by way of submitit."""
+"""Turns Snakemake's resources into sbatch flags and submits a job to SLURM through submitit."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from snakemake_interface_common.exceptions import WorkflowError
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from snakemake_executor_plugin_submitit import processes
-from snakemake_executor_plugin_submitit.wrapper import Job
+from snakemake_executor_plugin_submitit.job_wrapper import Job
 
 # Resources with a meaning of their own; every other `slurm_<flag>` becomes sbatch's `--<flag>`.
 RESERVED = frozenset({"slurm_partition", "slurm_account", "slurm_extra", "slurm_progress"})
-# Plain names shared with the published slurm plugin that sbatch knows as they are.
+# Names shared with the published slurm plugin that are also names of sbatch flags.
 SAME_NAME = ("constraint", "gres", "qos", "reservation")
 TRANSIENT = (
     "Unable to contact slurm controller",
@@ -35,15 +35,15 @@ TRANSIENT = (
 
 
 class UnreachableError(Exception):
-    """SLURM's controller could not be reached; the same submission may work later."""
+    """SLURM's controller could not be reached; the same submission may succeed later."""
 
 
 class RefusedError(Exception):
-    """SLURM refused the job; the message is sbatch's."""
+    """SLURM rejected the job; the message is sbatch's own."""
 
 
 def _number(resources: Mapping[str, Any], name: str) -> int | None:
-    """Return a resource as a whole number, None when it is not given; raises WorkflowError for anything else."""
+    """Return a resource as a whole number, None if it is not given; raises WorkflowError for anything else."""
     value = resources.get(name)
     if value is None or value == "":
         return None
@@ -54,13 +54,13 @@ def _number(resources: Mapping[str, Any], name: str) -> int | None:
 
 
 def cpus_of(resources: Mapping[str, Any], threads: int) -> int:
-    """Return the number of CPUs in all, for every task; raises WorkflowError as `sbatch_parameters` does."""
+    """Return the total number of CPUs of all tasks; raises WorkflowError as `sbatch_parameters` does."""
     tasks = _number(resources, "tasks") or _number(resources, "nodes") or 1
     return tasks * (_number(resources, "cpus_per_task") or max(1, threads))
 
 
 def gpus_of(resources: Mapping[str, Any]) -> int:
-    """Return the number of GPUs in all: `gpu`, or what a `gres` such as `gpu:a100:2` asks for on each node.
+    """Return the total number of GPUs: `gpu`, or what a `gres` such as `gpu:a100:2` requests per node.
 
     Raises WorkflowError as `sbatch_parameters` does.
     """
@@ -80,13 +80,13 @@ def sbatch_parameters(
     """Return submitit's parameters for a job's resources.
 
     Args:
-        resources: Snakemake's, under the published slurm plugin's names; memory in MB, runtime in minutes.
-        threads: CPUs for each task.
+        resources: Snakemake's, named as in the published slurm plugin; memory in MB, runtime in minutes.
+        threads: CPUs per task.
         signal_delay: seconds between the warning signal and the time limit.
         setup: shell lines to run in the batch script before the job, such as `module load cuda`.
 
     Raises:
-        WorkflowError: a resource has a value SLURM could not understand.
+        WorkflowError: a resource has an invalid value.
     """
     extra: dict[str, Any] = {"requeue": True}
     for name in SAME_NAME:
@@ -116,11 +116,12 @@ def sbatch_parameters(
         "account": resources.get("slurm_account") or None,
         "time": runtime,
         "mem": None,
-        # A warning later than the start, and under ten minutes: above that submitit's clock disagrees with SLURM's.
+        # The warning must come after the start, and less than ten minutes before the limit: submitit takes
+        # an earlier one for a preemption.
         "signal_delay_s": min(signal_delay, 599, max(1, (runtime or 60) * 60 // 2)),
         "stderr_to_stdout": True,
-        # One inner Snakemake, on the first node, that sees the whole allocation; without --cpus-per-task a step
-        # gets one CPU since SLURM 22.05.
+        # One inner Snakemake, on the first node, that sees the whole allocation. Since SLURM 22.05 a step without
+        # --cpus-per-task gets one CPU.
         "srun_args": ["--nodes=1", "--ntasks=1", "--overlap", f"--cpus-per-task={cpus}"],
     }
     if tasks:
@@ -142,7 +143,7 @@ def sbatch_parameters(
 
 
 class _SlurmExecutor(submitit.SlurmExecutor):
-    """submitit's executor, with the partition's own time limit for jobs that name none."""
+    """submitit's executor, with the partition's own time limit for jobs that request none."""
 
     no_limit = False
 
@@ -154,9 +155,9 @@ class _SlurmExecutor(submitit.SlurmExecutor):
 
 
 @contextlib.contextmanager
-def _own_environment() -> Iterator[None]:
-    """Hide what a surrounding job has left in the environment; sbatch would pass it on."""
-    # SBATCH_ACCOUNT and the like are the user's own defaults.
+def _clean_environment() -> Iterator[None]:
+    """Hide the variables of a surrounding SLURM job, which sbatch would pass on."""
+    # SBATCH_ACCOUNT and similar variables are the user's own defaults.
     kept = {name: value for name, value in os.environ.items() if name == "SLURM_CONF" or name.startswith("SBATCH_")}
     with submitit.helpers.clean_env(extra_names=[processes.KEY_VARIABLE, processes.JOB_VARIABLE]):
         os.environ.update(kept)
@@ -171,42 +172,42 @@ def submit(job: Job, name: str, parameters: Mapping[str, Any]) -> str:
     """Submit a job and return SLURM's id.
 
     Raises:
-        UnreachableError: SLURM did not answer; whether the job is in its queue is not known.
-        RefusedError: SLURM answered that it does not take this job.
+        UnreachableError: SLURM did not answer; the job may or may not be in its queue.
+        RefusedError: SLURM rejected the job.
     """
-    # Timeouts are not counted by submitit: the wrapper counts requeues without progress.
+    # submitit is not to count time-outs: the wrapper counts requeues without progress.
     executor = _SlurmExecutor(folder=Path(job.folder), max_num_timeout=1_000_000_000)
     settings = {key: value for key, value in parameters.items() if value is not None}
     limited = "time" in settings
     pickle = Path(job.folder) / "job.pkl"
-    place = f'{shlex.quote(job.folder)}/"$SLURM_JOB_ID"_submitted.pkl'
-    # submitit puts the pickle in its place when sbatch has answered; the answer may be lost, or Snakemake killed.
-    settings["setup"] = [f"[ -e {place} ] || ln {shlex.quote(str(pickle))} {place}", *settings.get("setup", [])]
-    mark = processes.job_mark(shlex.quote(job.uid), '"$SLURM_JOB_ID"')
+    target = f'{shlex.quote(job.folder)}/"$SLURM_JOB_ID"_submitted.pkl'
+    # submitit moves the pickle to this path once sbatch has answered; but the answer may be lost, or Snakemake killed.
+    settings["setup"] = [f"[ -e {target} ] || ln {shlex.quote(str(pickle))} {target}", *settings.get("setup", [])]
+    marker = processes.job_marker(shlex.quote(job.uid), '"$SLURM_JOB_ID"')
     settings["teardown"] = [
         "status=$?",
-        f"[ $status = 0 ] || {shlex.quote(sys.executable)} -c 'from {processes.__name__} import main; main()' {mark}",
+        f"[ $status = 0 ] || {shlex.quote(sys.executable)} -c 'from {processes.__name__} import main; main()' {marker}",
         "exit $status",
     ]
     executor.update_parameters(job_name=name, **settings)
     if not limited:
-        executor.parameters["time"] = 365 * 24 * 60  # for submitit's clock only
+        executor.parameters["time"] = 365 * 24 * 60  # for submitit's own time-out only
     executor.no_limit = not limited and "time" not in settings.get("additional_parameters", {})
-    if not pickle.exists():  # an earlier try may have started, and be reading it
+    if not pickle.exists():  # a job of an earlier call may be reading it
         delayed = submitit.helpers.DelayedSubmission(job)
         delayed.set_timeout(executor.parameters["time"], executor.max_num_timeout)
         delayed.dump(pickle)
     try:
-        with _own_environment():
+        with _clean_environment():
             return str(executor.submit(job).job_id)
     except (FailedJobError, FailedSubmissionError) as error:
         message = str(error)
         if any(sign in message for sign in TRANSIENT):
             raise UnreachableError(message) from None
-        raise RefusedError(_last_words(message)) from None
+        raise RefusedError(_sbatch_error(message)) from None
 
 
-def _last_words(message: str) -> str:
-    """Return sbatch's own complaint from submitit's account of it."""
+def _sbatch_error(message: str) -> str:
+    """Return sbatch's own error message from submitit's."""
     lines = [line.strip() for line in message.splitlines() if "error:" in line]
     return "; ".join(lines) or message.strip()

@@ -1,9 +1,9 @@
-"""Snakemake executor plugin: jobs go to SLURM through submitit, and nothing is lost on the way.
+"""Snakemake executor plugin that runs jobs on SLURM through submitit.
 
-Settings, resources and guarantees are described in this folder's README.md.
+The README.md of the distribution describes settings, resources and guarantees.
 """
 
-# Snakemake reads the annotations below as types: no `from __future__ import annotations`, no `str | None`.
+# Snakemake evaluates the annotations below as types: no `from __future__ import annotations`, no `str | None`.
 from dataclasses import dataclass, field
 from typing import Optional
 
@@ -19,7 +19,7 @@ class ExecutorSettings(ExecutorSettingsBase):  # type: ignore[misc]
     folder: Optional[str] = field(  # noqa: UP045 - see above
         default=None,
         metadata={
-            "help": "Folder, shared with the nodes, for records, logs and the ledger (default: .snakemake/submitit).",
+            "help": "Folder on the shared file system for records, logs and the ledger (default: .snakemake/submitit).",
         },
     )
     requeue_limit: int = field(
@@ -39,11 +39,11 @@ class ExecutorSettings(ExecutorSettingsBase):  # type: ignore[misc]
     )
     keep_successful_logs: bool = field(
         default=False,
-        metadata={"help": "Keep the job folders (logs, job script) of successful jobs too."},
+        metadata={"help": "Keep the job folders (logs, batch script) of successful jobs too."},
     )
     setup: Optional[str] = field(  # noqa: UP045 - see above
         default=None,
-        metadata={"help": "Shell lines run in each job's batch script first, such as 'module load cuda'."},
+        metadata={"help": "Shell lines to run first in each batch script, such as 'module load cuda'."},
     )
 
 
@@ -53,7 +53,7 @@ common_settings = CommonSettings(
     job_deploy_sources=False,
     pass_default_storage_provider_args=True,
     pass_default_resources_args=True,
-    pass_envvar_declarations_to_cmd=False,  # the environment goes with sbatch; secrets stay out of job files
+    pass_envvar_declarations_to_cmd=False,  # sbatch passes the environment on; secrets stay out of job files
     auto_deploy_default_storage_provider=False,
     init_seconds_before_status_checks=1,
     pass_group_args=True,

@@ -1,4 +1,4 @@
-"""What has become of a job? Decided from its result file and SLURM's word alone; no input or output here."""
+"""Decides what has become of a job, from its result file and SLURM's state alone; pure, without any input or output."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ LIVE_STATES = frozenset(
         *("REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"),
     }
 )
-# The cluster took the node away; the job itself did nothing wrong.
+# The cluster withdrew the node; the job itself did not fail.
 INTERRUPTED_STATES = frozenset({"PREEMPTED", "NODE_FAIL", "BOOT_FAIL"})
 
 
 class Verdict(enum.Enum):
     """What to do about a job."""
 
-    LIVE = "live"
-    DONE = "done"
+    LIVE = "live"  # keep waiting
+    FINISHED = "finished"
     FAILED = "failed"
-    LOST = "lost"  # submit it again: it was interrupted and can go on
+    RESUBMIT = "resubmit"  # it was interrupted through no fault of its own, or left a checkpoint
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that is known about one job.
+    """Everything that is known about one job.
 
     Attributes:
         result: the job's own result file, already checked to belong to this submission.
         answered: whether SLURM has answered since the submission.
-        state: SLURM's state word, None when it does not know the job.
-        settled: seconds for which that state (final or unknown) has been the answer.
-        patience: seconds a result may be late on a slow file system.
-        beating: whether the job's heartbeat has changed during the last minutes.
-        checkpointable: whether the job resumes where it stopped.
-        yielded: whether its last attempt ended by stopping early, as asked.
+        state: SLURM's state of the job, None if SLURM does not know the job.
+        unchanged_for: seconds for which SLURM has reported this final state, or has not known the job.
+        patience: seconds by which a result may be late on a slow file system.
+        heartbeat: whether the job has updated its heartbeat during the last minutes.
+        checkpointable: whether the job can resume from a checkpoint.
+        stopped_early: whether its last start stopped with a checkpoint because it was warned.
     """
 
     result: Mapping[str, Any] | None
     answered: bool
     state: str | None
-    settled: float
+    unchanged_for: float
     patience: float
-    beating: bool = False
+    heartbeat: bool = False
     checkpointable: bool = False
-    yielded: bool = False
+    stopped_early: bool = False
 
 
 @dataclass(frozen=True)
 class Decision:
-    """A verdict and, unless the job is live or done, the reason in one sentence."""
+    """A verdict and, unless the job is live or finished, the reason in one sentence."""
 
     verdict: Verdict
     reason: str = ""
@@ -77,28 +77,28 @@ def normalise(state: str) -> str:
 def decide(evidence: Evidence) -> Decision:
     """Decide what has become of a job.
 
-    A result file always wins: it is written last, by the job itself. Without one SLURM's word counts, and a final
-    state only after `patience`, since the file may be on its way and SLURM may be about to requeue the job.
+    A result file always wins: the job itself writes it, as its last act. Without one SLURM's state decides, but a final
+    state counts only after `patience`: the file may be delayed, or SLURM may be about to requeue the job.
     """
     if evidence.result is not None:
         if evidence.result.get("outcome") == "finished":
-            return Decision(Verdict.DONE)
+            return Decision(Verdict.FINISHED)
         return Decision(Verdict.FAILED, str(evidence.result.get("reason", "its command failed")))
     state = evidence.state
-    if not evidence.answered or state in LIVE_STATES or evidence.settled < evidence.patience:
+    if not evidence.answered or state in LIVE_STATES or evidence.unchanged_for < evidence.patience:
         return Decision(Verdict.LIVE)
     if state is None:
-        if evidence.beating:
+        if evidence.heartbeat:
             return Decision(Verdict.LIVE)
-        if evidence.yielded:
-            return Decision(Verdict.LOST, "it stopped with a checkpoint and SLURM no longer knows it")
+        if evidence.stopped_early:
+            return Decision(Verdict.RESUBMIT, "it stopped with a checkpoint and SLURM no longer knows it")
         return Decision(Verdict.FAILED, "SLURM no longer knows it and it left no result")
     if state in INTERRUPTED_STATES:
-        return Decision(Verdict.LOST, f"SLURM ended it: {state}")
+        return Decision(Verdict.RESUBMIT, f"SLURM ended it: {state}")
     if state == "TIMEOUT" and evidence.checkpointable:
-        return Decision(Verdict.LOST, "it reached its time limit and resumes from its checkpoint")
-    if state != "CANCELLED" and evidence.yielded:
-        return Decision(Verdict.LOST, f"it stopped with a checkpoint but was not requeued ({state})")
+        return Decision(Verdict.RESUBMIT, "it reached its time limit and resumes from its checkpoint")
+    if state != "CANCELLED" and evidence.stopped_early:
+        return Decision(Verdict.RESUBMIT, f"it stopped with a checkpoint but was not requeued ({state})")
     return Decision(
         Verdict.FAILED, _FAILURES.get(state, f"it ended as {state} without a result (killed, or never started)")
     )

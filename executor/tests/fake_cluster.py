@@ -1,4 +1,4 @@
-"""A cluster, a Snakemake and its jobs in miniature, for tests of the executor without any of them."""
+"""A simulated cluster, Snakemake run and jobs, for testing the executor without any of them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from typing import Any
 
 import pytest
 
-from snakemake_executor_plugin_submitit import ExecutorSettings, submission
+from snakemake_executor_plugin_submitit import ExecutorSettings, job_submission
 from snakemake_executor_plugin_submitit.executor import Executor
 from snakemake_executor_plugin_submitit.files import claim, read_json, write_json
+from snakemake_executor_plugin_submitit.job_cancellation import JobCancellation
+from snakemake_executor_plugin_submitit.job_status_query import JobStatusQuery
+from snakemake_executor_plugin_submitit.job_wrapper import Job
 from snakemake_executor_plugin_submitit.records import CLAIM, RESULT, Record
-from snakemake_executor_plugin_submitit.slurm import Slurm
-from snakemake_executor_plugin_submitit.wrapper import Job
 
 
 class Cluster:
-    """A SLURM of a dictionary: job id -> [state, name]. scancel ends a job at once, unless its node is dead."""
+    """SLURM as a dictionary: job id -> [state, name]. scancel ends a job at once, unless its node is dead."""
 
     def __init__(self) -> None:
         self.jobs: dict[str, list[str]] = {}
@@ -57,20 +58,20 @@ class Cluster:
         return job_id
 
     def submit(self, job: Job, name: str, parameters: Mapping[str, Any]) -> str:
-        """Stand for `submission.submit`."""
+        """Replace `job_submission.submit`."""
         error = self.answers.pop(0) if self.answers else None
-        if isinstance(error, submission.UnreachableError | None):  # accepted, even when the answer is lost
+        if isinstance(error, job_submission.UnreachableError | None):  # accepted, even when the answer is lost
             job_id = self.add(name, Path(job.folder))
         if error is not None:
             raise error
         return job_id
 
     def start(self, job_id: str) -> bool:
-        """Start a job, as SLURM does; return whether its wrapper went to work or ended as a second copy."""
+        """Start a job, as SLURM does; return whether its wrapper runs the command or ends as a second copy."""
         holder = claim(self.folders[job_id] / CLAIM, {"by": "job", "job_id": job_id})
-        works = holder.get("job_id") == job_id
-        self.jobs[job_id][0] = "RUNNING" if works else "COMPLETED"
-        return works
+        runs = holder.get("job_id") == job_id
+        self.jobs[job_id][0] = "RUNNING" if runs else "COMPLETED"
+        return runs
 
     def finish(self, record: Record, outcome: str = "finished") -> None:
         """Leave a result and the outputs, as a job does at its end."""
@@ -130,9 +131,11 @@ class Run:
     def __init__(self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, jobs: Sequence[FakeJob] = ()) -> None:
         monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
         monkeypatch.setattr("time.sleep", lambda seconds: None)
-        monkeypatch.setattr(submission, "submit", cluster.submit)
+        monkeypatch.setattr(job_submission, "submit", cluster.submit)
         monkeypatch.setattr(Executor, "format_job_exec", lambda self, job: "true")
-        monkeypatch.setattr("snakemake_executor_plugin_submitit.executor.Slurm", lambda interval: Slurm(0, cluster.run))
+        module = "snakemake_executor_plugin_submitit"
+        monkeypatch.setattr(f"{module}.executor.JobStatusQuery", lambda interval: JobStatusQuery(0, cluster.run))
+        monkeypatch.setattr(f"{module}.job_cancellation.JobCancellation", lambda: JobCancellation(cluster.run))
         self.succeeded: list[FakeJob] = []
         self.failed: list[FakeJob] = []
         self.remembered: list[FakeJob] = []
@@ -165,16 +168,16 @@ class Run:
         executor.stopped.wait = lambda seconds: executor.stopped.is_set()
 
     def check(self) -> None:
-        """Let the executor look at its jobs once, as its wait thread does."""
+        """Let the executor check its jobs once, as its wait thread does."""
 
-        async def look() -> list[Any]:
+        async def check() -> list[Any]:
             return [info async for info in self.executor.check_active_jobs(list(self.executor.active_jobs))]
 
-        self.executor.active_jobs = asyncio.run(look())
+        self.executor.active_jobs = asyncio.run(check())
 
     def record(self, job: FakeJob) -> Record:
-        """Return the record under which a job is known now."""
-        found = self.executor.records.load(self.executor._describe(job).key)
+        """Return a job's current record."""
+        found = self.executor.records.load(self.executor._new_record(job).key)
         assert found is not None
         return found
 
@@ -184,5 +187,5 @@ class Run:
 
 
 def holder(record: Record) -> dict[str, Any]:
-    """Who holds a submission's claim."""
+    """Return the claim on a submission."""
     return read_json(record.path / CLAIM) or {}

@@ -1,7 +1,7 @@
-"""What has been submitted: one record file per set of outputs, and one folder per submission.
+"""Records of what has been submitted: one file per set of outputs, and one folder per submission.
 
-Snakemake forgets the ids of its jobs when it is killed. A record outlives it: the next run finds the job by the files
-it makes, and takes it up only when it is certainly the same work (`signature`).
+Snakemake forgets the ids of its jobs when it is killed. A record survives: the next run finds the job by its outputs,
+and reattaches to it only if it does exactly the same work (`signature`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ REQUEUES = "requeues.json"
 
 
 def digest(value: Any) -> str:
-    """Return a short hash of a JSON-able value."""
+    """Return a short hash of a JSON-serialisable value."""
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
@@ -37,14 +37,16 @@ class Record:
 
     Attributes:
         key: hash of the working directory and the outputs; all submissions for the same outputs share it.
-        uid: names this submission and no other, in SLURM too (it is part of the job's name).
-        folder: the submission's own folder, where the job leaves its result.
-        signature: hash of everything that changes the work: rule code, command, parameters, input files.
-        job_id: SLURM's id; None between the decision to submit and SLURM's answer.
-        gpus, cpus: what was asked for, in all, for the ledger.
+        uid: unique id of this submission, part of the job's name in SLURM.
+        name: the job's name in SLURM.
+        folder: the submission's own folder, where the job writes its result.
+        signature: hash of everything that determines the work: rule code, command, parameters, input files.
+        gpus, cpus: total number requested, for the ledger.
         checkpointable: whether the job names a progress file.
+        job_id: SLURM's id; None between the decision to submit and SLURM's answer.
         cancelled: whether Snakemake has cancelled it.
-        lost: how many submissions in a row, before this one, were lost before they started.
+        failed_starts: how many submissions in a row, before this one, were lost before they started.
+        reattached: whether this run of Snakemake found it, submitted by a previous run; not saved.
     """
 
     key: str
@@ -60,8 +62,8 @@ class Record:
     checkpointable: bool = False
     job_id: str | None = None
     cancelled: bool = False
-    lost: int = 0
-    adopted: bool = field(default=False, compare=False)
+    failed_starts: int = 0
+    reattached: bool = field(default=False, compare=False)
 
     @property
     def path(self) -> Path:
@@ -70,16 +72,16 @@ class Record:
 
     @property
     def log(self) -> str:
-        """Where the job's own output goes; submitit names it by job id and task."""
+        """The file of the job's own output; submitit names it by job id and task."""
         return str(self.path / f"{self.job_id}_0_log.out")
 
     def result(self) -> dict[str, Any] | None:
-        """Return the job's result, but never another submission's."""
+        """Return the job's result, None if there is none or it belongs to another submission."""
         result = read_json(self.path / RESULT)
         return result if result is not None and result.get("uid") == self.uid else None
 
     def attempts(self) -> list[dict[str, Any]]:
-        """Return what each start of the job has noted, oldest first."""
+        """Return the notes of each start of the job, oldest first."""
         found = (read_json(path) for path in sorted(self.path.glob("attempt-*.json")))
         return [attempt for attempt in found if attempt is not None]
 
@@ -100,10 +102,10 @@ class Records:
 
     def save(self, record: Record) -> None:
         """Write a record."""
-        write_json(self.root / "records" / f"{record.key}.json", dataclasses.asdict(record) | {"adopted": False})
+        write_json(self.root / "records" / f"{record.key}.json", dataclasses.asdict(record) | {"reattached": False})
 
-    def drop(self, record: Record) -> None:
-        """Forget a record, unless it has been replaced by another submission's."""
+    def delete(self, record: Record) -> None:
+        """Delete a record, unless another submission has replaced it."""
         current = self.load(record.key)
         if current is not None and current.uid == record.uid:
             (self.root / "records" / f"{record.key}.json").unlink(missing_ok=True)
@@ -116,48 +118,48 @@ class Records:
                 yield record
 
     def new_folder(self, rule: str, wildcards: Mapping[str, str], uid: str) -> Path:
-        """Return a fresh folder whose path tells the rule and the wildcards."""
+        """Return the path of a new folder, made of rule, wildcards and submission."""
         words = ",".join(f"{name}={value}" for name, value in wildcards.items())
-        return self.root / "jobs" / plain(rule) / plain(words or "all") / uid
+        return self.root / "jobs" / safe_name(rule) / safe_name(words or "all") / uid
 
 
-def plain(text: str) -> str:
-    """Return `text` as a file name: SLURM gives `%` and backslash a meaning, shells most of the rest."""
+def safe_name(text: str) -> str:
+    """Return `text` as a file name without characters that SLURM (`%`, backslash) or a shell would interpret."""
     return re.sub(r"[^A-Za-z0-9._=,-]", "_", text)[:100]
 
 
 def new_uid() -> str:
-    """Return a name no other submission has."""
+    """Return an id that no other submission has."""
     return uuid.uuid4().hex[:16]
 
 
 def key_of(outputs: Iterable[str], name: str) -> str:
-    """Return the key of a job: its outputs in this directory, or its name when it makes none."""
+    """Return the key of a job: a hash of its outputs in this directory, or of its name if it has none."""
     return digest([str(Path.cwd()), sorted(outputs) or [name]])
 
 
-def singles(job: Any) -> list[Any]:
+def single_jobs(job: Any) -> list[Any]:
     """Return the single jobs of a job or a group, in a stable order."""
-    return sorted(job.jobs, key=_order) if job.is_group() else [job]
+    return sorted(job.jobs, key=_sort_key) if job.is_group() else [job]
 
 
-def _order(single: Any) -> tuple[str, list[str]]:
+def _sort_key(single: Any) -> tuple[str, list[str]]:
     return single.rule.name, sorted(map(str, single.output))
 
 
 def signature_of(jobs: Iterable[Any]) -> str:
-    """Return the hash of everything that changes what these jobs make together; resources do not."""
-    jobs = sorted(jobs, key=_order)
-    inside = {str(path) for single in jobs for path in single.output}
+    """Return the hash of everything that determines what these jobs produce together; resources do not."""
+    jobs = sorted(jobs, key=_sort_key)
+    internal = {str(path) for single in jobs for path in single.output}
     return digest(
         [
             {
                 "rule": single.rule.name,
-                "code": _code(single.rule),
+                "code": _rule_code(single.rule),
                 "command": str(single.shellcmd),
                 "params": [[name, str(value)] for name, value in single.params._allitems()],
                 "wildcards": sorted((name, str(value)) for name, value in single.wildcards_dict.items()),
-                "input": [_file(str(path)) for path in single.input if str(path) not in inside],
+                "input": [_file_state(str(path)) for path in single.input if str(path) not in internal],
                 "output": [str(path) for path in single.output],
             }
             for single in jobs
@@ -165,8 +167,8 @@ def signature_of(jobs: Iterable[Any]) -> str:
     )
 
 
-def _code(rule: Any) -> list[str]:
-    """Return what a rule runs: its compiled body, and the content of the script it names."""
+def _rule_code(rule: Any) -> list[str]:
+    """Return what a rule runs: its command, its compiled `run` body, the content of the script it names."""
     parts = [str(rule.shellcmd), str(rule.script), str(rule.notebook), str(rule.wrapper)]
     for script in (rule.script, rule.notebook):
         path = Path(str(rule.basedir or "."), str(script)) if script else None
@@ -174,17 +176,19 @@ def _code(rule: Any) -> list[str]:
             parts.append(hashlib.sha256(path.read_bytes()).hexdigest())
     code = getattr(rule.run_func, "__code__", None)
     if isinstance(code, types.CodeType) and rule.is_run:
-        parts.append(hashlib.sha256(marshal.dumps(_without_lines(code))).hexdigest())
+        parts.append(hashlib.sha256(marshal.dumps(_without_line_numbers(code))).hexdigest())
     return parts
 
 
-def _without_lines(code: types.CodeType) -> types.CodeType:
-    """Return code without file name and line numbers, so that editing another rule changes nothing."""
-    constants = tuple(_without_lines(item) if isinstance(item, types.CodeType) else item for item in code.co_consts)
+def _without_line_numbers(code: types.CodeType) -> types.CodeType:
+    """Return code without file name and line numbers, so that editing another rule does not change its hash."""
+    constants = tuple(
+        _without_line_numbers(item) if isinstance(item, types.CodeType) else item for item in code.co_consts
+    )
     return code.replace(co_filename="", co_firstlineno=1, co_linetable=b"", co_consts=constants)
 
 
-def _file(path: str) -> list[Any]:
+def _file_state(path: str) -> list[Any]:
     try:
         status = Path(path).stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""What an earlier run has left is followed, withdrawn or settled, and never runs beside its successor."""
+"""Submissions of a previous run are reattached, cancelled or archived, and never run beside their successor."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from snakemake_executor_plugin_submitit import ledger, takeup
+from fake_cluster import Cluster, FakeJob, Run
+from snakemake_executor_plugin_submitit import ledger, reattach
 from snakemake_executor_plugin_submitit.files import claim
 from snakemake_executor_plugin_submitit.records import CLAIM
-from tests.snakemake_executor_plugin_submitit.fakes import Cluster, FakeJob, Run
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def killed(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, job: FakeJob, star
     return run
 
 
-def test_a_live_job_is_taken_up(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_live_job_is_reattached(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     job = FakeJob("a")
     killed(cluster, monkeypatch, job)
     run = Run(cluster, monkeypatch)
@@ -36,7 +36,7 @@ def test_a_live_job_is_taken_up(cluster: Cluster, monkeypatch: pytest.MonkeyPatc
     assert job.registered == ["100", "100"]
 
 
-def test_changed_work_is_withdrawn_for_good(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_work_is_cancelled_for_good(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     job = FakeJob("a")
     killed(cluster, monkeypatch, job)
     run = Run(cluster, monkeypatch)
@@ -65,7 +65,7 @@ def test_other_outputs_do_not_hide_a_live_submission(
     assert [record.job_id for record in run.executor.records.all()] == ["101"]
 
 
-def test_a_smaller_group_settles_the_larger_one_that_has_ended(
+def test_a_smaller_group_archives_the_larger_one_that_has_ended(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = group("a", "b", "c")
@@ -94,8 +94,8 @@ def test_jobs_of_this_run_and_of_other_directories_are_left_alone(
     assert len(cluster.jobs) == 3
 
 
-def test_a_dead_node_is_one_jobs_trouble(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(takeup, "WITHDRAWAL", -1.0)
+def test_a_dead_node_affects_one_job_only(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reattach, "CANCEL_TIMEOUT", -1.0)
     job, other = FakeJob("a"), FakeJob("b")
     killed(cluster, monkeypatch, job)
     cluster.dead_node = True
@@ -108,7 +108,7 @@ def test_a_dead_node_is_one_jobs_trouble(cluster: Cluster, monkeypatch: pytest.M
     assert not cluster.start("100")  # the node comes back, and SLURM requeues the job
 
 
-def test_both_copies_of_a_submission_are_withdrawn(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_copies_of_a_submission_are_cancelled(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     job = FakeJob("a")
     record = killed(cluster, monkeypatch, job, start=False).record(job)
     other = cluster.add(record.name, record.path)
@@ -118,13 +118,13 @@ def test_both_copies_of_a_submission_are_withdrawn(cluster: Cluster, monkeypatch
     assert [cluster.jobs[job_id][0] for job_id in ("100", other)] == ["CANCELLED", "CANCELLED"]
 
 
-def test_a_submission_cut_short_is_found_by_name_or_never_starts(
+def test_an_interrupted_submission_is_found_by_name_or_never_starts(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found, lost = FakeJob("a"), FakeJob("b")
     run = Run(cluster, monkeypatch)
     for job in (found, lost):  # Snakemake was killed before sbatch's answer
-        record = run.executor._describe(job)
+        record = run.executor._new_record(job)
         run.executor.records.save(record)
         if job is found:
             cluster.add(record.name, record.path)
@@ -136,7 +136,9 @@ def test_a_submission_cut_short_is_found_by_name_or_never_starts(
     assert again.record(lost).job_id == "101"
 
 
-def test_finished_work_whose_outputs_are_gone_is_done_again(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_work_whose_outputs_are_missing_is_run_again(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = FakeJob("a")
     cluster.finish(killed(cluster, monkeypatch, job).record(job))
     Path("a").unlink()

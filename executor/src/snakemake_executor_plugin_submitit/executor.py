@@ -1,0 +1,400 @@
+"""The executor: submits Snakemake's jobs, monitors them, and reattaches to them after Snakemake was killed."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import threading
+import time
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+from snakemake_interface_common.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
+from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
+from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
+
+from snakemake_executor_plugin_submitit import files, job_cancellation, job_submission, ledger
+from snakemake_executor_plugin_submitit.job_monitor import JobMonitor
+from snakemake_executor_plugin_submitit.job_state import Verdict
+from snakemake_executor_plugin_submitit.job_status_query import JobStatusQuery, Snapshot
+from snakemake_executor_plugin_submitit.job_wrapper import Job
+from snakemake_executor_plugin_submitit.reattach import PreviousRun
+from snakemake_executor_plugin_submitit.records import (
+    REQUEUES,
+    Record,
+    Records,
+    key_of,
+    new_uid,
+    safe_name,
+    signature_of,
+    single_jobs,
+)
+
+# Why a job is pending on a healthy cluster.
+ORDINARY_REASONS = frozenset({"", "None", "Priority", "Resources", "BeginTime", "Dependency", "JobArrayTaskLimit"})
+
+
+class Executor(RemoteExecutor):  # type: ignore[misc]
+    """Runs each Snakemake job, or group of jobs, as one SLURM job through submitit."""
+
+    def __post_init__(self) -> None:
+        if shutil.which("sbatch") is None:
+            raise WorkflowError("the submitit executor needs SLURM: there is no `sbatch` on the PATH")
+        settings = self.workflow.executor_settings
+        remote = self.workflow.remote_execution_settings
+        self.root = Path(settings.folder or ".snakemake/submitit").absolute()
+        self.run_id = f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
+        self.records = Records(self.root)
+        self.status_query = JobStatusQuery(interval=float(remote.seconds_between_status_checks))
+        self.cancellation = job_cancellation.JobCancellation()
+        self.monitor = JobMonitor(patience=float(self.workflow.execution_settings.latency_wait))
+        self.stopped = threading.Event()
+        self.previous = PreviousRun(
+            self.records,
+            self.status_query,
+            self.cancellation,
+            settings.controller_patience,
+            self.archive,
+            self.logger,
+            self.stopped,
+        )
+        # Snakemake's own list is empty while a status check runs, which is when Ctrl-C may come: keep another.
+        self.live: dict[str, Record] = {}
+        # Results that have arrived, but that Snakemake has not entered in its own metadata yet.
+        self.unconfirmed: dict[JobExecutorInterface, Record] = {}
+        self.records_lock = threading.RLock()
+        self.ended = job_cancellation.EndedJobs()
+        self.reported: set[tuple[str, str]] = set()
+        # Result files are checked every second (less often with very many jobs), SLURM at the interval above.
+        self.next_seconds_between_status_checks = 1
+        self.previous.mark_finished(self.workflow)
+
+    # --- submission -------------------------------------------------------------------------------------
+
+    def run_job(self, job: JobExecutorInterface) -> None:
+        """Submit a job, or reattach to the submission a previous run has made for the same work."""
+        info = SubmittedJobInfo(job)
+        try:
+            record = self._new_record(job)
+            previous = self.previous.reattach(record)
+            error = self._submit(job, record) if previous is None else ""
+        except Exception as exception:  # an exception that left this method would make Snakemake cancel all jobs
+            error = _message(exception)
+        if error:
+            self.report_job_error(info, msg=f"{error}. ")
+            return
+        if previous is None:
+            self.logger.info(f"Job {record.job_id} submitted ({record.rule}): log {record.log}")
+        else:
+            record = previous
+            with self.records_lock:
+                self.live[record.key] = record
+            self.monitor.start(record)
+            self.logger.info(f"Reattached to job {record.job_id} of a previous run ({record.rule}): log {record.log}")
+        self.report_job_submission(self._info(job, record))
+
+    def _info(self, job: JobExecutorInterface, record: Record) -> SubmittedJobInfo:
+        return SubmittedJobInfo(job, external_jobid=record.job_id, aux={"key": record.key})
+
+    def _new_record(self, job: JobExecutorInterface) -> Record:
+        """Return the record of a new submission of this job."""
+        uid = new_uid()
+        rule = str(job.groupid) if job.is_group() else str(job.rule.name)
+        rule = "group" if job.is_group() and len(rule) == 36 else rule  # the id of an unnamed group is a UUID
+        members = single_jobs(job)
+        wildcards = {
+            str(name): str(value)
+            for single in reversed(members)
+            for name, value in single.wildcards_dict.items()
+            if all(other.wildcards_dict.get(name, value) == value for other in members)
+        }
+        outputs = [str(path) for single in members for path in single.output]
+        resources = dict(job.resources.items())
+        return Record(
+            key=key_of(outputs, f"{rule} {wildcards}"),
+            uid=uid,
+            name=f"{safe_name(rule)[:40]}-{uid}",
+            folder=str(self.records.new_folder(rule, wildcards, uid)),
+            signature=signature_of(members),
+            rule=rule,
+            wildcards=wildcards,
+            outputs=outputs,
+            gpus=job_submission.gpus_of(resources),
+            cpus=job_submission.cpus_of(resources, job.threads),
+            checkpointable=bool(resources.get("slurm_progress")),
+        )
+
+    def _submit(self, job: JobExecutorInterface, record: Record) -> str:
+        """Submit a job under a record, waiting for SLURM if necessary; return the error, or ""."""
+        settings = self.workflow.executor_settings
+        resources = dict(job.resources.items())
+        parameters = job_submission.sbatch_parameters(resources, job.threads, settings.signal_delay, settings.setup)
+        task = Job(
+            uid=record.uid,
+            key=record.key,
+            folder=record.folder,
+            # The jobs of a group share what was allocated, not the whole node.
+            command=f"{self.format_job_exec(job)} --cores {parameters['cpus_per_task']}",
+            directory=str(Path.cwd()),
+            progress=_absolute(str(resources.get("slurm_progress") or "")),
+            limit=settings.requeue_limit,
+            logs=[str(Path(str(log)).absolute()) for single in single_jobs(job) for log in single.log],
+        )
+        record.path.mkdir(parents=True, exist_ok=True)
+        with self.records_lock:
+            if self.stopped.is_set():
+                return "Snakemake is stopping"
+            self.live[record.key] = record
+        try:
+            # Saved before sbatch is called: if Snakemake is killed from here on, the next run knows what to look for.
+            self.records.save(record)
+            error = self._call_sbatch(task, record, parameters)
+        except Exception as exception:
+            error = _message(exception)
+        if record.job_id is None and not self.stopped.is_set():
+            record.job_id = job_cancellation.block_start(record)  # it may have reached SLURM, and started, all the same
+        with self.records_lock:
+            if not self.stopped.is_set():
+                if record.job_id is None:
+                    self.archive(record, "failed")
+                    return error
+                self.records.save(record)
+                self.monitor.start(record)
+                return ""
+        # `cancel_jobs` may have run before sbatch answered.
+        record.cancelled = True
+        self.records.save(record)
+        self.cancellation.discard(record)
+        return "Snakemake is stopping"
+
+    def _call_sbatch(self, task: Job, record: Record, parameters: dict[str, Any]) -> str:
+        """Call sbatch until SLURM answers, and note the job's id; return the error, or "".
+
+        Raises WorkflowError when SLURM does not answer.
+        """
+        patience = self.workflow.executor_settings.controller_patience
+        deadline = time.monotonic() + patience
+        while not self.stopped.is_set():
+            try:
+                record.job_id = job_submission.submit(task, record.name, parameters)
+            except job_submission.RefusedError as refusal:
+                return f"SLURM refuses the job: {refusal}"
+            except job_submission.UnreachableError as error:
+                # The job may have reached SLURM. A second copy would find the claim taken and end at once.
+                self.logger.warning(f"SLURM does not answer, trying again: {str(error).splitlines()[-1:]}")
+                if time.monotonic() > deadline:
+                    return f"SLURM did not answer for {patience} s"
+                self.stopped.wait(5)
+                record.job_id = self.previous.find_id(record)
+            if record.job_id is not None:
+                return ""
+        return "Snakemake is stopping"
+
+    def get_job_exec_prefix(self, job: JobExecutorInterface) -> str:
+        """Run the inner Snakemake where this one was started, so that relative paths mean the same."""
+        return f"cd {shlex.quote(str(self.workflow.workdir_init))}"
+
+    # --- monitoring -------------------------------------------------------------------------------------
+
+    async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]) -> AsyncGenerator[SubmittedJobInfo, None]:
+        """Report the jobs that have ended, resubmit interrupted ones, yield those that are still live."""
+        if not active_jobs:
+            return
+        self.next_seconds_between_status_checks = max(1, len(active_jobs) // 100)
+        async with self.status_rate_limiter:
+            with self.records_lock:
+                ids = [record.job_id for record in self.live.values() if record.job_id]
+            snapshot = self.status_query.snapshot(ids)
+        if self.status_query.last_error:
+            self.logger.warning(f"SLURM: {self.status_query.last_error}")
+            self.status_query.last_error = ""
+        self._cancel_orphans(snapshot)
+        for info in active_jobs:
+            with self.records_lock:
+                record = self.live.get(info.aux["key"])
+            if record is None:  # cancelled meanwhile
+                continue
+            decision = self.monitor.check(record, snapshot)
+            verdict = decision.verdict
+            if verdict in (Verdict.FAILED, Verdict.RESUBMIT) and record.result() is None:
+                holder = job_cancellation.claimed_by(record)
+                if holder is not None and holder != record.job_id:
+                    self._follow_copy(record, holder)
+                    yield self._info(info.job, record)
+                    continue
+                if record.reattached:
+                    verdict = Verdict.RESUBMIT  # it failed under a previous run; this run is asked to run it
+            if verdict is Verdict.FINISHED:
+                self.ended.add(record)
+                with self.records_lock:
+                    self.live.pop(record.key, None)
+                    self.unconfirmed[info.job] = record
+                self.report_job_success(info)
+            elif verdict is Verdict.FAILED:
+                self._fail(info, record, decision.reason)
+            elif verdict is Verdict.RESUBMIT:
+                resubmitted = self._resubmit(info, record, decision.reason)
+                if resubmitted is not None:
+                    yield resubmitted
+            else:
+                self._report_pending(record, snapshot)
+                yield info
+
+    def _cancel_orphans(self, snapshot: Snapshot, seconds: float = 30.0) -> None:
+        """Cancel jobs that SLURM still lists as live long after their end, or has put in the queue again."""
+        if orphans := self.ended.pop_orphans(snapshot, seconds):
+            self.logger.warning(f"SLURM lists ended jobs as live; they are cancelled: {orphans}")
+            self.cancellation.scancel(pairs=orphans)
+
+    def _report_pending(self, record: Record, snapshot: Snapshot) -> None:
+        """Report, once, that a job is pending for a reason that may never go away."""
+        status = snapshot.find(record.job_id, record.name)
+        if status is None or status.state != "PENDING" or (record.uid, status.reason) in self.reported:
+            return
+        if status.reason not in ORDINARY_REASONS:
+            self.reported.add((record.uid, status.reason))
+            reason = f"SLURM gives as reason: {status.reason}"
+            self.logger.warning(f"Job {record.job_id} ({record.rule}) is waiting; {reason}")
+
+    def _follow_copy(self, record: Record, job_id: str) -> None:
+        """Monitor the SLURM job that has started a submission instead of the one that is on record.
+
+        sbatch was called twice because its first answer was lost; the copy that came second has ended at once.
+        """
+        self.logger.info(f"Job {record.job_id} ({record.rule}) was a second copy; {job_id} is running")
+        record.job_id = job_id
+        self.records.save(record)
+        self.monitor.start(record)
+
+    def _fail(self, info: SubmittedJobInfo, record: Record, reason: str) -> None:
+        log = record.log
+        if record.result() is None:
+            self.cancellation.discard(record)
+        self.archive(record, "failed")
+        # Snakemake's error report of a group leaves the message out.
+        self.logger.error(f"Job {record.job_id} ({record.rule}) failed: {reason}. Log: {log}")
+        self.report_job_error(info, msg=f"SLURM job {record.job_id}: {reason}. ", aux_logs=[log])
+
+    def _resubmit(self, info: SubmittedJobInfo, old: Record, reason: str) -> SubmittedJobInfo | None:
+        """Submit an interrupted job again; its count of requeues without progress is carried over."""
+        failed_starts = 0 if old.attempts() else old.failed_starts + 1
+        if failed_starts > self.workflow.executor_settings.requeue_limit:
+            self._fail(info, old, f"{reason}; it was lost {failed_starts} times in a row before it started")
+            return None
+        self.logger.warning(f"Job {old.job_id} ({old.rule}) is submitted again: {reason}")
+        self.cancellation.discard(old)
+        self.archive(old, "requeued")
+        try:
+            record = self._new_record(info.job)
+            record.failed_starts = failed_starts
+            requeues = files.read_json(old.path / REQUEUES)
+            if requeues is not None:
+                files.write_json(record.path / REQUEUES, requeues)
+            error = self._submit(info.job, record)
+        except Exception as exception:
+            error = _message(exception)
+        if not error:
+            return self._info(info.job, record)
+        if not self.stopped.is_set():
+            self.report_job_error(info, msg=f"{error}. ")
+        return None
+
+    # --- ended jobs -------------------------------------------------------------------------------------
+
+    def handle_job_success(self, job: JobExecutorInterface) -> None:
+        """Archive a job's submission, now that Snakemake has its outputs in its own metadata."""
+        super().handle_job_success(job)
+        self._archive_confirmed(job, "finished")
+
+    def handle_job_error(self, job: JobExecutorInterface) -> None:
+        """Archive a job's submission whose outputs Snakemake found missing."""
+        super().handle_job_error(job)
+        self._archive_confirmed(job, "failed")
+
+    def _archive_confirmed(self, job: JobExecutorInterface, outcome: str) -> None:
+        with self.records_lock:
+            record = self.unconfirmed.pop(job, None)
+        if record is None:
+            return
+        try:
+            self.archive(record, outcome)
+        except OSError as error:  # here too an exception would make Snakemake cancel all jobs; the next run archives it
+            self.logger.warning(f"Job {record.job_id} ({record.rule}) cannot be entered in the ledger: {error}")
+
+    def archive(self, record: Record, outcome: str) -> None:
+        """Enter a submission that has ended in the ledger, delete its record and stop monitoring it."""
+        self._write_ledger(record, outcome)
+        self.records.delete(record)
+        self.monitor.stop(record)
+        with self.records_lock:
+            if self.live.get(record.key) is record:
+                del self.live[record.key]
+        if outcome == "finished" and not self.workflow.executor_settings.keep_successful_logs:
+            shutil.rmtree(record.path, ignore_errors=True)
+
+    def _write_ledger(self, record: Record, outcome: str) -> None:
+        path = self.root / "ledger" / f"{self.run_id}.jsonl"
+        ledger.append(path, ledger.lines_of(record, outcome, self.run_id))
+
+    # --- stopping ---------------------------------------------------------------------------------------
+
+    def shutdown(self) -> None:
+        """Stop as the base class does, but cancel orphans first, and delete nothing that a pending job needs."""
+        with self.lock:
+            self.wait = False
+        self.wait_thread.join()
+        if len(self.ended) and not self.stopped.is_set():
+            self._cancel_orphans(self.status_query.snapshot([], fresh=True))
+        if self.live:
+            # After an error in Snakemake. The base class would delete a folder that pending jobs need.
+            self.logger.warning(f"{len(self.live)} jobs continue without Snakemake; the next run reattaches to them.")
+        else:
+            super().shutdown()
+
+    def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
+        """Cancel all live jobs, including those missing from Snakemake's own list."""
+        with self.records_lock:
+            self.stopped.set()
+            records = list(self.live.values())
+            self.live.clear()
+        if len(self.ended):
+            self._cancel_orphans(self.status_query.snapshot([], fresh=True), seconds=5.0)
+        error = self.cancellation.scancel(
+            [record.job_id for record in records if record.job_id],
+            [record.name for record in records if not record.job_id],
+        )
+        copies = [pair for record in records if (pair := self._release(record)) is not None]
+        if copies:
+            error = error or self.cancellation.scancel(pairs=copies)
+        if error:
+            self.logger.error(
+                f"SLURM could not be told to cancel ({error}). These jobs may still be running; the next run "
+                f"deals with them: {' '.join(str(record.job_id) for record in records)}"
+            )
+
+    def _release(self, record: Record) -> tuple[str, str] | None:
+        """Mark a submission as cancelled; return (id, name) of another job that has started it, if any."""
+        if record.result() is not None:
+            return None  # it ended by itself just before: the next run finds its result
+        record.cancelled = True
+        try:
+            self.records.save(record)  # the next run waits for its end before it submits the same work again
+            holder = job_cancellation.revoke_claim(record)
+            self._write_ledger(record, "cancelled")
+        except OSError as error:  # a full disk, for example; the other jobs have to be cancelled too
+            self.logger.error(f"Job {record.job_id} ({record.rule}): {error}")
+            return None
+        return None if holder in (None, record.job_id) else (str(holder), record.name)
+
+
+def _absolute(pattern: str) -> str:
+    """Return a glob relative to the working directory as an absolute one."""
+    return str(Path.cwd() / pattern) if pattern else ""
+
+
+def _message(error: Exception) -> str:
+    """Return an exception's message, with its class unless it is one of Snakemake's own."""
+    return str(error) if isinstance(error, WorkflowError) else f"{type(error).__name__}: {error}"

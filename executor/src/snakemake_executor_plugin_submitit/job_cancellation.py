@@ -1,0 +1,107 @@
+"""Cancels jobs, and makes sure that a cancelled submission never starts (again).
+
+A job must claim its submission (create CLAIM in the submission's folder) before it runs. Whoever holds the claim first
+wins, so Snakemake can claim a submission itself and thereby block it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Collection
+
+from snakemake_executor_plugin_submitit.files import claim, read_json, write_json
+from snakemake_executor_plugin_submitit.job_state import LIVE_STATES
+from snakemake_executor_plugin_submitit.job_status_query import Runner, Snapshot, run_command
+from snakemake_executor_plugin_submitit.records import CLAIM, Record
+
+IDS_PER_COMMAND = 500
+
+
+def claimed_by(record: Record) -> str | None:
+    """Return the id of the SLURM job that has started this submission, None if none has."""
+    job_id = (read_json(record.path / CLAIM) or {}).get("job_id")
+    return str(job_id) if job_id else None
+
+
+def block_start(record: Record) -> str | None:
+    """Prevent a submission that has not started from ever starting; return its job id if it has started."""
+    job_id = claim(record.path / CLAIM, {"by": "snakemake"}).get("job_id")
+    return str(job_id) if job_id else None
+
+
+def revoke_claim(record: Record) -> str | None:
+    """Prevent a submission from starting, or starting again; return its job id if it has started.
+
+    SLURM may start a job again long after its end: an administrator requeues it, or the controller restarts from an
+    older state.
+    """
+    job_id = block_start(record)
+    write_json(record.path / CLAIM, {"by": "snakemake"})
+    return job_id
+
+
+class JobCancellation:
+    """Calls `scancel`."""
+
+    def __init__(self, runner: Runner = run_command) -> None:
+        self._runner = runner
+
+    def scancel(
+        self, job_ids: Collection[str] = (), names: Collection[str] = (), pairs: Collection[tuple[str, str]] = ()
+    ) -> str:
+        """Cancel jobs by id, by name where no id is known, or by (id, name); return SLURM's error message, or ""."""
+        errors = []
+        ids = sorted(job_ids)
+        commands = [["scancel", *ids[i : i + IDS_PER_COMMAND]] for i in range(0, len(ids), IDS_PER_COMMAND)]
+        commands += [["scancel", f"--user={os.getuid()}", f"--name={name}"] for name in names]
+        commands += [["scancel", f"--name={name}", job_id] for job_id, name in pairs]
+        for command in commands:
+            for _ in range(3):
+                answer = self._runner(command)
+                if answer.returncode == 0 or "Invalid job id" in answer.stderr:  # invalid: it has ended already
+                    break
+                time.sleep(1)
+            else:
+                errors.append(answer.stderr.strip())
+        return "; ".join(errors)
+
+    def discard(self, record: Record) -> None:
+        """Prevent a submission from starting again and cancel every job SLURM has for it."""
+        started = revoke_claim(record)
+        ids = {job_id for job_id in (record.job_id, started) if job_id}
+        self.scancel(names=[] if ids else [record.name], pairs=[(job_id, record.name) for job_id in ids])
+
+
+class EndedJobs:
+    """Jobs whose result has arrived, remembered until SLURM agrees that they have ended.
+
+    A controller that restarts from an older state may list an ended job as running, or start it again: an orphan.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._ended_at: dict[tuple[str, str], float] = {}
+
+    def add(self, record: Record) -> None:
+        """Remember a job whose result has arrived."""
+        if record.job_id is not None:
+            self._ended_at[(record.job_id, record.name)] = self._clock()
+
+    def pop_orphans(self, snapshot: Snapshot, seconds: float) -> list[tuple[str, str]]:
+        """Return and forget the (id, name) of jobs that SLURM lists as live `seconds` after their end."""
+        orphans = []
+        for (job_id, name), ended_at in list(self._ended_at.items()):
+            if snapshot.taken < ended_at:
+                continue
+            status = snapshot.find(job_id, name)
+            if status is None or status.state not in LIVE_STATES:
+                if snapshot.complete:
+                    del self._ended_at[(job_id, name)]
+            elif status.state == "PENDING" or snapshot.taken - ended_at >= seconds:
+                orphans.append((job_id, name))
+                del self._ended_at[(job_id, name)]
+        return orphans
+
+    def __len__(self) -> int:
+        return len(self._ended_at)
