@@ -219,19 +219,19 @@ def _tests(pooled: pd.DataFrame) -> str:
         cells += [escape(domain_labels(row["over"]))]
         cells += [signed(float(row["mean"]), 2) if math.isfinite(row["mean"]) else "–"]
         cells += [_number(row[name], 2) for name in ("ci_low", "ci_high", "mde")]
-        cells += [_number(row[name], 4) for name in ("p", "p_holm", "p_sign_flip", "p_wilcoxon")]
+        cells += [_number(row[name], 4) for name in ("p", "p_holm", "p_sign_flip")]
         rows.append(("", [*cells, str(row["clusters"]), "yes" if row["equal_images"] else "<strong>no</strong>"]))
     if not rows:
         return "<p>Nothing was trained.</p>"
     header = ["method", "against", "metric", "unit", "domains", "mean gain", "CI low", "CI high", "detectable"]
-    header += ["p", "p Holm", "p sign-flip", "p Wilcoxon", "paired seeds", "equal images"]
+    header += ["p", "p Holm", "p sign-flip", "paired seeds", "equal images"]
     return (
         "<p>Gains pooled over domains and sizes, paired by seed: Student interval and test stratified by domain, Holm "
-        "over all methods and headline metrics against the same kind of reference, the exact sign-flip and Wilcoxon "
-        "tests over seeds beside it, and the effect that 80 % power would detect. A p without assumptions cannot fall "
+        "over all methods and headline metrics against the same kind of reference, the exact sign-flip "
+        "test over seeds beside it, and the effect that 80 % power would detect. A p without assumptions cannot fall "
         "below 2/2<sup>seeds</sup>.</p>"
         + _filter("tests-table", "filter tests, e.g. glare dino")
-        + table(header, rows, numbers=range(5, 14), name="tests-table")
+        + table(header, rows, numbers=range(5, 13), name="tests-table")
     )
 
 
@@ -246,9 +246,9 @@ def _scores(scores: pd.DataFrame) -> str:
         link = f'<a href="#{_cell_anchor(row)}">{_number(row["mean"], 4)}</a>'
         gain, span = "–", "–"
         if row["gain"] is not None and math.isfinite(row["gain"]):
-            gain = signed(float(row["gain"]))
-            if math.isfinite(row["ci_low"]):
-                span = f"[{signed(float(row['ci_low']))}, {signed(float(row['ci_high']))}]"
+            gain = f"{signed(float(row['shown_gain']), 2)} {metric.gain_unit}"
+            if math.isfinite(row["shown_low"]):
+                span = f"[{signed(float(row['shown_low']), 2)}, {signed(float(row['shown_high']), 2)}]"
         cellsout = [escape(row["backbone"]), escape(row["domain"]), escape(style_of(str(row["method"])).label)]
         cellsout += [str(row["n"]), escape(f"{metric.label} {'↑' if metric.higher else '↓'}"), link]
         cellsout += [_number(row["sd"], 4), str(row["seeds"]), gain, span]
