@@ -97,7 +97,9 @@ def pooled_gain(rows: pd.DataFrame) -> Measured:
     return Measured(stats.mean_of_intervals([part.interval for part in parts]), flip, count)
 
 
-def change_with_n(rows: pd.DataFrame, first: Sequence[int] | None = None, last: Sequence[int] | None = None) -> pd.DataFrame:
+def change_with_n(
+    rows: pd.DataFrame, first: Sequence[int] | None = None, last: Sequence[int] | None = None
+) -> pd.DataFrame:
     """Return, per domain and seed, the gain at a large n minus that at a small n; nothing where there is one n.
 
     Args:

@@ -27,7 +27,11 @@ Array = NDArray[np.float64]
 DRAWS = 2_000
 TRUTH = "truth/linear"
 ENTRY_OF = {
-    **{f"{probe}_{name}": f"linear/{probe}" for probe in ("knn", "bank_knn", "linear") for name in ("accuracy", "macro_f1")},
+    **{
+        f"{probe}_{name}": f"linear/{probe}"
+        for probe in ("knn", "bank_knn", "linear")
+        for name in ("accuracy", "macro_f1")
+    },
     **dict.fromkeys(("miou", "pixel_accuracy"), "segmentation/counts"),
     **dict.fromkeys(("rmse", "abs_rel", "delta1"), "depth/errors"),
 }
@@ -112,7 +116,7 @@ class Outcomes:
             return None
         if (name, key) not in self._replicates:
             outcome = arrays[key]
-            truth = arrays[TRUTH] if TRUTH in arrays else None
+            truth = arrays.get(TRUTH)
             self._replicates[name, key] = weighted_metrics(entry, outcome, truth, draws_of_images(len(outcome)))
         return self._replicates[name, key][row["metric"]]
 

@@ -5,7 +5,6 @@ Whatever compares methods is about the ends of their runs, or their largest comm
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any

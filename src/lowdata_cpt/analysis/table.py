@@ -204,7 +204,11 @@ def _check(path: Path, frame: pd.DataFrame) -> None:
         _fail(path, frame[name] == "", f"{name} is empty")
     _fail(path, ~frame["metric"].isin(list(METRICS)), f"unknown metric, expected one of {', '.join(METRICS)}")
     tasks = frame["metric"].map({name: metric.task for name, metric in METRICS.items()})
-    _fail(path, frame["task"] != tasks, "task does not report this metric (knn_*, bank_knn_* and linear_* belong to linear)")
+    _fail(
+        path,
+        frame["task"] != tasks,
+        "task does not report this metric (knn_*, bank_knn_* and linear_* belong to linear)",
+    )
     _fail(path, ~frame["split"].isin(list(SPLITS)), "split must be val or test")
     bounded = frame["metric"].isin([name for name, metric in METRICS.items() if metric.bounded])
     _fail(path, bounded & ~frame["value"].between(0, 1), "this metric is a fraction and must lie in [0, 1]")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from lowdata_cpt.analysis.claims import RULE, Result, count_verdicts, signed
+from lowdata_cpt.analysis.claims import Result, count_verdicts, signed
 from lowdata_cpt.analysis.commands import read_absent, read_results
 from lowdata_cpt.analysis.report.page import anchor, escape, inline_markdown, page, picture, table
 from lowdata_cpt.analysis.style import domain_label, domain_labels, ordered, style_of
@@ -34,6 +34,7 @@ from lowdata_cpt.analysis.table import (
     records,
 )
 from lowdata_cpt.analysis.tables import domain_table, gain_text, headline
+from lowdata_cpt.analysis.verdicts import RULE
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import read_json, sha256_file, write_text
 from lowdata_cpt.core.provenance import SUFFIX
@@ -164,12 +165,12 @@ def _claims(results: list[Result]) -> str:
     rows = []
     for result in sorted(results, key=lambda r: r.verdict == "not run"):
         values = [signed(value) for value in (result.paper_value, result.measured, result.ci_low, result.ci_high)]
-        tolerance = "direction only" if result.tolerance is None else f"{result.tolerance:.4f}"
+        tolerance = "direction only" if result.tolerance is None else f"{result.tolerance:.2f}"
         kind = result.verdict.replace(" ", "-")
         reason = f"<br><small>{escape(result.reason)}</small>" if result.reason else ""
         cells = [
             f"<code>{escape(result.id)}</code>",
-            escape(result.asked),
+            escape(result.statement),
             escape(result.source),
             *values,
             tolerance,
@@ -179,7 +180,7 @@ def _claims(results: list[Result]) -> str:
     header = ["id", "statement", "source", "paper", "measured", "CI low", "CI high", "tolerance", "verdict", "cells"]
     paragraphs = "".join(f"<p>{inline_markdown(part)}</p>" for part in RULE.split("\n\n"))
     return (
-        "<p>Effects are method − reference in the metric's unit, positive = better.</p>"
+        "<p>Effects are method − reference in points (% for RMSE), positive = better.</p>"
         + _filter("claims-table", "filter claims, e.g. glare miou")
         + table(header, rows, numbers=(3, 4, 5, 6), name="claims-table")
         + f"<details><summary>The verdict rule</summary>{paragraphs}</details>"
