@@ -15,9 +15,9 @@ from pydantic import BaseModel
 from lowdata_cpt.analysis.claims_file import Claim, Claims
 from lowdata_cpt.analysis.measure import Measured, change_with_n, gains, pooled_gain
 from lowdata_cpt.analysis.outcomes import Outcomes
-from lowdata_cpt.analysis.preconditions import share_text
+from lowdata_cpt.analysis.preconditions import idle_text
 from lowdata_cpt.analysis.style import domain_label, parent_of, style_of
-from lowdata_cpt.analysis.table import METRICS, held_out, records
+from lowdata_cpt.analysis.table import METRICS, held_out
 from lowdata_cpt.analysis.verdicts import ANSWERS, RULE, VERDICTS, Verdict, judge, paper_size, why
 from lowdata_cpt.core.io import write_json, write_text
 
@@ -95,7 +95,7 @@ def evaluate(claim: Claim, evidence: Evidence) -> Result:
         used = kept
     idle = _idle(claim, used, evidence.checks)
     if not idle.empty:
-        reasons.append(_idle_text(idle, evidence.checks))
+        reasons.append(idle_text(idle))
         places = set(idle[["backbone", "domain", "n"]].itertuples(index=False, name=None))
         kept = used[[key not in places for key in zip(used["backbone"], used["domain"], used["n"], strict=True)]]
         if kept.empty:
@@ -151,16 +151,6 @@ def _idle(claim: Claim, used: pd.DataFrame, checks: pd.DataFrame) -> pd.DataFram
     return checks[~checks["acted"].astype(bool) & checks["method"].isin(names)].merge(places)
 
 
-def _idle_text(idle: pd.DataFrame, checks: pd.DataFrame) -> str:
-    parts = []
-    for row in records(idle):
-        held = f"{row['asks']}: it is {row['value']:.2f}"
-        place = f"{domain_label(row['domain'])}, n = {row['n']}"
-        share = share_text(row) if "share_images" in checks else "budget not known"
-        parts.append(f"{style_of(row['method']).label} did not act on {place} ({held}; {share})")
-    return "; ".join(dict.fromkeys(parts))
-
-
 def _missing(
     claim: Claim, test: pd.DataFrame, rows: pd.DataFrame, found: pd.DataFrame, absent: Mapping[str, str]
 ) -> str:
@@ -195,7 +185,8 @@ def _result(
         found = measured.interval
         shown = {"measured": known(found.estimate), "ci_low": known(found.low), "ci_high": known(found.high)}
         shown |= {"p": known(found.p_value), "p_sign_flip": known(measured.p_sign_flip), "mde": known(measured.mde)}
-        shown |= {"interval_covers": found.covers, "paper_size": paper_size(claim, found)}
+        acted = verdict not in ("budget too small", "not run")
+        shown |= {"interval_covers": found.covers, "paper_size": paper_size(claim, found) if acted else None}
         shown["cells"] = "; ".join(
             f"{backbone}/{domain} n={','.join(str(n) for n in sorted(part['n'].unique()))} "
             f"×{part['seed'].nunique()} seeds"
@@ -242,9 +233,10 @@ def reproduced_line(results: list[Result]) -> str:
     parts = []
     for verdict in VERDICTS:
         names = [f"`{result.id}`" for result in tested if result.verdict == verdict]
-        parts += [f"{len(names)} {verdict} ({', '.join(names)})"] if names else []
+        named = f" ({', '.join(names)})" if verdict in ("reproduced", "not reproduced") else ""
+        parts += [f"{len(names)} {verdict}{named}"] if names else []
     text = f"Of {len(papers)} claims of the papers {len(tested)} were tested here"
-    text += f": {'; '.join(parts)}." if parts else "."
+    text += f": {', '.join(parts)}." if parts else "."
     if missing:
         # A claim of DIET-CP is one of `diet_cp` or of a variant with the paper's settings.
         methods = [style_of(parent_of(result.method) or result.method).label for result in missing]

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import pandas as pd
 from scipy.stats import binomtest
 
-from lowdata_cpt.analysis.style import parent_of
+from lowdata_cpt.analysis.style import domain_label, parent_of, style_of
 from lowdata_cpt.analysis.table import records
 
 Settings = Mapping[str, Any]
@@ -62,12 +62,13 @@ class SourceBudget:
 
 # A constant predictor has 1 − 1/tokens: .96 at 25 tokens, .98 at 49, 1.00 for MAE's 588 or 768 values of a patch.
 NORMALISED = 0.95
+NOISE = 0.02  # nats: what the mean over the last steps of a run that learns nothing moves by
 PRECONDITIONS = {
     "diet_cp": (Precondition("loss", "ln n", margin=0.1),),
     "tec": (Precondition("feature", NORMALISED),),
     "mae": (Precondition("loss", NORMALISED),),
-    "dino": (Precondition("loss", "ln K"),),
-    "glare": tuple(Precondition(part, "ln K") for part in ("global", "regional", "local")),
+    "dino": (Precondition("loss", "ln K", NOISE),),
+    "glare": tuple(Precondition(part, "ln K", NOISE) for part in ("global", "regional", "local")),
     "v_pretraining": (Precondition("value", positive=True),),
 }
 SOURCE_BUDGET = {
@@ -149,6 +150,17 @@ def _share(row: dict[str, Any], settings: Settings) -> dict[str, Any]:
 
 def share_text(row: Mapping[str, Any]) -> str:
     """Say how much of its source's run a cell is; empty where nothing is known."""
-    known = [(row[name], what) for name, what in zip(SHARES, ("images", "updates", "rate × images"), strict=True)]
-    parts = [f"{100 * share:.2g} % of the {what}" for share, what in known if math.isfinite(share)]
+    known = [(100 * row[name], what) for name, what in zip(SHARES, ("images", "updates", "rate × images"), strict=True)]
+    parts = [f"{f'{share:.2g}' if share >= 1e-4 else '< 0.0001'} % of the {what}" for share, what in known if share > 0]
     return f"{', '.join(parts)} of its source's run" if parts else "its source states no budget"
+
+
+def idle_text(idle: pd.DataFrame) -> str:
+    """Say which methods did not act, where, and how near the nearest cell came: rows of `check_preconditions`."""
+    parts = []
+    for (method, part), rows in idle.groupby(["method", "part"], sort=False):
+        nearest = min(records(rows), key=lambda row: abs(row["value"] - row["level"]))
+        where = ", ".join(domain_label(name) for name in dict.fromkeys(rows["domain"]))
+        held = f"{part} {nearest['value']:.2f}, asked for: {nearest['asks']}"
+        parts.append(f"{style_of(str(method)).label} did not act on {where} (at best {held}; {share_text(nearest)})")
+    return "; ".join(parts)

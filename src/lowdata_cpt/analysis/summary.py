@@ -177,10 +177,10 @@ def _corrected(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def by_domain(scores: pd.DataFrame, outcomes: Outcomes | None = None) -> pd.DataFrame:
-    """Return the gains of `summary` on each domain, the table to read first.
+def by_domain(scores: pd.DataFrame, outcomes: Outcomes | None = None, *, each_size: bool = False) -> pd.DataFrame:
+    """Return the gains of `summary` on each domain, the table to read first: over its sizes, or for `each_size`.
 
-    Holm's correction runs over all methods, headline metrics and domains of a family.
+    Holm's correction runs over all rows of a family.
 
     Returns:
         One row per (family, method, reference, metric, backbone, domain) with `sizes` (n, joined), `seeds`,
@@ -188,7 +188,7 @@ def by_domain(scores: pd.DataFrame, outcomes: Outcomes | None = None) -> pd.Data
     """
     rows = []
     for row, part in comparisons(scores, outcomes):
-        for (backbone, domain), found in part.groupby(PLACE):
+        for (backbone, domain, *_), found in part.groupby([*PLACE, "n"] if each_size else PLACE):
             counts: dict[str, Any] = {"sizes": " ".join(str(n) for n in sorted(found["n"].unique()))}
             counts |= {"seeds": found["seed"].nunique(), "images_seen": int(found["images_seen"].max())}
             rows.append({**row, "backbone": backbone, "domain": domain, **counts, **domain_gain(found).row()})

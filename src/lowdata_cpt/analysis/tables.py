@@ -130,11 +130,8 @@ def answer_markdown(
 
 def domain_markdown(scores: pd.DataFrame, outcomes: Outcomes | None = None, checks: pd.DataFrame | None = None) -> str:
     """Return every gain of the study, a row each, with what can be told from it. Empty where nothing was trained."""
-    rows, idle = [], idle_cells(checks)
-    trained = scores[scores["n"] > 0]
-    for n in sorted(trained["n"].unique()):
-        part = scores[(scores["n"] == n) | (scores["n"] == 0)]
-        rows += [{**row, "n": int(n)} for row in records(by_domain(part, outcomes)) if row["family"] in FAMILIES]
+    idle, table = idle_cells(checks), records(by_domain(scores, outcomes, each_size=True))
+    rows = [{**row, "n": int(row["sizes"])} for row in table if row["family"] in FAMILIES]
     lines = []
     for row in sorted(
         rows, key=lambda row: (row["backbone"], domain_label(row["domain"]), HEADLINE.index(row["metric"]))
