@@ -132,7 +132,7 @@ def test_one_seed_covers_test_images_and_says_so() -> None:
 def test_mean_of_intervals_is_welchs() -> None:
     groups = [[2.0, 4.0, 9.0], [10.0, 20.0]]
     found = stats.mean_of_intervals([stats.joint_interval(group) for group in groups])
-    whole = stats.t_interval(sum(groups, []), ["a"] * 3 + ["b"] * 2, range(5))
+    whole = stats.t_interval([*groups[0], *groups[1]], ["a"] * 3 + ["b"] * 2, range(5))
     expected = (whole.estimate, whole.low, whole.high, whole.degrees_of_freedom)
     assert (found.estimate, found.low, found.high, found.degrees_of_freedom) == pytest.approx(expected)
     part = stats.joint_interval([1.0, 2.0], np.array([[1.0, 2.0], [2.0, 1.0]]))

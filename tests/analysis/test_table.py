@@ -136,9 +136,7 @@ def test_gain_over_a_control_is_at_the_largest_common_milestone(rows: pd.DataFra
     plain = values(test)
     row = gains.loc[(500, 1, "miou")]
     assert (row["images_seen"], row["reference_images_seen"]) == (4_800, 4_800)
-    assert row["gain"] == pytest.approx(
-        plain["diet_cp", 500, 1, "miou", 4_800] - plain["dino", 500, 1, "miou", 4_800]
-    )
+    assert row["gain"] == pytest.approx(plain["diet_cp", 500, 1, "miou", 4_800] - plain["dino", 500, 1, "miou", 4_800])
     every = paired_gain(short, "dino", milestones=True)
     assert set(every["images_seen"]) == {1_600, 4_800}
     apart = short.assign(images_seen=short["images_seen"].where(short["method"] != "dino", short["images_seen"] * 2))
