@@ -13,14 +13,16 @@ from lowdata_cpt.analysis.metrics import write_metrics
 from lowdata_cpt.analysis.summary import (
     by_domain,
     cell_statistics,
+    covers_text,
+    gain_curve,
     improvement,
     loss_table,
+    main_sizes,
     rank_table,
     references_of,
     summary,
 )
-from lowdata_cpt.analysis.table import COLUMNS
-from lowdata_cpt.analysis.tables import domain_markdown, gain_text
+from lowdata_cpt.analysis.table import COLUMNS, at_end
 from lowdata_cpt.core.errors import UserError
 
 FORBIDDEN = ("torch", "timm", "torchvision", "sklearn", "snakemake")
@@ -41,10 +43,54 @@ def test_analysis_imports_neither_torch_nor_the_workflow() -> None:
 def test_make_statistics(small: Path, tmp_path: Path) -> None:
     paths = commands.make_statistics(small / "scores.csv", tmp_path)
     tables = {path.stem: pd.read_csv(path) for path in paths}
-    assert set(tables) == {"cells", "summary", "domains", "improvement", "ranks", "losses"}
-    assert len(tables["cells"]) == (2 + 2 * 4) * 10
-    assert set(tables["summary"]["family"]) == {"base", "control", "trend"}
-    assert (tables["summary"]["p_holm"] >= tables["summary"]["p"]).all()
+    assert set(tables) == {"cells", "domains", "summary", "curve", "improvement", "ranks", "losses", "preconditions"}
+    assert len(tables["cells"]) == (3 + 2 * 4) * 10
+    assert set(tables["summary"]["family"]) == {"base", "control", "before", "trend"}
+    for name in ("summary", "domains"):
+        assert (tables[name]["p_holm"] >= tables[name]["p"]).all()
+        assert set(tables[name]["interval_covers"]) == {"seeds and test images"}
+        assert (tables[name]["mde"] > 0).all()
+        assert tables[name]["p_sign_flip"].between(0, 1).all()
+    covers = tables["cells"].groupby("metric")["interval_covers"].agg(lambda found: set(found.dropna()))
+    assert covers["linear_auc"] == {"seeds"}
+    assert covers["knn_macro_f1"] == {"seeds and test images"}
+    assert set(tables["curve"]["images_seen"]) == {0, 1_600, 4_800, 12_800}
+    assert set(tables["preconditions"]["acted"]) == {True}
+
+
+def test_what_an_interval_covers_is_said() -> None:
+    assert covers_text(["seeds", "seeds and test images", "seeds", ""]) == (
+        "Intervals cover seeds; or seeds and test images."
+    )
+    assert covers_text(["", ""]) == "One seed and no outcomes: no interval."
+
+
+def test_curves_begin_at_the_methods_own_step_zero(scores: pd.DataFrame) -> None:
+    from scipy import stats as reference
+
+    rows = scores[scores["domain"].eq("nyuv2") & scores["metric"].eq("rmse") & scores["split"].eq("test")]
+    value = rows.set_index(["method", "n", "seed", "images_seen"])["value"]
+    key = ["method", "n", "metric", "images_seen"]
+    curve = gain_curve(rows).set_index(key)
+    for images, place in ((0, ("base_domain_norm", 0)), (4_800, ("diet_cp", 250)), (12_800, ("diet_cp", 250))):
+        base = [value["base", 0, seed, 0] for seed in range(3)]
+        gains = [100 * (base[seed] - value[(*place, seed, images)]) / base[seed] for seed in range(3)]
+        low, high = reference.ttest_1samp(gains, 0).confidence_interval(0.95)
+        row = curve.loc[("diet_cp", 250, "rmse", images)]
+        assert tuple(row[["mean", "ci_low", "ci_high"]]) == pytest.approx((sum(gains) / 3, low, high))
+        assert (row["seeds"], row["interval_covers"]) == (3, "seeds")
+    assert curve.loc[("glare", 250, "rmse", 0), "mean"] == 0
+    over = gain_curve(rows, "dino").set_index(key)
+    expected = [100 * (1 - value["tec", 100, s, 1_600] / value["dino", 100, s, 1_600]) for s in range(3)]
+    assert over.loc[("tec", 100, "rmse", 1_600), "mean"] == pytest.approx(sum(expected) / 3)
+    assert "dino" not in over.reset_index()["method"].to_numpy()
+
+
+def test_the_main_size_is_the_one_with_most_methods(scores: pd.DataFrame) -> None:
+    rows = scores[scores["domain"].eq("tabletop")]
+    assert set(main_sizes(rows)["n"]) == {0, 100}
+    few = rows[rows["method"].isin(["base", "diet_cp"]) | rows["n"].isin([500, 1000])]
+    assert set(main_sizes(few)["n"]) == {0, 500}
 
 
 def test_cell_statistics_are_the_paired_t_interval(scores: pd.DataFrame) -> None:
@@ -52,11 +98,14 @@ def test_cell_statistics_are_the_paired_t_interval(scores: pd.DataFrame) -> None
 
     cells = cell_statistics(scores).set_index(["domain", "method", "n", "metric"])
     rows = scores[scores["domain"].eq("nyuv2") & scores["metric"].eq("rmse") & scores["split"].eq("test")]
-    value = rows.set_index(["method", "n", "seed"])["value"]
-    gains = [value["base", 0, seed] - value["tec", 250, seed] for seed in range(3)]
+    value = at_end(rows).set_index(["method", "n", "seed"])["value"]
+    base, tec = ([value[name, n, seed] for seed in range(3)] for name, n in (("base", 0), ("tec", 250)))
+    gains = [100 * (base[seed] - tec[seed]) / base[seed] for seed in range(3)]
     low, high = reference.ttest_1samp(gains, 0).confidence_interval(0.95)
     row = cells.loc[("nyuv2", "tec", 250, "rmse")]
-    assert (row["gain"], row["ci_low"], row["ci_high"]) == pytest.approx((sum(gains) / 3, low, high))
+    assert tuple(row[["shown_gain", "shown_low", "shown_high"]]) == pytest.approx((sum(gains) / 3, low, high))
+    assert row["gain"] == pytest.approx((sum(base) - sum(tec)) / 3)
+    assert row["images_seen"] == 12_800
     assert row["sd"] == pytest.approx(value["tec", 250].std())
 
 
@@ -76,14 +125,16 @@ def test_trend_is_the_paired_change_from_the_smallest_to_the_largest_n(scores: p
     from scipy import stats as reference
 
     nyuv2 = scores[scores["domain"].eq("nyuv2")]
-    value = nyuv2[nyuv2["split"].eq("test") & nyuv2["metric"].eq("miou")].set_index(["method", "n", "seed"])["value"]
+    test = at_end(nyuv2[nyuv2["split"].eq("test") & nyuv2["metric"].eq("miou")])
+    value = test.set_index(["method", "n", "seed"])["value"]
     changes = [100 * (value["glare", 795, seed] - value["glare", 100, seed]) for seed in range(3)]
     row = summary(nyuv2).set_index(["family", "method", "metric"]).loc[("trend", "glare", "miou")]
     low, high = reference.ttest_1samp(changes, 0).confidence_interval(0.95)
     assert (row["mean"], row["ci_low"], row["ci_high"]) == pytest.approx((sum(changes) / 3, low, high))
     one_size = summary(nyuv2[nyuv2["n"].isin([0, 100])])
     assert "trend" not in set(one_size["family"])
-    unequal = nyuv2.assign(images_seen=nyuv2["images_seen"].where(nyuv2["n"] < 795, 795))
+    unequal = at_end(nyuv2)
+    unequal["images_seen"] = unequal["images_seen"].where(unequal["n"] < 795, 795)
     row = summary(unequal).set_index(["family", "method", "metric"]).loc[("trend", "glare", "miou")]
     assert not row["equal_images"]
 
@@ -93,7 +144,7 @@ def test_domains_are_what_the_summary_pools(scores: pd.DataFrame) -> None:
 
     table = by_domain(scores).set_index(["family", "method", "metric", "domain"])
     rows = scores[scores["domain"].eq("nyuv2") & scores["metric"].eq("miou") & scores["split"].eq("test")]
-    value = rows.set_index(["method", "n", "seed"])["value"]
+    value = at_end(rows).set_index(["method", "n", "seed"])["value"]
     gains = [
         100 * sum(value["glare", n, seed] - value["base", 0, seed] for n in (100, 250, 500, 795)) / 4
         for seed in range(3)
@@ -103,9 +154,9 @@ def test_domains_are_what_the_summary_pools(scores: pd.DataFrame) -> None:
     assert (row["mean"], row["ci_low"], row["ci_high"]) == pytest.approx((sum(gains) / 3, low, high))
     pooled = summary(scores).set_index(["family", "method", "metric"]).loc[("base", "glare", "miou")]
     assert pooled["mean"] == pytest.approx(table.loc[("base", "glare", "miou")]["mean"].mean())
-    page = domain_markdown(scores)
-    assert "| NYUv2 | Segmentation mIoU (points) |" in page
-    assert gain_text(row.to_dict()) in page
+    each = by_domain(scores, each_size=True).set_index(["family", "method", "metric", "domain", "sizes"])
+    sizes = [each.loc[("base", "glare", "miou", "nyuv2", str(n)), "mean"] for n in (100, 250, 500, 795)]
+    assert row["mean"] == pytest.approx(sum(sizes) / 4)
 
 
 def test_losses_are_those_of_the_first_the_last_and_the_lowest_step() -> None:
@@ -152,6 +203,7 @@ def test_improvement_over_an_untrained_backbone_counts_every_size() -> None:
 
 def test_a_lower_error_ranks_first() -> None:
     place = {"backbone": "b", "domain": "nyuv2", "task": "depth", "metric": "rmse", "split": "test", "n": 9, "seed": 0}
+    place |= {"images_seen": 9}
     rows = [place | {"method": method, "value": value} for method, value in (("tec", 0.4), ("mae", 0.6))]
     table = rank_table(pd.DataFrame(rows))
     ranks = table[table["metric"] == "rmse"].set_index("method")["mean_rank"]
@@ -161,8 +213,9 @@ def test_a_lower_error_ranks_first() -> None:
 def test_metrics_json_holds_the_test_means(tmp_path: Path) -> None:
     place = ["s", "b", "camvid", "tec", 100]
     rows = [
-        [*place, seed, "segmentation", "miou", split, value, 100, 1.0]
+        [*place, seed, "segmentation", "miou", split, value, images, 1.0]
         for seed, split, value in ((0, "test", 0.4), (1, "test", 0.5), (0, "val", 0.9), (1, "val", 0.8))
+        for images, value in ((50, 0.1), (100, value))
     ]
     pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(tmp_path / "scores.csv", index=False)
     found = json.loads(write_metrics(tmp_path / "scores.csv", tmp_path / "metrics.json").read_text())

@@ -11,19 +11,9 @@ import pytest
 
 from lowdata_cpt.analysis import commands
 from lowdata_cpt.analysis.report import build_report
-from lowdata_cpt.analysis.summary import LIMITS
-from lowdata_cpt.analysis.tables import (
-    answer_markdown,
-    headline,
-    headline_markdown,
-    latex_escape,
-    method_table,
-    write_tables,
-)
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import write_json
 from lowdata_cpt.jobs import report as present
-from tests.analysis import synthetic_study
 
 VOID = {"meta", "link", "img", "input", "br"}
 
@@ -109,82 +99,6 @@ def test_report_copes_without_optional_parts(full: Path, tmp_path: Path) -> None
     scores[scores["n"].eq(0)].to_csv(tmp_path / "scores.csv", index=False)
     build_report(tmp_path, tmp_path / "report.html")
     assert "Nothing was trained" in (tmp_path / "report.html").read_text()
-
-
-def test_headline_is_the_mean_at_the_largest_n(scores: pd.DataFrame) -> None:
-    table = headline(scores)
-    assert list(table.columns[:6]) == ["backbone", "domain", "metric", "n", "random", "base"]
-    assert "glare_no_regional" not in table.columns
-    row = table[table["domain"].eq("nyuv2") & table["metric"].eq("rmse")].iloc[0]
-    rows = scores[scores["domain"].eq("nyuv2") & scores["metric"].eq("rmse") & scores["split"].eq("test")]
-    assert row["n"] == 795
-    assert row["tec"] == pytest.approx(rows.loc[rows["method"].eq("tec") & rows["n"].eq(795), "value"].mean())
-    line = next(line for line in headline_markdown(scores).splitlines() if "NYUv2 | Depth" in line)
-    best = min(row[name] for name in table.columns[4:])
-    assert re.findall(r"\*\*([^*]+)\*\*", line) == [f"{best:.3f}"]
-
-
-def test_answer_is_the_mean_gain_over_base_bold_where_it_is_sure() -> None:
-    scores = synthetic_study.scores(domains=("cifar10",))
-    rows = scores[scores["split"].eq("test") & scores["metric"].eq("knn_accuracy")]
-    base = rows[rows["method"].eq("base")].set_index("seed")["value"]
-    gains = {
-        method: 100 * (part["value"].to_numpy() - base.loc[part["seed"]].to_numpy()).mean()
-        for method, part in rows[rows["n"] > 0].groupby("method")
-    }
-    caption, _, header, _, *lines, domains = answer_markdown(scores).splitlines()
-    assert domains == "| *mean over* | CIFAR-10 | CIFAR-10 |"
-    assert "n = 100, 1000 and 3 seeds" in caption
-    assert caption.endswith(f"{8 * 2 * 3 + 2 * 3} cells. {LIMITS}")
-    assert header == "| Method | kNN accuracy (points) | Linear accuracy (points) |"
-    shown = {line.split(" | ")[0].strip("| "): line.split(" | ")[1] for line in lines}
-    assert set(shown) == {"DINO (control)", "MAE (control)", "DIET-CP", "GLARE", "TEC", "V-pretraining"}
-    assert shown["DIET-CP"].startswith(f"**+{gains['diet_cp']:.2f} [+")
-    assert shown["MAE (control)"].startswith(f"−{-gains['mae']:.2f} [−"), (
-        "an interval without zero, but not sure after Holm"
-    )
-    once = answer_markdown(synthetic_study.scores(domains=("cifar10",), seeds=1))
-    assert "1 seed, so without an interval" in once
-    assert LIMITS not in once
-    assert "**" not in once
-    assert "+" in once
-    assert "[+" not in once
-
-
-def test_a_mean_over_fewer_domains_says_so() -> None:
-    scores = synthetic_study.scores(domains=("cifar10", "tabletop"))
-    part = scores[~(scores["method"].eq("v_pretraining") & scores["domain"].eq("cifar10"))]
-    lines = {line.split(" | ")[0].strip("| "): line.split(" | ")[1:] for line in answer_markdown(part).splitlines()[4:]}
-    assert lines["*mean over*"][0] == "CIFAR-10, Tabletop"
-    assert all(cell.rstrip("| ").endswith(" (Tabletop only)") for cell in lines["V-pretraining"][:2])
-    assert "only" not in "".join(lines["V-pretraining"][2:]) + "".join(lines["GLARE"])
-
-
-def test_answer_is_empty_where_nothing_was_trained(scores: pd.DataFrame) -> None:
-    assert answer_markdown(scores[scores["n"].eq(0)]) == ""
-
-
-def test_tables_are_written_in_latex_and_markdown(small: Path, tmp_path: Path) -> None:
-    scores = pd.read_csv(small / "scores.csv")
-    paths = write_tables(scores, tmp_path)
-    assert all(path.exists() for path in paths)
-    tex = (tmp_path / "scores-vits14_imgfocus-tabletop.tex").read_text()
-    assert tex.count(r"\begin{") == tex.count(r"\end{")
-    assert tex.count("{") == tex.count("}")
-    body = [line for line in tex.splitlines() if line.endswith(r"\\")]
-    assert len({line.count(" & ") for line in body}) == 1
-    assert len(body) == 1 + 2 + 2 * 4  # header, base and random, two methods at four sizes
-    assert r"\textbf{" in tex
-    assert "Random init" in tex
-    assert latex_escape("a_b 5 %") == r"a\_b 5 \%"
-
-
-def test_the_lowest_error_is_bold(scores: pd.DataFrame) -> None:
-    header, rows, best = method_table(scores, "vits14_imgfocus", "nyuv2")
-    for column, name in enumerate(header[2:], start=2):
-        shown = [float(row[column].split()[0]) for row in rows]
-        top = max(shown) if "↑" in name else min(shown)
-        assert {i for i, _ in enumerate(rows) if best[i, column]} == {i for i, v in enumerate(shown) if v == top}
 
 
 def test_ledger_counts_the_studys_own_submissions(full: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

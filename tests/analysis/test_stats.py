@@ -80,6 +80,66 @@ def test_coverage_with_three_seeds() -> None:
     assert 0.65 < np.mean([i.low <= 0 <= i.high for i in b]) < 0.82
 
 
+def draws(values: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Means over redrawn images of [S, M]: [S, count]."""
+    weights = rng.multinomial(values.shape[1], np.full(values.shape[1], 1 / values.shape[1]), size=count)
+    return values @ weights.T / values.shape[1]
+
+
+def test_joint_interval_is_the_pigeonhole_bootstrap() -> None:
+    """Redrawing seeds and images, seed deviations widened by √(S/(S − 1)), has the same standard error."""
+    rng = np.random.default_rng(4)
+    values = rng.standard_normal((4, 1)) + rng.standard_normal((1, 50)) + rng.standard_normal((4, 50))
+    replicates = draws(values, 20_000, rng)
+    found = stats.joint_interval(values.mean(axis=1), replicates)
+    centre = replicates.mean(axis=0)
+    picked = rng.integers(4, size=(4, 20_000))
+    redrawn = np.take_along_axis(replicates - centre, picked, axis=0).mean(axis=0) * math.sqrt(4 / 3)
+    assert found.standard_error == pytest.approx((centre + redrawn).std(), rel=0.02)
+    assert found.high - found.estimate == pytest.approx(reference.t.ppf(0.975, 3) * found.standard_error)
+    assert (found.estimate, found.covers) == (pytest.approx(values.mean()), "seeds and test images")
+
+
+def test_joint_interval_covers_what_seeds_alone_do_not() -> None:
+    """Four seeds that share 60 test images: a paired t over seeds forgets the images and misses too often."""
+    rng = np.random.default_rng(5)
+    joint, seeds = [], []
+    for _ in range(150):
+        values = 0.2 * rng.standard_normal((4, 1)) + 2 * rng.standard_normal((1, 60)) + rng.standard_normal((4, 60))
+        means = values.mean(axis=1)
+        joint.append(stats.joint_interval(means, draws(values, 300, rng)))
+        seeds.append(stats.joint_interval(means))
+    assert np.mean([one.low <= 0 <= one.high for one in joint]) > 0.93
+    assert np.mean([one.low <= 0 <= one.high for one in seeds]) < 0.85
+
+
+def test_without_outcomes_the_interval_is_the_paired_t_of_seeds() -> None:
+    values = [0.3, 0.1, 0.5]
+    found = stats.joint_interval(values)
+    low, high = reference.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert (found.low, found.high, found.covers) == (pytest.approx(low), pytest.approx(high), "seeds")
+    assert not stats.joint_interval([0.3]).known
+
+
+def test_one_seed_covers_test_images_and_says_so() -> None:
+    replicates = np.random.default_rng(0).normal(1.0, 0.5, (1, 4000))
+    found = stats.joint_interval([1.0], replicates)
+    assert found.covers == "test images"
+    assert found.high - 1.0 == pytest.approx(1.96 * 0.5, rel=0.05)
+    assert stats.minimum_detectable_effect(0.5, math.inf) == pytest.approx(0.5 * (1.959964 + 0.841621), rel=1e-3)
+
+
+def test_mean_of_intervals_is_welchs() -> None:
+    groups = [[2.0, 4.0, 9.0], [10.0, 20.0]]
+    found = stats.mean_of_intervals([stats.joint_interval(group) for group in groups])
+    whole = stats.t_interval([*groups[0], *groups[1]], ["a"] * 3 + ["b"] * 2, range(5))
+    expected = (whole.estimate, whole.low, whole.high, whole.degrees_of_freedom)
+    assert (found.estimate, found.low, found.high, found.degrees_of_freedom) == pytest.approx(expected)
+    part = stats.joint_interval([1.0, 2.0], np.array([[1.0, 2.0], [2.0, 1.0]]))
+    assert stats.mean_of_intervals([part, stats.joint_interval([1.0, 3.0])]).covers == "seeds, and test images in part"
+    assert not stats.mean_of_intervals([part, stats.joint_interval([1.0])]).known
+
+
 def cell(x: list[float], y: list[float], stratum: str = "a") -> stats.PairedCell:
     return stats.PairedCell(stratum, tuple(range(len(x))), np.array(x), np.array(y))
 

@@ -6,7 +6,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lowdata_cpt.analysis.table import COST_COLUMNS, paired_gain, read_curves, read_scores, read_table
+from lowdata_cpt.analysis.table import (
+    COST_COLUMNS,
+    at_end,
+    at_images,
+    paired_gain,
+    read_curves,
+    read_scores,
+    read_table,
+)
 from lowdata_cpt.core.errors import UserError
 
 
@@ -27,6 +35,8 @@ def test_reads_what_was_written(tmp_path: Path, rows: pd.DataFrame) -> None:
     assert len(found) == len(rows)
     assert found["n"].dtype.kind == "i"
     assert found["value"].sum() == pytest.approx(rows["value"].sum())
+    cell = found[found["method"].eq("dino") & found["n"].eq(100) & found["seed"].eq(1) & found["metric"].eq("miou")]
+    assert list(cell.loc[cell["split"].eq("test"), "images_seen"]) == [1_600, 4_800, 12_800]
 
 
 @pytest.mark.parametrize(
@@ -47,6 +57,7 @@ def test_reads_what_was_written(tmp_path: Path, rows: pd.DataFrame) -> None:
         (lambda t: t.assign(n=t["n"] + 0.5), "whole number"),
         (lambda t: t.assign(n=100), "untrained row must have n = 0"),
         (lambda t: t.assign(n=0, images_seen=0), "trained method must have n > 0"),
+        (lambda t: t.assign(images_seen=0), "trained row must have images_seen > 0|duplicate key"),
         (lambda t: t.assign(domain=""), "domain is empty"),
     ],
 )
@@ -84,12 +95,25 @@ def test_curves_keep_what_is_not_finite_and_leave_out_what_a_run_does_not_have(t
         read_curves(path)
 
 
-def test_gains_are_oriented_and_paired(rows: pd.DataFrame) -> None:
+def values(test: pd.DataFrame) -> pd.Series:
+    return test.set_index(["method", "n", "seed", "metric", "images_seen"])["value"]
+
+
+def test_ends_and_equal_images(rows: pd.DataFrame) -> None:
+    ends = at_end(rows)
+    assert set(ends.loc[ends["n"] > 0, "images_seen"]) == {12_800}
+    assert len(ends[ends["n"] == 0]) == len(rows[rows["n"] == 0])
+    early = at_images(rows, 4_810)  # whole batches: near enough
+    assert set(early["images_seen"]) == {0, 4_800}
+    assert set(at_images(rows, 3_000)["images_seen"]) == {0}
+
+
+def test_gains_are_oriented_and_paired_at_the_end(rows: pd.DataFrame) -> None:
     test = rows[rows["split"].eq("test")]
     gains = paired_gain(test, "base", complete=True).set_index(["method", "n", "seed", "metric"])
-    plain = test.set_index(["method", "n", "seed", "metric"])["value"]
+    plain = values(test)
     for metric, sign in (("miou", 1), ("rmse", -1)):
-        expected = sign * (plain["diet_cp", 500, 1, metric] - plain["base", 0, 1, metric])
+        expected = sign * (plain["diet_cp", 500, 1, metric, 12_800] - plain["base", 0, 1, metric, 0])
         assert gains.loc[("diet_cp", 500, 1, metric), "gain"] == pytest.approx(expected)
     row = gains.loc[("diet_cp", 500, 1, "rmse")]
     assert row["shown_gain"] == pytest.approx(100 * row["gain"] / row["reference_value"])
@@ -103,6 +127,20 @@ def test_gain_over_a_control_is_at_the_same_n(rows: pd.DataFrame) -> None:
     gains = paired_gain(test[~(test["method"].eq("dino") & test["n"].eq(250))], "dino")
     assert set(gains["n"]) == {100, 500, 1000}
     assert set(gains["method"]) == {"diet_cp"}
+
+
+def test_gain_over_a_control_is_at_the_largest_common_milestone(rows: pd.DataFrame) -> None:
+    test = rows[rows["split"].eq("test")]
+    short = test[~(test["method"].eq("dino") & test["images_seen"].eq(12_800))]  # the control stops at 4,800
+    gains = paired_gain(short, "dino").set_index(["n", "seed", "metric"])
+    plain = values(test)
+    row = gains.loc[(500, 1, "miou")]
+    assert (row["images_seen"], row["reference_images_seen"]) == (4_800, 4_800)
+    assert row["gain"] == pytest.approx(plain["diet_cp", 500, 1, "miou", 4_800] - plain["dino", 500, 1, "miou", 4_800])
+    every = paired_gain(short, "dino", milestones=True)
+    assert set(every["images_seen"]) == {1_600, 4_800}
+    apart = short.assign(images_seen=short["images_seen"].where(short["method"] != "dino", short["images_seen"] * 2))
+    assert paired_gain(apart, "dino").empty
 
 
 def test_a_missing_base_is_an_error(rows: pd.DataFrame) -> None:

@@ -1,213 +1,113 @@
-"""The papers' claims, held against the tidy table: one verdict each, by one written rule."""
+"""The papers' claims and this study's questions, held against the tidy table: one verdict each, by one written rule."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel
 
-from lowdata_cpt.analysis import stats
-from lowdata_cpt.analysis.summary import strata_of
-from lowdata_cpt.analysis.table import METRICS, UNTRAINED, held_out, paired_gain
-from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.analysis.claims_file import Claim, Claims
+from lowdata_cpt.analysis.measure import Measured, change_with_n, gains, pooled_gain
+from lowdata_cpt.analysis.outcomes import Outcomes
+from lowdata_cpt.analysis.preconditions import idle_text
+from lowdata_cpt.analysis.style import domain_label, parent_of, style_of
+from lowdata_cpt.analysis.table import METRICS, held_out
+from lowdata_cpt.analysis.verdicts import ANSWERS, RULE, VERDICTS, Verdict, judge, paper_size, why
 from lowdata_cpt.core.io import write_json, write_text
 
-Verdict = Literal["reproduced", "not reproduced", "inconclusive", "not run"]
-VERDICTS: tuple[Verdict, ...] = ("reproduced", "not reproduced", "inconclusive", "not run")
-# Two methods are compared at equal images seen; beyond this ratio the comparison supports nothing.
-IMAGES_RATIO = 1.1
-RULE = f"""\
-Every effect is a difference method − reference on the test split, paired by seed, in the metric's own unit and turned
-so that positive is better (also for RMSE and AbsRel). The measured value is the mean over the claim's domains of the
-mean over seeds (a seed's sizes n averaged first); its 95 % interval is Student's, stratified by domain and backbone.
 
-Let d be the direction (+1 better, −1 worse), and *need* the effect the claim asks for: max(0, d · paper value −
-tolerance) where a tolerance is given, else 0 (direction only: the paper's value comes from other data or is unknown).
-All in the claimed direction:
+@dataclass(frozen=True)
+class Evidence:
+    """What a claim is held against.
 
-- **not run**: no cell of the claim is in the table; the reason says what is missing. (Of several domains or
-  sizes those present are used, and the reason names the others.)
-- **inconclusive**: a cell has one seed, so that there is no interval; or method and a trained reference saw numbers
-  of images that differ by more than {100 * (IMAGES_RATIO - 1):.0f} %.
-- **reproduced**: the whole interval is on the claimed side of zero and the measured value reaches *need*.
-- **not reproduced**: the whole interval lies below *need*, or (need 0) on the other side of zero.
-- **inconclusive**: anything else.
-
-For the direction `not_worse` a loss within the tolerance is none: reproduced if the whole interval lies above
-−tolerance, not reproduced if it lies below, else inconclusive. A larger effect than the paper's is no failure.
-Intervals are not corrected for the number of claims: one claim in twenty without any effect is expected to show an
-interval that leaves out zero. What is marked "not in a paper" is this study's own question, judged by the same rule.
-"""
-
-
-class Selector(BaseModel):
-    """Which cells a claim speaks of. `any` takes whatever the table has; names may hold `*`.
-
-    `n` is `any`, `largest` (per domain) or a list. With `n_minus` the claim is about the gain at `n` minus the gain
-    at `n_minus`.
+    Attributes:
+        scores: the tidy table.
+        outcomes: of the test images; none: intervals cover seeds.
+        checks: rows of `check_preconditions`; empty: nothing is known of whether methods acted.
+        head_room: points (or %) by which base must beat random weights, where the table has both.
+        absent: the domains whose data was not on the machine, with the reason.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    backbone: Literal["any"] | tuple[str, ...] = "any"
-    domain: Literal["any"] | tuple[str, ...] = "any"
-    method: str
-    reference: str
-    n: Literal["any", "largest"] | tuple[int, ...] = "any"
-    n_minus: tuple[int, ...] | None = None
-
-
-class Claim(BaseModel):
-    """One claim of a paper, or, not `published`, a question that no paper answers.
-
-    Values are differences in the metric's unit, positive = better.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    id: str = Field(pattern=r"^[a-z0-9_.-]+$")
-    statement: str = Field(min_length=1)
-    source: str = Field(min_length=1)
-    cells: Selector
-    metric: Literal[*METRICS]  # type: ignore[valid-type]
-    direction: Literal["better", "worse", "not_worse"]
-    paper_value: float | None = None
-    tolerance: float | None = Field(default=None, ge=0)
-    published: bool = True
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Claim:
-        if self.tolerance is not None and self.paper_value is None:
-            raise ValueError("tolerance needs a paper_value")
-        if self.direction == "not_worse" and self.tolerance is None:
-            raise ValueError("direction not_worse needs a paper_value and a tolerance")
-        sign = {"better": 1, "worse": -1, "not_worse": 0}[self.direction]
-        if self.paper_value is not None and self.paper_value * sign < 0:
-            raise ValueError("paper_value contradicts direction (positive means better, also for errors)")
-        return self
-
-
-class Claims(BaseModel):
-    """The file of claims."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    claims: tuple[Claim, ...] = Field(min_length=1)
+    scores: pd.DataFrame
+    outcomes: Outcomes | None = None
+    checks: pd.DataFrame = field(default_factory=pd.DataFrame)
+    head_room: float = 0.0
+    absent: Mapping[str, str] = field(default_factory=dict)
 
 
 class Result(BaseModel):
-    """A claim with its measurement and verdict; NaNs never occur, an unknown value is null."""
+    """A claim with its measurement and verdict; gains in `unit` (points or %); NaNs never occur, unknown is null."""
 
     id: str
     statement: str
     source: str
     paper_value: float | None
-    measured: float | None
-    ci_low: float | None
-    ci_high: float | None
+    measured: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    interval_covers: str = ""
+    mde: float | None = None
+    p: float | None = None
+    p_sign_flip: float | None = None
     tolerance: float | None
     verdict: Verdict
-    cells: str
+    paper_size: Literal["excluded", "possible", "exceeded"] | None = None
+    cells: str = ""
     reason: str
     metric: str
+    unit: str
     method: str
     reference: str
     direction: str
     published: bool
 
-    @property
-    def asked(self) -> str:
-        """The statement, marked where no paper makes it."""
-        return self.statement if self.published else f"{self.statement} (not in a paper)"
 
-
-def read_claims(path: str | Path) -> tuple[Claim, ...]:
-    """Read and validate the claims.
-
-    Raises:
-        UserError: missing file, not YAML, an unknown key, a wrong value (all of them in one message) or a repeated id.
-    """
-    path = Path(path)
-    try:
-        claims = Claims.model_validate(yaml.safe_load(path.read_text(encoding="utf-8"))).claims
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file, expected the claims in YAML") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML ({error})") from None
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(str(p) for p in one['loc']) or 'file'}: {one['msg']}" for one in error.errors())
-        raise UserError(f"{path}: {wrong}") from None
-    ids = [claim.id for claim in claims]
-    for name in ids:
-        if ids.count(name) > 1:
-            raise UserError(f"{path}: claims.id: {name} occurs more than once")
-    return claims
-
-
-def judge(claim: Claim, interval: stats.Interval) -> Verdict:
-    """Apply `RULE` to a measured interval (method − reference, positive = better)."""
-    if not interval.known:
-        return "inconclusive"
-    if claim.direction == "not_worse":
-        allowed = -(claim.tolerance or 0.0)
-        if interval.low >= allowed:
-            return "reproduced"
-        return "not reproduced" if interval.high < allowed else "inconclusive"
-    sign = 1.0 if claim.direction == "better" else -1.0
-    low, high = sorted((sign * interval.low, sign * interval.high))
-    need = 0.0
-    if claim.paper_value is not None and claim.tolerance is not None:
-        need = max(0.0, sign * claim.paper_value - claim.tolerance)
-    if low > 0 and sign * interval.estimate >= need:
-        return "reproduced"
-    return "not reproduced" if high < need or high <= 0 else "inconclusive"
-
-
-def evaluate(claim: Claim, scores: pd.DataFrame, absent: Mapping[str, str] | None = None) -> Result:
-    """Measure one claim on the test rows of the table and give its verdict.
-
-    `absent` names the domains whose data was not on the machine, with the reason.
-    """
-    test = held_out(scores)
-    pick = claim.cells
+def evaluate(claim: Claim, evidence: Evidence) -> Result:
+    """Measure one claim on the test rows of the table and give its verdict."""
+    test, pick = held_out(evidence.scores), claim.cells
     rows = _matching(test[test["metric"] == claim.metric], "backbone", pick.backbone)
     found = _matching(rows, "domain", pick.domain)
-    gains = paired_gain(found[found["method"].isin([pick.method, pick.reference])], pick.reference)
-    gains = gains[gains["method"] == pick.method]
-    gains, earlier = _sizes(gains, pick), None
+    paired = gains(found[found["method"].isin([pick.method, pick.reference])], pick.reference, evidence.outcomes)
+    paired = paired[paired["method"] == pick.method]
     if pick.n_minus is not None:
-        earlier = paired_gain(found[found["method"].isin([pick.method, pick.reference])], pick.reference)
-        earlier = earlier[earlier["n"].isin(pick.n_minus)]
-        gains = _trend(gains, earlier)
-    if gains.empty:
-        return _result(claim, None, "not run", "", _missing(claim, test, rows, found, absent or {}))
-    cells = "; ".join(
-        f"{backbone}/{domain} n={','.join(str(n) for n in sorted(part['n'].unique()))} ×{part['seed'].nunique()} seeds"
-        for (backbone, domain), part in gains.groupby(["backbone", "domain"])
-    )
-    interval = stats.t_interval(gains["gain"], strata_of(gains), gains["seed"].tolist())
-    reasons = []
-    if pick.domain != "any":
-        lacking = [name for name in pick.domain if not any(fnmatchcase(d, name) for d in gains["domain"].unique())]
-        reasons += [f"without {', '.join(lacking)} (absent)"] if lacking else []
-    if isinstance(pick.n, tuple):
-        fewer = [str(n) for n in pick.n if n not in set(gains["n"])]
-        reasons += [f"without n = {', '.join(fewer)} (absent)"] if fewer else []
-    if not interval.known:
-        return _result(claim, interval, "inconclusive", cells, "; ".join([*reasons, "one seed gives no interval"]))
-    if pick.reference not in UNTRAINED:
-        ratio = gains["images_seen"] / gains["reference_images_seen"]
-        if (ratio > IMAGES_RATIO).any() or (ratio < 1 / IMAGES_RATIO).any():
-            reasons.append(f"images seen differ ({ratio.min():.2f}–{ratio.max():.2f} times the reference's)")
-            return _result(claim, interval, "inconclusive", cells, "; ".join(reasons))
-    verdict = judge(claim, interval)
-    return _result(claim, interval, verdict, cells, "; ".join([*reasons, _why(claim, interval, verdict)]))
+        last = pick.n if isinstance(pick.n, tuple) else None
+        used = change_with_n(paired, first=pick.n_minus, last=last)
+    elif pick.n == "largest":
+        used = paired[paired["n"] == paired.groupby(["backbone", "domain"])["n"].transform("max")]
+    else:
+        used = paired[paired["n"].isin(pick.n)] if isinstance(pick.n, tuple) else paired
+    if used.empty:
+        return _result(claim, "not run", _missing(claim, test, rows, found, evidence.absent))
+    reasons = _not_there(claim, used)
+    flat = _without_head_room(found, used, evidence.head_room)
+    if flat:
+        names = ", ".join(f"{domain_label(domain)} ({signed(room, 1)})" for (_, domain), room in flat.items())
+        reasons.append(f"without {names}: the base hardly beats random weights there")
+        kept = used[[key not in flat for key in zip(used["backbone"], used["domain"], strict=True)]]
+        if kept.empty:
+            return _result(claim, "inconclusive", "; ".join(reasons), used)
+        used = kept
+    idle = _idle(claim, used, evidence.checks)
+    if not idle.empty:
+        reasons.append(idle_text(idle))
+        places = set(idle[["backbone", "domain", "n"]].itertuples(index=False, name=None))
+        kept = used[[key not in places for key in zip(used["backbone"], used["domain"], used["n"], strict=True)]]
+        if kept.empty:
+            return _result(claim, "budget too small", "; ".join(reasons), used)
+        used = kept
+    seeds = used.groupby(["backbone", "domain"])["seed"].nunique()
+    if (seeds < 2).any():
+        return _result(claim, "inconclusive", "; ".join([*reasons, "one seed gives no verdict"]), used)
+    measured = pooled_gain(used)
+    verdict = judge(claim, measured.interval)
+    reason = why(claim, measured.interval, verdict)
+    return _result(claim, verdict, "; ".join([*reasons, *([reason] if reason else [])]), used, measured)
 
 
 def _matching(rows: pd.DataFrame, column: str, wanted: str | tuple[str, ...]) -> pd.DataFrame:
@@ -216,20 +116,39 @@ def _matching(rows: pd.DataFrame, column: str, wanted: str | tuple[str, ...]) ->
     return rows[rows[column].map(lambda name: any(fnmatchcase(name, pattern) for pattern in wanted)).astype(bool)]
 
 
-def _sizes(gains: pd.DataFrame, pick: Selector) -> pd.DataFrame:
-    if pick.n == "any":
-        return gains
-    if pick.n == "largest":
-        return gains[gains["n"] == gains.groupby(["backbone", "domain"])["n"].transform("max")]
-    return gains[gains["n"].isin(pick.n)]
+def _not_there(claim: Claim, used: pd.DataFrame) -> list[str]:
+    pick, reasons = claim.cells, []
+    if pick.domain != "any":
+        lacking = [name for name in pick.domain if not any(fnmatchcase(d, name) for d in used["domain"].unique())]
+        reasons += [f"without {', '.join(lacking)} (absent)"] if lacking else []
+    if isinstance(pick.n, tuple):
+        fewer = [str(n) for n in pick.n if n not in set(used["n"])]
+        reasons += [f"without n = {', '.join(fewer)} (absent)"] if fewer else []
+    return reasons
 
 
-def _trend(later: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
-    on = ["backbone", "domain", "method", "seed"]
-    start = earlier.groupby(on)["gain"].mean().rename("start").reset_index()
-    both = later.merge(start, on=on)
-    both["gain"] = both["gain"] - both["start"]
-    return both
+def _without_head_room(rows: pd.DataFrame, used: pd.DataFrame, head_room: float) -> dict[tuple[str, str], float]:
+    """Return the places where base beats random weights by less than `head_room`, and by how much."""
+    metric = METRICS[str(used["metric"].iloc[0])]
+    short = {}
+    for key in sorted(set(zip(used["backbone"], used["domain"], strict=True))):
+        place = rows[(rows["backbone"] == key[0]) & (rows["domain"] == key[1])]
+        base, random = (place.loc[place["method"] == name, "value"].mean() for name in ("base", "random"))
+        room = 100 * (base - random if metric.higher else random - base) / (base if metric.relative else 1.0)
+        if room < head_room:  # NaN, where either is absent, is not
+            short[key] = float(room)
+    return short
+
+
+def _idle(claim: Claim, used: pd.DataFrame, checks: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `checks` that say that the method, or the control it is compared with, did not act."""
+    if checks.empty:
+        return checks
+    names = [claim.cells.method]
+    # A variant that takes a part out (a random gradient, say) is not meant to act as its method does.
+    names += [claim.cells.reference] if parent_of(claim.cells.reference) is None else []
+    places = used[["backbone", "domain", "n"]].drop_duplicates()
+    return checks[~checks["acted"].astype(bool) & checks["method"].isin(names)].merge(places)
 
 
 def _missing(
@@ -251,109 +170,126 @@ def _missing(
     if pick.n not in ("any", "largest"):
         sizes = ", ".join(str(n) for n in (*pick.n, *(pick.n_minus or ())))
         return f"n = {sizes} of {pick.method} and {pick.reference} is not in the study"
-    return f"{pick.method} and {pick.reference} share no seed of one cell"
+    return f"{pick.method} and {pick.reference} share no seed of one cell at equal images seen"
 
 
-def _why(claim: Claim, interval: stats.Interval, verdict: Verdict) -> str:
-    if verdict == "reproduced":
-        return ""
-    if claim.direction == "not_worse":
-        return "the interval leaves the tolerance" if verdict == "inconclusive" else "a loss beyond the tolerance"
-    sign = -1.0 if claim.direction == "worse" else 1.0
-    if verdict == "inconclusive":
-        if interval.excludes_zero:
-            return "same direction, smaller than the claim asks for, but the interval reaches it"
-        return "the interval holds zero"
-    if sign * interval.estimate > 0 and interval.excludes_zero:
-        return "same direction, but smaller than the claim asks for"
-    return "opposite direction" if interval.excludes_zero else "smaller than the claim asks for"
-
-
-def _result(claim: Claim, interval: stats.Interval | None, verdict: Verdict, cells: str, reason: str) -> Result:
+def _result(
+    claim: Claim, verdict: Verdict, reason: str, used: pd.DataFrame | None = None, measured: Measured | None = None
+) -> Result:
     def known(value: float) -> float | None:
-        return round(value, 6) if math.isfinite(value) else None
+        return round(value, 4) if math.isfinite(value) else None
 
-    return Result(
-        id=claim.id,
-        statement=claim.statement,
-        source=claim.source,
-        paper_value=claim.paper_value,
-        measured=known(interval.estimate) if interval else None,
-        ci_low=known(interval.low) if interval else None,
-        ci_high=known(interval.high) if interval else None,
-        tolerance=claim.tolerance,
-        verdict=verdict,
-        cells=cells,
-        reason=reason.removesuffix("; "),
-        metric=str(claim.metric),
-        method=claim.cells.method,
-        reference=claim.cells.reference,
-        direction=claim.direction,
-        published=claim.published,
-    )
+    shown: dict[str, Any] = {}
+    if used is not None:
+        measured = measured or pooled_gain(used)
+        found = measured.interval
+        shown = {"measured": known(found.estimate), "ci_low": known(found.low), "ci_high": known(found.high)}
+        shown |= {"p": known(found.p_value), "p_sign_flip": known(measured.p_sign_flip), "mde": known(measured.mde)}
+        acted = verdict not in ("budget too small", "not run")
+        shown |= {"interval_covers": found.covers, "paper_size": paper_size(claim, found) if acted else None}
+        shown["cells"] = "; ".join(
+            f"{backbone}/{domain} n={','.join(str(n) for n in sorted(part['n'].unique()))} "
+            f"×{part['seed'].nunique()} seeds"
+            for (backbone, domain), part in used.groupby(["backbone", "domain"])
+        )
+    stated = claim.model_dump(include={"id", "statement", "source", "paper_value", "tolerance", "direction"})
+    about = {"method": claim.cells.method, "reference": claim.cells.reference, "metric": str(claim.metric)}
+    about |= {"unit": METRICS[str(claim.metric)].gain_unit, "reason": reason}
+    answer = verdict if claim.published else ANSWERS[verdict]
+    return Result(**stated, **about, **shown, verdict=answer, published=claim.published)
 
 
-def signed(value: float | None, digits: int = 4) -> str:
+def judge_all(claims: Claims, evidence: Evidence) -> list[Result]:
+    """Return the verdict on every claim, in the file's order."""
+    return [evaluate(claim, evidence) for claim in claims.claims]
+
+
+def signed(value: float | None, digits: int = 2) -> str:
     """Format a difference with its sign; a dash for none."""
     return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")
 
 
+def _counted(results: list[Result]) -> str:
+    found = {verdict: sum(result.verdict == verdict for result in results) for verdict in VERDICTS}
+    return ", ".join(f"{count} {verdict}" for verdict, count in found.items() if count)
+
+
 def count_verdicts(results: list[Result]) -> str:
     """Count the papers' claims by verdict, and beside them this study's own questions."""
-
-    def counted(part: list[Result]) -> str:
-        found = {verdict: sum(r.verdict == verdict for r in part) for verdict in VERDICTS}
-        return ", ".join(f"{count} {verdict}" for verdict, count in found.items() if count)
-
     papers = [result for result in results if result.published]
     own = [result for result in results if not result.published]
-    text = f"{len(papers)} claims of the papers: {counted(papers)}"
-    return f"{text}; {len(own)} statements that are in no paper: {counted(own)}" if own else text
+    text = f"{len(papers)} claims of the papers: {_counted(papers)}"
+    return f"{text}; {len(own)} questions of this study: {_counted(own)}" if own else text
+
+
+def reproduced_line(results: list[Result]) -> str:
+    """Say in one line what was reproduced of the papers and what was not tested: it belongs above every table.
+
+    Empty where there is no claim of a paper.
+    """
+    papers = [result for result in results if result.published]
+    tested = [result for result in papers if result.verdict != "not run"]
+    missing = [result for result in papers if result.verdict == "not run"]
+    parts = []
+    for verdict in VERDICTS:
+        names = [f"`{result.id}`" for result in tested if result.verdict == verdict]
+        named = f" ({', '.join(names)})" if verdict in ("reproduced", "not reproduced") else ""
+        parts += [f"{len(names)} {verdict}{named}"] if names else []
+    text = f"Of {len(papers)} claims of the papers {len(tested)} were tested here"
+    text += f": {', '.join(parts)}." if parts else "."
+    if missing:
+        # A claim of DIET-CP is one of `diet_cp` or of a variant with the paper's settings.
+        methods = [style_of(parent_of(result.method) or result.method).label for result in missing]
+        counted = ", ".join(f"{name} {methods.count(name)}" for name in dict.fromkeys(methods))
+        text += f" {len(missing)} were not tested ({counted}): their data, backbones or settings are not in this study."
+    return text if papers else ""
+
+
+def _table(results: list[Result]) -> list[str]:
+    lines = ["| Claim | Paper | Measured [95 % CI] | Detectable | p (sign-flip) | Verdict |"]
+    lines.append("|---|---:|---:|---:|---:|---|")
+    for result in results:
+        span = "" if result.ci_low is None else f" [{signed(result.ci_low)}, {signed(result.ci_high)}]"
+        unit = "" if result.measured is None else f" {result.unit}"
+        size = f"; the paper's size is {result.paper_size}" if result.paper_size else ""
+        verdict = f"**{result.verdict}**{size}" + (f" ({result.reason})" if result.reason else "")
+        numbers = [signed(result.paper_value), f"{signed(result.measured)}{span}{unit}"]
+        numbers += [
+            "–" if value is None else f"{value:.{digits}f}"
+            for value, digits in ((result.mde, 2), (result.p_sign_flip, 3))
+        ]
+        lines.append(
+            "| " + " | ".join([f"`{result.id}`: {result.statement}", *numbers, verdict]).replace("\n", " ") + " |"
+        )
+    return lines
 
 
 def to_markdown(results: list[Result], study: str) -> str:
-    """Return the claims as a Markdown page: counts, table, rule."""
-    names = [
-        "id",
-        "statement",
-        "source",
-        "paper_value",
-        "measured",
-        "ci_low",
-        "ci_high",
-        "tolerance",
-        "verdict",
-        "cells",
+    """Return the claims as a Markdown page: the line, counts, what was judged, what was not run, the rule."""
+    lines = [f"# Claims, study `{study}`", "", reproduced_line(results), "", f"{count_verdicts(results)}.", ""]
+    judged = [result for result in results if result.verdict != "not run"]
+    for title, published in (("Claims of the papers", True), ("Questions of this study", False)):
+        part = [result for result in judged if result.published == published]
+        lines += [f"## {title}", "", *_table(part), ""] if part else []
+    lines += ["## Not run", ""]
+    lines += [f"- `{one.id}`: {one.statement} {one.reason}. {one.source}." for one in results if one not in judged]
+    lines += ["", "## Sources and cells", ""]
+    lines += [
+        f"- `{one.id}`: {one.source}. {one.cells}; interval covers {one.interval_covers or 'nothing'}."
+        for one in judged
     ]
-    lines = [f"# Claims, study `{study}`", "", f"{count_verdicts(results)}.", ""]
-    lines += ["| " + " | ".join(names) + " |", "|---|---|---|---:|---:|---:|---:|---:|---|---|"]
-    for result in sorted(results, key=lambda r: VERDICTS.index(r.verdict) == 3):
-        numbers = [signed(value) for value in (result.paper_value, result.measured, result.ci_low, result.ci_high)]
-        tolerance = "direction only" if result.tolerance is None else f"{result.tolerance:.4f}"
-        verdict = f"**{result.verdict}**" + (f" ({result.reason})" if result.reason else "")
-        row = [result.id, result.asked, result.source, *numbers, tolerance, verdict]
-        row.append(result.cells or "–")
-        lines.append("| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in row) + " |")
     return "\n".join([*lines, "", "## The rule", "", RULE])
 
 
 def verdicts_markdown(results: list[Result]) -> str:
     """Return the claims that could be judged as a short table, the decided ones first, and how many could not."""
     judged = sorted((r for r in results if r.verdict != "not run"), key=lambda r: VERDICTS.index(r.verdict))
-    lines = ["| Claim | paper | measured here [95 % CI] | verdict |", "|---|---:|---:|---|"]
-    for result in judged:
-        span = "" if result.ci_low is None else f" [{signed(result.ci_low)}, {signed(result.ci_high)}]"
-        measured = f"{signed(result.measured)}{span}"
-        verdict = f"**{result.verdict}**" + (f" ({result.reason})" if result.reason else "")
-        lines.append(f"| {result.asked} | {signed(result.paper_value)} | {measured} | {verdict} |")
-    return "\n".join([*lines, "", f"{count_verdicts(results)}. `claims.md` gives the reason of each that was not run."])
+    text = [reproduced_line(results), "", *_table(judged), "", f"{count_verdicts(results)}."]
+    return "\n".join([*text, "`claims.md` gives the reason of each that was not run."])
 
 
-def make_claims(
-    scores: pd.DataFrame, claims: tuple[Claim, ...], out_dir: Path, study: str, absent: Mapping[str, str] | None = None
-) -> list[Result]:
-    """Judge every claim and write `claims.json` and `claims.md` into `out_dir`; `absent` as in `evaluate`."""
-    results = [evaluate(claim, scores, absent) for claim in claims]
+def write_claims(results: list[Result], out_dir: Path, study: str) -> list[Path]:
+    """Write `claims.json` and `claims.md` into `out_dir`."""
     write_json(out_dir / "claims.json", [result.model_dump() for result in results])
     write_text(out_dir / "claims.md", to_markdown(results, study))
-    return results
+    return [out_dir / "claims.json", out_dir / "claims.md"]

@@ -8,7 +8,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from lowdata_cpt.analysis import claims as claims_module
+import pandas as pd
+
+from lowdata_cpt.analysis.claims import Evidence, Result, judge_all, write_claims
+from lowdata_cpt.analysis.claims_file import read_claims
 from lowdata_cpt.analysis.figures.claims import draw_claims
 from lowdata_cpt.analysis.figures.cost import draw_cost
 from lowdata_cpt.analysis.figures.curves import draw_curves
@@ -17,9 +20,12 @@ from lowdata_cpt.analysis.figures.improvement import GROUPS, draw_improvement
 from lowdata_cpt.analysis.figures.inside import draw_inside, draw_neighbours
 from lowdata_cpt.analysis.figures.qualitative import draw_qualitative
 from lowdata_cpt.analysis.figures.tradeoff import draw_tradeoff
+from lowdata_cpt.analysis.outcomes import read_outcomes
+from lowdata_cpt.analysis.preconditions import check_preconditions
 from lowdata_cpt.analysis.summary import (
     by_domain,
     cell_statistics,
+    gain_curve,
     improvement,
     loss_table,
     rank_table,
@@ -27,30 +33,35 @@ from lowdata_cpt.analysis.summary import (
     summary,
 )
 from lowdata_cpt.analysis.table import COST_COLUMNS, SELECTED_COLUMNS, read_curves, read_scores, read_table
+from lowdata_cpt.analysis.tables import write_tables
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import read_json, write_text
 
 
 def make_statistics(scores: Path, out_dir: Path) -> list[Path]:
-    """Write `cells.csv`, `summary.csv`, `domains.csv`, `improvement.csv` and `ranks.csv` into `out_dir`.
+    """Write `cells, domains, summary, curve, improvement, ranks` as CSV into `out_dir`.
 
-    With `curves.csv` beside the table `losses.csv` too: where each part of a loss began, ended, and was lowest. With
-    `selected.csv` a table of that name: where in their grids the probes' choices lie.
+    From what lies beside the table: with `outcomes/` intervals cover test images too; with `curves.csv` there are
+    `losses.csv` (where each part of a loss began, ended, and was lowest) and `preconditions.csv` (which methods acted,
+    and how much of their sources' runs they had); with `selected.csv` a table of that name: where in their grids the
+    probes' choices lie.
 
     Raises:
-        UserError: as `read_scores`; or a trained row lacks its base; or `curves.csv` or `selected.csv` is wrong.
+        UserError: as `read_scores`; or a trained row lacks its base; or a file beside the table is wrong.
     """
-    table = read_scores(scores)
+    table, outcomes = read_scores(scores), read_outcomes(scores.parent)
     written = {
-        "cells": cell_statistics(table),
-        "summary": summary(table),
-        "domains": by_domain(table),
+        "cells": cell_statistics(table, outcomes),
+        "domains": by_domain(table, outcomes),
+        "summary": summary(table, outcomes),
+        "curve": gain_curve(table),
         "improvement": improvement(table, GROUPS),
         "ranks": rank_table(table),
     }
     curves = scores.with_name("curves.csv")
     if curves.exists():
         written["losses"] = loss_table(read_curves(curves))
+        written["preconditions"] = read_checks(scores.parent)
     selected = scores.with_name("selected.csv")
     if selected.exists():
         written["selected"] = selection_table(read_table(selected, SELECTED_COLUMNS))
@@ -59,22 +70,50 @@ def make_statistics(scores: Path, out_dir: Path) -> list[Path]:
     return [out_dir / f"{name}.csv" for name in written]
 
 
+def read_checks(study_dir: Path) -> pd.DataFrame:
+    """Return `check_preconditions` of a study's `curves.csv`, `study.json` and `cost.csv`; empty without curves.
+
+    Raises:
+        UserError: one of the files is wrong.
+    """
+    files = {name: study_dir / name for name in ("curves.csv", "study.json", "cost.csv")}
+    if not files["curves.csv"].exists():
+        return pd.DataFrame()
+    study = read_json(files["study.json"]) if files["study.json"].exists() else None
+    cost = read_table(files["cost.csv"], (*COST_COLUMNS, "steps")) if files["cost.csv"].exists() else None
+    return check_preconditions(read_curves(files["curves.csv"]), study, cost)
+
+
 def make_claims(scores: Path, claims: Path, out_dir: Path, study: str) -> list[Path]:
     """Judge every claim of `claims` on `study`'s rows; write `claims.json` and `claims.md` into `out_dir`.
 
-    Reads `not_run.json` beside the table, where there is one.
+    Reads `outcomes/`, `curves.csv`, `study.json`, `cost.csv` and `not_run.json` beside the table, where they are.
 
     Raises:
-        UserError: as `read_scores`, `read_claims` and `read_absent`; or the table has no row of `study`.
+        UserError: as `read_scores`, `read_claims`, `read_checks` and `read_absent`; or the table has no row of `study`.
     """
     table = read_scores(scores)
     rows = table[table["study"] == study].reset_index(drop=True)
     if rows.empty:
         names = ", ".join(sorted(table["study"].unique()))
         raise UserError(f"{scores}: no row of study {study}, the table has {names}")
-    absent = read_absent(scores.parent)
-    claims_module.make_claims(rows, claims_module.read_claims(claims), out_dir, study, absent)
-    return [out_dir / "claims.json", out_dir / "claims.md"]
+    stated, folder = read_claims(claims), scores.parent
+    evidence = Evidence(
+        rows, read_outcomes(folder), read_checks(folder), head_room=stated.head_room, absent=read_absent(folder)
+    )
+    return write_claims(judge_all(stated, evidence), out_dir, study)
+
+
+def make_tables(study_dir: Path, out_dir: Path) -> list[Path]:
+    """Write the tables of a study's folder into `out_dir`: as `write_tables`, with what lies beside `scores.csv`.
+
+    Raises:
+        UserError: as `read_scores`, `read_checks` and `read_results`.
+    """
+    claims = study_dir / "claims.json"
+    results = read_results(claims) if claims.exists() else []
+    scores = read_scores(study_dir / "scores.csv")
+    return write_tables(scores, out_dir, read_outcomes(study_dir), read_checks(study_dir), results)
 
 
 def read_absent(study_dir: Path) -> dict[str, str]:
@@ -90,7 +129,7 @@ def read_absent(study_dir: Path) -> dict[str, str]:
     return found
 
 
-def read_results(path: Path) -> list[claims_module.Result]:
+def read_results(path: Path) -> list[Result]:
     """Read `claims.json`.
 
     Raises:
@@ -98,7 +137,7 @@ def read_results(path: Path) -> list[claims_module.Result]:
     """
     found = read_json(path)
     try:
-        return [claims_module.Result.model_validate(one) for one in found]
+        return [Result.model_validate(one) for one in found]
     except (TypeError, ValueError):
         raise UserError(f"{path}: expected a list of judged claims, as `make_claims` writes it") from None
 

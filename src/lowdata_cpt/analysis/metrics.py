@@ -5,18 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lowdata_cpt.analysis.table import read_scores
+from lowdata_cpt.analysis.table import at_end, held_out, read_scores
 from lowdata_cpt.core.io import write_json
 
 
 def write_metrics(scores: Path, target: Path) -> Path:
-    """Write backbone -> domain -> method -> n -> task.metric -> mean over seeds on the test split.
+    """Write backbone -> domain -> method -> n -> task.metric -> mean over seeds on the test split, at the end of runs.
 
     Raises:
         UserError: as `read_scores`.
     """
-    table = read_scores(scores)
-    test = table[table["split"] == "test"]
+    test = at_end(held_out(read_scores(scores)))
     levels = ["backbone", "domain", "method", "n", "task", "metric"]
     means: dict[str, Any] = {}
     for key, value in test.groupby(levels, sort=True)["value"].mean().items():

@@ -24,13 +24,17 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A point estimate with its confidence interval; `low` and `high` are NaN where none can be given."""
+    """A point estimate with its confidence interval; `low` and `high` are NaN where none can be given.
+
+    `covers` names the chance that the interval is about: `seeds and test images`, `seeds`, or `test images`.
+    """
 
     estimate: float
     low: float = math.nan
     high: float = math.nan
     standard_error: float = math.nan
     degrees_of_freedom: float = math.nan
+    covers: str = ""
 
     @property
     def known(self) -> bool:
@@ -154,6 +158,64 @@ def t_interval(
     return Interval(estimate, estimate - half, estimate + half, error, freedom)
 
 
+def _student(estimate: float, error: float, freedom: float, covers: str, level: float = LEVEL) -> Interval:
+    half = float(stats.t.ppf(0.5 + level / 2, freedom)) * error
+    return Interval(estimate, estimate - half, estimate + half, error, freedom, covers)
+
+
+def joint_interval(values: ArrayLike, replicates: Array | None = None, *, level: float = LEVEL) -> Interval:
+    """Interval of a mean over seeds that also covers which test images were drawn: mean ± t(S − 1) · SE.
+
+    SE is that of the pigeonhole bootstrap (Owen 2007, Annals of Applied Statistics 1(2)), which redraws seeds and test
+    images independently, each with replacement. Given a sample of images, redrawing S seeds has a variance in closed
+    form, so only images are drawn:
+
+        SE² = Var_b(mean_s r_sb) + mean_b(var_s r_sb) / S
+
+    with r_sb the gain of seed s on image sample b and var_s over S − 1 (Owen's S would make three seeds a third too
+    sure). It errs on the wide side: noise of single (seed, image) pairs counts three times, as in Owen.
+
+    Args:
+        values: [S], the gain of each seed on all test images.
+        replicates: [S, B], the same on B samples of the test images; None where the outcomes were not kept.
+        level: confidence level.
+
+    Returns:
+        Seeds and test images; seeds only without `replicates` (the paired Student interval); test images only with one
+        seed; no interval with one seed and no `replicates`.
+    """
+    gains = np.asarray(values, dtype=float)
+    seeds, estimate = len(gains), float(np.mean(gains))
+    if replicates is None:
+        if seeds < 2:
+            return Interval(estimate)
+        return _student(estimate, float(gains.std(ddof=1)) / math.sqrt(seeds), seeds - 1, "seeds", level)
+    variance = float(replicates.mean(axis=0).var(ddof=1))
+    if seeds < 2:
+        return _student(estimate, math.sqrt(variance), math.inf, "test images", level)
+    variance += float(replicates.var(axis=0, ddof=1).mean()) / seeds
+    return _student(estimate, math.sqrt(variance), seeds - 1, "seeds and test images", level)
+
+
+def mean_of_intervals(parts: Sequence[Interval], *, level: float = LEVEL) -> Interval:
+    """Interval of the mean of independent estimates, one a domain, with Welch–Satterthwaite degrees of freedom.
+
+    Returns:
+        No interval if one of the parts has none. It covers what all of them cover.
+    """
+    estimate = float(np.mean([part.estimate for part in parts]))
+    if not all(part.known for part in parts):
+        return Interval(estimate)
+    covered = {part.covers for part in parts}
+    covers = covered.pop() if len(covered) == 1 else "seeds, and test images in part"
+    shares = np.array([part.standard_error**2 for part in parts]) / len(parts) ** 2
+    freedoms = np.array([part.degrees_of_freedom for part in parts])
+    variance = float(shares.sum())
+    spread = float((shares**2 / freedoms).sum())
+    freedom = variance**2 / spread if spread > 0 else float(freedoms.min() if variance > 0 else freedoms.sum())
+    return _student(estimate, math.sqrt(variance), freedom, covers, level)
+
+
 @dataclass(frozen=True)
 class PairedCell:
     """Oriented scores (higher = better) of two methods in one cell: [seeds] each, the same seeds in order."""
@@ -261,7 +323,8 @@ def minimum_detectable_effect(
     """
     if not (math.isfinite(standard_error) and degrees_of_freedom > 0):
         return math.nan
-    return _noncentrality(float(degrees_of_freedom), alpha, power) * standard_error
+    # Infinite for an interval over test images alone; there the t distribution is the normal one.
+    return _noncentrality(min(float(degrees_of_freedom), 1e6), alpha, power) * standard_error
 
 
 @functools.cache

@@ -1,25 +1,30 @@
-"""From the tidy table to the statistics that figures, claims and the report share."""
+"""From the tidy table to the statistics that figures, claims and the report share.
+
+Whatever compares methods is about the ends of their runs, or their largest common milestone; `gain_curve` has them all.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
 
 from lowdata_cpt.analysis import stats
+from lowdata_cpt.analysis.measure import CELL, PLACE, change_with_n, domain_gain, gains, pooled_gain
+from lowdata_cpt.analysis.outcomes import Outcomes
 from lowdata_cpt.analysis.style import BEFORE_OF, CONTROL_OF, is_variant, ordered, parent_of
-from lowdata_cpt.analysis.table import HEADLINE, METRICS, UNTRAINED, held_out, paired_gain
+from lowdata_cpt.analysis.table import HEADLINE, METRICS, UNTRAINED, at_end, held_out, paired_gain
 
-CELL = ["backbone", "domain", "method", "n", "task", "metric"]
-LIMITS = (
-    "Intervals cover the randomness of subsets and of training on these domains, not the choice of domains or of test "
-    "images."
-)
+LIMITS = "Nothing here covers the choice of domains: it holds for these domains."
+
+
+def covers_text(covers: Iterable[str]) -> str:
+    """Say in a sentence what the intervals of a table cover: its column `interval_covers`."""
+    known = sorted({text for text in covers if text})
+    return f"Intervals cover {'; or '.join(known)}." if known else "One seed and no outcomes: no interval."
 
 
 def seeds_text(scores: pd.DataFrame) -> str:
@@ -40,78 +45,65 @@ def count_cells(scores: pd.DataFrame) -> int:
 
 
 def main_rows(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return the test rows without the variants."""
-    rows = held_out(scores)
+    """Return the test rows at the end of each run, without the variants."""
+    rows = at_end(held_out(scores))
     return rows[~rows["method"].map(is_variant)].reset_index(drop=True)
 
 
-def cell_statistics(scores: pd.DataFrame) -> pd.DataFrame:
-    """Mean and sd over seeds of every cell and metric, with the gain over base and its Student interval.
+def cell_statistics(scores: pd.DataFrame, outcomes: Outcomes | None = None) -> pd.DataFrame:
+    """Mean and sd over seeds of every cell and metric at the end of its run, with the gain over base.
 
     Returns:
-        One row a cell: `mean, sd, seeds, images_seen, train_seconds` (median), then for trained methods `gain` and its
-        `ci_low, ci_high, mde` in the metric's unit and `shown_gain, shown_low, shown_high` as figures show
-        it. NaN where one seed gives no interval.
+        One row per cell: `mean, sd, seeds, images_seen, train_seconds` (median), then for trained methods `gain` in the
+        metric's own unit and, in points or %, `shown_gain, shown_low, shown_high, interval_covers, mde, p,
+        p_sign_flip`. NaN where there is no interval.
     """
-    test = held_out(scores)
+    test = at_end(held_out(scores))
     names = {"mean": ("value", "mean"), "sd": ("value", "std"), "seeds": ("seed", "nunique")}
     # The median of the seconds: one run beside other work must not make a method look dear.
     names |= {"images_seen": ("images_seen", "mean"), "train_seconds": ("train_seconds", "median")}
     cells = test.groupby(CELL).agg(**names)
-    gains = paired_gain(test, "base", complete=True).groupby(CELL)
-    for kind, low, high in (("gain", "ci_low", "ci_high"), ("shown_gain", "shown_low", "shown_high")):
-        found = gains[kind].agg(["mean", "std", "count"])
-        freedom = (found["count"] - 1).where(found["count"] > 1)
-        error = found["std"] / found["count"] ** 0.5
-        half = error * student.ppf(0.975, freedom)
-        cells[kind], cells[low], cells[high] = found["mean"], found["mean"] - half, found["mean"] + half
-        if kind == "gain":
-            pairs = zip(error, freedom, strict=True)
-            cells["mde"] = pd.Series([stats.minimum_detectable_effect(e, f) for e, f in pairs], found.index, float)
-    return cells.reset_index()
+    paired = gains(test, "base", outcomes, complete=True).groupby(CELL)
+    cells["gain"] = paired["gain"].mean()
+    shown = {"mean": "shown_gain", "ci_low": "shown_low", "ci_high": "shown_high"}
+    measured = pd.DataFrame([domain_gain(part).row() for _, part in paired], index=cells.index[cells["gain"].notna()])
+    return cells.join(measured.rename(columns=shown)).reset_index()
+
+
+def gain_curve(scores: pd.DataFrame, reference: str = "base") -> pd.DataFrame:
+    """Return the gain at every milestone, with each method's own step zero at 0 images seen.
+
+    Step zero is the untouched backbone, or `base_domain_norm` for a method that normalises by the domain. It is
+    compared with `reference` where that is untrained, otherwise with `base`. Against a trained reference a milestone is
+    there if both have it. Intervals cover seeds: the outcomes of images are kept for the ends of runs only.
+
+    Returns:
+        One row per (backbone, domain, task, metric, method, n, images_seen) with `mean, ci_low, ci_high,
+        interval_covers, mde, p, p_sign_flip, seeds, train_seconds` (median), in points or %.
+    """
+    test = held_out(scores)
+    place = [*CELL, "images_seen"]
+    parts = [gains(test, reference, milestones=True)]
+    zero = reference if reference in UNTRAINED else "base"
+    for method, n in sorted(set(zip(parts[0]["method"], parts[0]["n"], strict=True))):
+        own = test[test["method"] == BEFORE_OF.get(method, "base")].assign(method=method, n=n)
+        parts.append(gains(pd.concat([own, test[test["method"] == zero]]), zero).query("method == @method"))
+    rows = pd.concat([part for part in parts if not part.empty], ignore_index=True)
+    trained = parts[0][[*PLACE, "task", "metric", "method", "n"]].drop_duplicates()
+    rows = rows.merge(trained, on=list(trained.columns))
+    spent = rows.groupby(place).agg(seeds=("seed", "nunique"), train_seconds=("train_seconds", "median"))
+    measured = pd.DataFrame([domain_gain(part).row() for _, part in rows.groupby(place)], index=spent.index)
+    return measured.join(spent).reset_index()
 
 
 def strata_of(rows: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return (backbone, domain) a row: the strata of every pooled statistic."""
+    """Return (backbone, domain) of each row: the strata of every pooled statistic."""
     return list(zip(rows["backbone"], rows["domain"], strict=True))
 
 
 def clusters_of(rows: pd.DataFrame) -> list[tuple[str, str, int]]:
-    """Return (backbone, domain, seed) a row: what is redrawn or sign-flipped together."""
+    """Return (backbone, domain, seed) of each row: what is redrawn or sign-flipped together."""
     return list(zip(rows["backbone"], rows["domain"], rows["seed"], strict=True))
-
-
-def pooled_gain(rows: pd.DataFrame) -> dict[str, float | str]:
-    """Pool paired gains over domains, sizes and seeds.
-
-    Args:
-        rows: rows of `paired_gain` of one method and one metric.
-
-    Returns:
-        `iqm, iqm_low, iqm_high` (stratified bootstrap), `mean, ci_low, ci_high, mde` (stratified Student), all
-        of the shown gain; `p` (Student, of the mean), `p_sign_flip` (whole clusters), `p_wilcoxon` (cluster
-        means); the counts behind them, and `over`, the names of the domains.
-    """
-    strata, clusters = strata_of(rows), clusters_of(rows)
-    robust = stats.bootstrap_interval(rows["shown_gain"], strata, clusters)
-    mean = stats.t_interval(rows["shown_gain"], strata, clusters)
-    by_cluster = rows.groupby(["backbone", "domain", "seed"])["shown_gain"].mean()
-    return {
-        "over": " ".join(sorted(rows["domain"].unique())),
-        "domains": len(set(strata)),
-        "cells": len(rows[["backbone", "domain", "n"]].drop_duplicates()),
-        "clusters": len(by_cluster),
-        "iqm": robust.estimate,
-        "iqm_low": robust.low,
-        "iqm_high": robust.high,
-        "mean": mean.estimate,
-        "ci_low": mean.low,
-        "ci_high": mean.high,
-        "mde": stats.minimum_detectable_effect(mean.standard_error, mean.degrees_of_freedom),
-        "p": mean.p_value,
-        "p_sign_flip": stats.sign_flip_test(rows["shown_gain"], clusters) if len(by_cluster) > 1 else math.nan,
-        "p_wilcoxon": stats.wilcoxon_test(by_cluster) if len(by_cluster) > 1 else math.nan,
-    }
 
 
 def references_of(method: str) -> dict[str, str]:
@@ -123,59 +115,59 @@ def references_of(method: str) -> dict[str, str]:
     return {"base": "base"} | {family: reference for family, reference in others.items() if reference}
 
 
-def change_with_n(gains: pd.DataFrame) -> pd.DataFrame:
-    """Return, per domain and seed, the gain at the largest n minus that at the smallest; nothing where there is one n.
-
-    Args:
-        gains: rows of `paired_gain` of one method and one metric.
-
-    Returns:
-        The rows of the largest n, with `shown_gain` that difference and the smallest n's `images_seen` as the
-        reference's.
-    """
-    place = ["backbone", "domain", "seed"]
-    sizes = gains.groupby(place)["n"]
-    first, last = gains[gains["n"] == sizes.transform("min")], gains[gains["n"] == sizes.transform("max")]
-    both = last.merge(first[[*place, "n", "shown_gain", "images_seen"]], on=place, suffixes=("", "_first"))
-    both = both[both["n"] > both["n_first"]]
-    return both.assign(
-        shown_gain=both["shown_gain"] - both["shown_gain_first"], reference_images_seen=both["images_seen_first"]
-    )
-
-
-def comparisons(scores: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """Yield what each row of `summary` is about, and the paired gains behind it."""
+def comparisons(
+    scores: pd.DataFrame, outcomes: Outcomes | None = None
+) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """Yield what each row of `summary` is about, and the rows of `gains` behind it."""
     test = held_out(scores)
-    for method in ordered(test.loc[test["n"] > 0, "method"]):
-        for family, reference in (references_of(method) | {"trend": "base"}).items():
-            gains = paired_gain(test[test["method"].isin([method, reference])], reference)
+    test = test[test["metric"].isin(list(HEADLINE))]
+    methods = ordered(test.loc[test["n"] > 0, "method"])
+    families = {method: references_of(method) | {"trend": "base"} for method in methods}
+    against: dict[str, list[str]] = {}
+    for method in methods:
+        for reference in set(families[method].values()):
+            against.setdefault(reference, []).append(method)
+    found = {name: gains(test[test["method"].isin([*who, name])], name, outcomes) for name, who in against.items()}
+    for method in methods:
+        for family, reference in families[method].items():
             for metric in HEADLINE:
-                part = gains[(gains["metric"] == metric) & (gains["method"] == method)]
-                part = part[part["shown_gain"].notna()]
+                part = found[reference]
+                part = part[(part["metric"] == metric) & (part["method"] == method) & part["shown_gain"].notna()]
                 part = change_with_n(part) if family == "trend" else part
                 if not part.empty:
                     row = {"family": family, "method": method, "reference": reference, "metric": metric}
                     yield row | {"unit": METRICS[metric].gain_unit}, part
 
 
-def summary(scores: pd.DataFrame) -> pd.DataFrame:
+def summary(scores: pd.DataFrame, outcomes: Outcomes | None = None) -> pd.DataFrame:
     """Pooled gain of every method over base, its control, its own source's step 0, or (a variant) over its parent.
 
-    The family `trend` holds the gain over base at each domain's largest n minus that at its smallest, paired by seed.
-    Holm's correction runs over one family: all methods and headline metrics against the same kind of reference.
-    The Student test carries it; the sign-flip test, free of its assumption but with p ≥ 2/2^clusters, stands
-    beside it.
+    For these domains only. The family `trend` holds the gain over base at each domain's largest n minus that at its
+    smallest, paired by seed. Holm's correction runs over one family: all methods and headline metrics against the same
+    kind of reference. The Student test carries it; the exact sign-flip test, free of its assumption but with
+    p ≥ 2/2^clusters, stands beside it.
 
     Returns:
-        One row a (family, method, reference, metric) with the values of `pooled_gain`, `p_holm` and
-        `p_sign_flip_holm`, and `equal_images`, whether both sides saw the same number of images (always
-        true against base).
+        One row per (family, method, reference, metric) with `over`, the counts behind it, `iqm, iqm_low, iqm_high`
+        (bootstrap over seeds), `mean, ci_low, ci_high, interval_covers, mde, p, p_sign_flip, p_holm,
+        p_sign_flip_holm`, and `equal_images`, whether both sides saw the same number of images (always true against
+        base).
     """
     rows = []
-    for row, part in comparisons(scores):
+    for row, part in comparisons(scores, outcomes):
+        pooled = pooled_gain(part)
+        robust = stats.bootstrap_interval(part["shown_gain"], strata_of(part), clusters_of(part))
+        counts = {"over": " ".join(sorted(part["domain"].unique())), "domains": len(set(strata_of(part)))}
+        counts |= {"cells": len(part[[*PLACE, "n"]].drop_duplicates()), "clusters": pooled.clusters}
+        robust_row = {"iqm": robust.estimate, "iqm_low": robust.low, "iqm_high": robust.high}
         seen = (part["images_seen"] == part["reference_images_seen"]).all()
-        rows.append({**row, **pooled_gain(part), "equal_images": row["family"] in ("base", "before") or bool(seen)})
-    table = pd.DataFrame(rows)
+        equal = {"equal_images": row["family"] in ("base", "before") or bool(seen)}
+        rows.append({**row, **counts, **robust_row, **pooled.row(), **equal})
+    return _corrected(pd.DataFrame(rows))
+
+
+def _corrected(table: pd.DataFrame) -> pd.DataFrame:
+    """Add `p_holm` and `p_sign_flip_holm`: Holm's correction within each family."""
     if table.empty:
         return table
     for name in ("p", "p_sign_flip"):
@@ -185,19 +177,31 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def by_domain(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return what the rows of `summary` are made of: the same gains on each domain, before any correction.
+def by_domain(scores: pd.DataFrame, outcomes: Outcomes | None = None, *, each_size: bool = False) -> pd.DataFrame:
+    """Return the gains of `summary` on each domain, the table to read first: over its sizes, or for `each_size`.
+
+    Holm's correction runs over all rows of a family.
 
     Returns:
-        One row a (family, method, reference, metric, domain) with `mean, ci_low, ci_high, p` over sizes and seeds.
+        One row per (family, method, reference, metric, backbone, domain) with `sizes` (n, joined), `seeds`,
+        `images_seen`, `mean, ci_low, ci_high, interval_covers, mde, p, p_sign_flip, p_holm, p_sign_flip_holm`.
     """
     rows = []
-    for row, part in comparisons(scores):
-        for domain, gains in part.groupby("domain"):
-            mean = stats.t_interval(gains["shown_gain"], strata_of(gains), clusters_of(gains))
-            interval = {"mean": mean.estimate, "ci_low": mean.low, "ci_high": mean.high, "p": mean.p_value}
-            rows.append({**row, "domain": str(domain), "sizes": gains["n"].nunique(), **interval})
-    return pd.DataFrame(rows)
+    for row, part in comparisons(scores, outcomes):
+        for (backbone, domain, *_), found in part.groupby([*PLACE, "n"] if each_size else PLACE):
+            counts: dict[str, Any] = {"sizes": " ".join(str(n) for n in sorted(found["n"].unique()))}
+            counts |= {"seeds": found["seed"].nunique(), "images_seen": int(found["images_seen"].max())}
+            rows.append({**row, "backbone": backbone, "domain": domain, **counts, **domain_gain(found).row()})
+    return _corrected(pd.DataFrame(rows))
+
+
+def main_sizes(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the untrained rows, and of each domain the n at which most methods were run (of several, the smallest)."""
+    trained = scores[(scores["n"] > 0) & ~scores["method"].map(is_variant).astype(bool)]
+    methods = trained.groupby([*PLACE, "n"])["method"].nunique().rename("methods").reset_index()
+    best = methods.sort_values([*PLACE, "methods", "n"], ascending=[True, True, False, True]).drop_duplicates(PLACE)
+    chosen = scores.merge(best[[*PLACE, "n"]].rename(columns={"n": "chosen"}), on=PLACE, how="left")
+    return chosen[(chosen["n"] == 0) | (chosen["n"] == chosen["chosen"])].drop(columns="chosen").reset_index(drop=True)
 
 
 def on_fewer_domains(table: pd.DataFrame) -> pd.Series:
@@ -209,21 +213,15 @@ def on_fewer_domains(table: pd.DataFrame) -> pd.Series:
 def paired_cells(scores: pd.DataFrame, first: str, second: str, metrics: Sequence[str]) -> list[stats.PairedCell]:
     """Collect the cells in which two methods can be compared, oriented so that higher is better.
 
-    An untrained method serves every n at which the other was trained.
+    An untrained method serves every n at which the other was trained; two trained ones are paired as in `paired_gain`.
     """
     cells = []
-    columns = ["backbone", "domain", "metric", "n", "seed", "value"]
-    wanted = scores["metric"].isin(list(metrics))
-    left = scores.loc[wanted & (scores["method"] == first), columns]
-    right = scores.loc[wanted & (scores["method"] == second), columns]
-    on = ["backbone", "domain", "metric", "seed"]
-    flat = first in UNTRAINED or second in UNTRAINED
-    joined = left.merge(right, on=on if flat else [*on, "n"], suffixes=("", "_second"))
-    if flat and second not in UNTRAINED:
-        joined["n"] = joined["n_second"]
-    for (backbone, domain, metric, _), group in joined.groupby(["backbone", "domain", "metric", "n"]):
+    method, reference = (second, first) if first in UNTRAINED else (first, second)
+    rows = scores[scores["metric"].isin(list(metrics)) & scores["method"].isin([method, reference])]
+    for (backbone, domain, metric, _), group in paired_gain(rows, reference).groupby([*PLACE, "metric", "n"]):
         sign = 1.0 if METRICS[str(metric)].higher else -1.0
-        x, y = sign * group["value"].to_numpy(float), sign * group["value_second"].to_numpy(float)
+        values = [sign * group[name].to_numpy(float) for name in ("value", "reference_value")]
+        x, y = values if method == first else values[::-1]
         cells.append(stats.PairedCell((backbone, domain), tuple(group["seed"].astype(int)), x, y))
     return cells
 
@@ -238,7 +236,8 @@ def improvement(scores: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> pd
     Returns:
         One row a (group, method, over) with `probability, ci_low, ci_high, cells`.
     """
-    test = main_rows(scores)
+    test = held_out(scores)
+    test = test[~test["method"].map(is_variant).astype(bool)]
     methods = [name for name in ordered(test["method"]) if name != "random"]
     rows = []
     for group, metrics in groups.items():

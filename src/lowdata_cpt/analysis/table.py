@@ -1,6 +1,7 @@
 """The tidy table of scores: reading, validation, and gains paired by seed and cell.
 
-The table is the contract between the workflow and the analysis: one row a metric, `COLUMNS` exactly.
+The table is the contract between the workflow and the analysis: `COLUMNS` exactly, for a trained cell one row per
+metric and milestone (`images_seen`). The row with the most images seen is the cell's end.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ COLUMNS = (
     "images_seen",
     "train_seconds",
 )
-KEY = COLUMNS[:9]
+CELL = COLUMNS[:6]
+KEY = (*COLUMNS[:9], "images_seen")
+# Milestones are whole batches: two methods' are the same where they differ by less than this share.
+SAME_IMAGES = 0.02
 TEXT = ("study", "backbone", "domain", "method", "task", "metric", "split")
 WHOLE = ("n", "seed", "images_seen")
 REAL = ("value", "train_seconds")
@@ -79,6 +83,8 @@ METRICS = {
     for metric in (
         Metric("knn_accuracy", "linear", "kNN accuracy", "kNN acc."),
         Metric("knn_macro_f1", "linear", "kNN macro-F1", "kNN F1"),
+        Metric("bank_knn_accuracy", "linear", "kNN accuracy, labels of the n images only", "bank kNN acc."),
+        Metric("bank_knn_macro_f1", "linear", "kNN macro-F1, labels of the n images only", "bank kNN F1"),
         Metric("linear_accuracy", "linear", "Linear accuracy", "linear acc."),
         Metric("linear_macro_f1", "linear", "Linear macro-F1", "linear F1"),
         Metric("linear_auc", "linear", "Linear AUC", "linear AUC"),
@@ -114,7 +120,7 @@ def read_scores(path: str | Path) -> pd.DataFrame:
             what = "wrong order"
         raise UserError(f"{path}: columns must be exactly {','.join(COLUMNS)} ({what})")
     if frame.empty:
-        raise UserError(f"{path}: the table has no rows, expected one row a metric")
+        raise UserError(f"{path}: the table has no rows, expected one per metric and milestone")
     _convert(path, frame)
     _check(path, frame)
     return frame.sort_values(list(KEY), kind="stable").reset_index(drop=True)
@@ -198,7 +204,11 @@ def _check(path: Path, frame: pd.DataFrame) -> None:
         _fail(path, frame[name] == "", f"{name} is empty")
     _fail(path, ~frame["metric"].isin(list(METRICS)), f"unknown metric, expected one of {', '.join(METRICS)}")
     tasks = frame["metric"].map({name: metric.task for name, metric in METRICS.items()})
-    _fail(path, frame["task"] != tasks, "task does not report this metric (knn_* and linear_* belong to linear)")
+    _fail(
+        path,
+        frame["task"] != tasks,
+        "task does not report this metric (knn_*, bank_knn_* and linear_* belong to linear)",
+    )
     _fail(path, ~frame["split"].isin(list(SPLITS)), "split must be val or test")
     bounded = frame["metric"].isin([name for name, metric in METRICS.items() if metric.bounded])
     _fail(path, bounded & ~frame["value"].between(0, 1), "this metric is a fraction and must lie in [0, 1]")
@@ -207,6 +217,7 @@ def _check(path: Path, frame: pd.DataFrame) -> None:
     untrained = frame["method"].isin(list(UNTRAINED))
     _fail(path, untrained & ((frame["n"] > 0) | (frame["images_seen"] > 0)), "an untrained row must have n = 0")
     _fail(path, ~untrained & (frame["n"] == 0), "a trained method must have n > 0")
+    _fail(path, ~untrained & (frame["images_seen"] == 0), "a trained row must have images_seen > 0")
     repeated = frame.duplicated(list(KEY))
     if repeated.any():
         row = frame.loc[repeated, list(KEY)].iloc[0]
@@ -223,38 +234,61 @@ def held_out(scores: pd.DataFrame) -> pd.DataFrame:
     return scores[scores["split"] == "test"].reset_index(drop=True)
 
 
-def paired_gain(scores: pd.DataFrame, reference: str, *, complete: bool = False) -> pd.DataFrame:
-    """Pair every trained row with the reference's row of the same cell and seed.
+def at_end(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return each cell's last milestone: the rows that compare methods."""
+    last = scores.groupby([name for name in CELL if name in scores])["images_seen"].transform("max")
+    return scores[scores["images_seen"] == last].reset_index(drop=True)
 
-    An untrained reference (n = 0) serves every n; a trained one is matched at the same n.
+
+def at_images(scores: pd.DataFrame, images: int) -> pd.DataFrame:
+    """Return the milestone of each trained cell at `images` images seen (within `SAME_IMAGES`), and all untrained rows.
+
+    A cell without that milestone is left out.
+    """
+    near = (scores["images_seen"] - images).abs() <= SAME_IMAGES * images
+    return at_end(scores[near | (scores["n"] == 0)])
+
+
+def paired_gain(
+    scores: pd.DataFrame, reference: str, *, complete: bool = False, milestones: bool = False
+) -> pd.DataFrame:
+    """Pair every trained cell with the reference's of the same seed.
+
+    An untrained reference (n = 0) serves every n, and each cell's end is compared with it. A trained one is matched at
+    the same n and equal images seen: at the largest milestone that both cells have.
 
     Args:
         scores: rows of the tidy table.
         reference: the method to compare with.
-        complete: raise when a trained row has no partner, rather than leave it out.
+        complete: raise when a trained cell has no partner, rather than leave it out.
+        milestones: return every milestone that has a partner, not the last only.
 
     Returns:
-        The trained rows that have a partner, with `reference_value`, `reference_images_seen`,
+        The trained rows that have a partner, with `reference_value`, `reference_n`, `reference_images_seen`,
         `gain` (the metric's unit, positive = better) and `shown_gain` (points, or % for RMSE and AbsRel).
 
     Raises:
         UserError: `complete` and a partner is missing.
     """
-    cell = ["backbone", "domain", "seed", "task", "metric", "split"]
-    if reference not in UNTRAINED:
-        cell.append("n")
-    partner = scores.loc[scores["method"] == reference, [*cell, "value", "images_seen"]]
+    flat = reference in UNTRAINED
+    cell = ["backbone", "domain", "seed", "task", "metric", "split", *([] if flat else ["n"])]
+    partner = scores[scores["method"] == reference]
+    partner = partner[[*cell, "value", "images_seen"]].assign(reference_n=partner["n"])
     partner = partner.rename(columns={"value": "reference_value", "images_seen": "reference_images_seen"})
     rows = scores[(scores["method"] != reference) & (scores["n"] > 0)]
-    paired = rows.merge(partner, on=cell, how="left", validate="many_to_one")
-    lonely = paired["reference_value"].isna()
-    if complete and lonely.any():
-        row = paired[lonely].iloc[0]
+    paired = rows.merge(partner, on=cell, how="left")
+    if complete and paired["reference_value"].isna().any():
+        row = paired[paired["reference_value"].isna()].iloc[0]
         raise UserError(
             f"scores: {row['method']} on {row['domain']}, {row['metric']}, seed {row['seed']} has no "
             f"{reference} row of the same backbone and seed to be paired with"
         )
-    paired = paired[~lonely].reset_index(drop=True)
+    equal = (paired["images_seen"] - paired["reference_images_seen"]).abs() <= SAME_IMAGES * paired["images_seen"]
+    paired = paired[paired["reference_value"].notna() & (equal | flat)]
+    if not milestones:
+        whole = [*cell, "method", "n"] if flat else [*cell, "method"]
+        paired = paired[paired["images_seen"] == paired.groupby(whole)["images_seen"].transform("max")]
+    paired = paired.reset_index(drop=True)
     sign = paired["metric"].map({name: 1.0 if metric.higher else -1.0 for name, metric in METRICS.items()})
     relative = paired["metric"].map({name: metric.relative for name, metric in METRICS.items()}).astype(bool)
     paired["gain"] = sign.astype(float) * (paired["value"] - paired["reference_value"])

@@ -10,11 +10,17 @@ from matplotlib.lines import Line2D
 from lowdata_cpt.analysis.claims import Result, count_verdicts
 from lowdata_cpt.analysis.style import INK, MUTED, house_style, panels, save
 
-COLORS = {"reproduced": "#009E73", "not reproduced": "#D55E00", "inconclusive": "#767676"}
+COLORS = {
+    "reproduced": "#009E73",
+    "not reproduced": "#D55E00",
+    "inconclusive": "#767676",
+    "budget too small": "#b0b0b0",
+}
+COLORS |= {"yes": COLORS["reproduced"], "no": COLORS["not reproduced"], "open": COLORS["inconclusive"]}
 
 
 def draw_claims(results: list[Result], out: Path) -> list[Path]:
-    """Draw one row a claim that was run, in hundredths of the metric's unit (points; centimetres for RMSE).
+    """Draw one row a claim that was run, in points (% for RMSE).
 
     Returns:
         The files written; empty if no claim was run.
@@ -27,12 +33,12 @@ def draw_claims(results: list[Result], out: Path) -> list[Path]:
         for y, result in enumerate(reversed(run)):
             color = COLORS[result.verdict]
             if result.ci_low is not None and result.ci_high is not None:
-                axis.hlines(y, 100 * result.ci_low, 100 * result.ci_high, color=color, linewidth=2)
-            axis.plot(100 * (result.measured or 0), y, "o", color=color, markersize=5)
+                axis.hlines(y, result.ci_low, result.ci_high, color=color, linewidth=2)
+            axis.plot(result.measured or 0, y, "o", color=color, markersize=5)
             if result.paper_value is not None:
                 full = result.tolerance is not None
                 axis.plot(
-                    100 * result.paper_value,
+                    result.paper_value,
                     y,
                     "D",
                     color=INK,
@@ -43,7 +49,7 @@ def draw_claims(results: list[Result], out: Path) -> list[Path]:
         axis.set_yticks(range(len(run)), [result.id for result in reversed(run)])
         axis.set_ylim(-0.7, len(run) - 0.3)
         axis.grid(axis="y", visible=False)
-        axis.set_xlabel("method − reference, positive = better (points; cm for RMSE)")
+        axis.set_xlabel("method − reference, positive = better (points; % for RMSE)")
         for y, result in enumerate(reversed(run)):
             axis.annotate(
                 f"expected {result.direction.replace('_', ' ')}: {result.verdict}",
@@ -64,7 +70,7 @@ def draw_claims(results: list[Result], out: Path) -> list[Path]:
 def _caption(results: list[Result]) -> str:
     return (
         f"**The papers' claims against this study**: {count_verdicts(results)}. Points are means over "
-        "domains and seeds of the paired difference, bars 95 % Student intervals (none where a cell has one seed); n, "
+        "domains and seeds of the paired difference, bars 95 % intervals (none where a cell has one seed); n, "
         "seeds and cells of each claim "
         "are in the table of claims. Filled diamonds: the paper's value counts in the verdict; open ones come from "
         "other data and only their direction does. Claims that were not run are not drawn."

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from lowdata_cpt.analysis.claims import RULE, Result, count_verdicts, signed
+from lowdata_cpt.analysis.claims import Result, count_verdicts, signed
 from lowdata_cpt.analysis.commands import read_absent, read_results
 from lowdata_cpt.analysis.report.page import anchor, escape, inline_markdown, page, picture, table
 from lowdata_cpt.analysis.style import domain_label, domain_labels, ordered, style_of
@@ -34,6 +34,7 @@ from lowdata_cpt.analysis.table import (
     records,
 )
 from lowdata_cpt.analysis.tables import domain_table, gain_text, headline
+from lowdata_cpt.analysis.verdicts import RULE
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import read_json, sha256_file, write_text
 from lowdata_cpt.core.provenance import SUFFIX
@@ -164,12 +165,12 @@ def _claims(results: list[Result]) -> str:
     rows = []
     for result in sorted(results, key=lambda r: r.verdict == "not run"):
         values = [signed(value) for value in (result.paper_value, result.measured, result.ci_low, result.ci_high)]
-        tolerance = "direction only" if result.tolerance is None else f"{result.tolerance:.4f}"
+        tolerance = "direction only" if result.tolerance is None else f"{result.tolerance:.2f}"
         kind = result.verdict.replace(" ", "-")
         reason = f"<br><small>{escape(result.reason)}</small>" if result.reason else ""
         cells = [
             f"<code>{escape(result.id)}</code>",
-            escape(result.asked),
+            escape(result.statement),
             escape(result.source),
             *values,
             tolerance,
@@ -179,7 +180,7 @@ def _claims(results: list[Result]) -> str:
     header = ["id", "statement", "source", "paper", "measured", "CI low", "CI high", "tolerance", "verdict", "cells"]
     paragraphs = "".join(f"<p>{inline_markdown(part)}</p>" for part in RULE.split("\n\n"))
     return (
-        "<p>Effects are method − reference in the metric's unit, positive = better.</p>"
+        "<p>Effects are method − reference in points (% for RMSE), positive = better.</p>"
         + _filter("claims-table", "filter claims, e.g. glare miou")
         + table(header, rows, numbers=(3, 4, 5, 6), name="claims-table")
         + f"<details><summary>The verdict rule</summary>{paragraphs}</details>"
@@ -219,19 +220,19 @@ def _tests(pooled: pd.DataFrame) -> str:
         cells += [escape(domain_labels(row["over"]))]
         cells += [signed(float(row["mean"]), 2) if math.isfinite(row["mean"]) else "–"]
         cells += [_number(row[name], 2) for name in ("ci_low", "ci_high", "mde")]
-        cells += [_number(row[name], 4) for name in ("p", "p_holm", "p_sign_flip", "p_wilcoxon")]
+        cells += [_number(row[name], 4) for name in ("p", "p_holm", "p_sign_flip")]
         rows.append(("", [*cells, str(row["clusters"]), "yes" if row["equal_images"] else "<strong>no</strong>"]))
     if not rows:
         return "<p>Nothing was trained.</p>"
     header = ["method", "against", "metric", "unit", "domains", "mean gain", "CI low", "CI high", "detectable"]
-    header += ["p", "p Holm", "p sign-flip", "p Wilcoxon", "paired seeds", "equal images"]
+    header += ["p", "p Holm", "p sign-flip", "paired seeds", "equal images"]
     return (
         "<p>Gains pooled over domains and sizes, paired by seed: Student interval and test stratified by domain, Holm "
-        "over all methods and headline metrics against the same kind of reference, the exact sign-flip and Wilcoxon "
-        "tests over seeds beside it, and the effect that 80 % power would detect. A p without assumptions cannot fall "
+        "over all methods and headline metrics against the same kind of reference, the exact sign-flip "
+        "test over seeds beside it, and the effect that 80 % power would detect. A p without assumptions cannot fall "
         "below 2/2<sup>seeds</sup>.</p>"
         + _filter("tests-table", "filter tests, e.g. glare dino")
-        + table(header, rows, numbers=range(5, 14), name="tests-table")
+        + table(header, rows, numbers=range(5, 13), name="tests-table")
     )
 
 
@@ -246,9 +247,9 @@ def _scores(scores: pd.DataFrame) -> str:
         link = f'<a href="#{_cell_anchor(row)}">{_number(row["mean"], 4)}</a>'
         gain, span = "–", "–"
         if row["gain"] is not None and math.isfinite(row["gain"]):
-            gain = signed(float(row["gain"]))
-            if math.isfinite(row["ci_low"]):
-                span = f"[{signed(float(row['ci_low']))}, {signed(float(row['ci_high']))}]"
+            gain = f"{signed(float(row['shown_gain']), 2)} {metric.gain_unit}"
+            if math.isfinite(row["shown_low"]):
+                span = f"[{signed(float(row['shown_low']), 2)}, {signed(float(row['shown_high']), 2)}]"
         cellsout = [escape(row["backbone"]), escape(row["domain"]), escape(style_of(str(row["method"])).label)]
         cellsout += [str(row["n"]), escape(f"{metric.label} {'↑' if metric.higher else '↓'}"), link]
         cellsout += [_number(row["sd"], 4), str(row["seeds"]), gain, span]

@@ -1,0 +1,136 @@
+"""What each probe gave for every test image, and the metrics of resampled test images. Torch-free.
+
+`outcomes/<backbone>-<domain>.npz` of a study holds, for the end of each run and for untrained backbones, entries
+`<method>/n<n>/s<seed>/i<images seen>/<name>`, and the classes of the test images, `truth/linear` int16 [M]. Names:
+
+- `linear/knn`, `linear/linear`, `linear/bank_knn`: predicted classes int16 [M];
+- `segmentation/counts`: hits, truth pixels, predicted pixels int32 [M, C, 3];
+- `depth/errors`: RMSE in metres, AbsRel, δ1 float32 [M, 3], NaN for an image without valid depth.
+
+The images and their order are the same for every entry of a file. The score in the table is the metric of all of them.
+"""
+
+from __future__ import annotations
+
+import functools
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowdata_cpt.core.errors import UserError
+
+Array = NDArray[np.float64]
+DRAWS = 2_000
+TRUTH = "truth/linear"
+ENTRY_OF = {
+    **{
+        f"{probe}_{name}": f"linear/{probe}"
+        for probe in ("knn", "bank_knn", "linear")
+        for name in ("accuracy", "macro_f1")
+    },
+    **dict.fromkeys(("miou", "pixel_accuracy"), "segmentation/counts"),
+    **dict.fromkeys(("rmse", "abs_rel", "delta1"), "depth/errors"),
+}
+
+
+def weighted_metrics(entry: str, outcome: NDArray[Any], truth: NDArray[Any] | None, weights: Array) -> dict[str, Array]:
+    """Return each metric of an entry for weighted test images.
+
+    Args:
+        entry: its name, e.g. `linear/knn`.
+        outcome: the entry, first axis [M].
+        truth: [M] class ids, for the classification probes.
+        weights: [B, M], how often each image counts; ones give the table's score.
+
+    Returns:
+        Metric → [B]. Macro-F1 and mIoU average over the classes that occur among the images that count.
+    """
+    if entry == "depth/errors":
+        known = np.isfinite(outcome)
+        means = (weights @ np.where(known, outcome, 0.0)) / (weights @ known)
+        return dict(zip(("rmse", "abs_rel", "delta1"), means.T, strict=True))
+    if entry == "segmentation/counts":
+        flat = weights @ outcome.reshape(len(outcome), -1).astype(float)
+        hits, true, predicted = np.moveaxis(flat.reshape(len(weights), -1, 3), -1, 0)
+        return {"miou": _ratio_mean(hits, true + predicted - hits), "pixel_accuracy": hits.sum(1) / true.sum(1)}
+    if truth is None:
+        raise UserError(f"{TRUTH} is missing, {entry} needs the classes of the test images")
+    probe = entry.removeprefix("linear/")
+    classes = np.union1d(truth, outcome)
+    true, guess = truth[:, None] == classes, outcome[:, None] == classes
+    hits = weights @ (true & guess)
+    f1 = _ratio_mean(2 * hits, weights @ true + weights @ guess)
+    return {f"{probe}_accuracy": hits.sum(1) / weights.sum(1), f"{probe}_macro_f1": f1}
+
+
+def _ratio_mean(above: Array, below: Array) -> Array:
+    """Mean over the last axis of above / below where below is positive."""
+    seen = below > 0
+    ratios = np.divide(above, below, out=np.zeros_like(above), where=seen)
+    return np.asarray(ratios.sum(axis=-1) / np.maximum(seen.sum(axis=-1), 1))
+
+
+@functools.lru_cache(maxsize=4)
+def draws_of_images(count: int) -> Array:
+    """Return [DRAWS, count]: how often each test image occurs in each bootstrap sample; equal for equal counts."""
+    drawn = np.random.default_rng(count).multinomial(count, np.full(count, 1 / count), size=DRAWS)
+    return drawn.astype(np.float64)
+
+
+class Outcomes:
+    """The per-image outcomes of a study, read as they are asked for."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        """Open `folder` (`results/<study>/outcomes`); without one, or where it is absent, nothing is known."""
+        self.folder = folder
+        self._files: dict[str, Mapping[str, NDArray[Any]] | None] = {}
+        self._replicates: dict[tuple[str, str], dict[str, Array]] = {}
+
+    def replicates(self, row: Mapping[str, Any], prefix: str = "") -> Array | None:
+        """Return the metric of a row of the table on every bootstrap sample of its test images.
+
+        The samples are the same for every row of a domain and task, so that differences of two rows are paired.
+
+        Args:
+            row: `backbone, domain, method, n, seed, metric, images_seen`.
+            prefix: `reference_` takes `reference`, `reference_n` and `reference_images_seen` instead.
+
+        Returns:
+            [DRAWS], or None where the row has no outcomes.
+
+        Raises:
+            UserError: the file is no archive of arrays, or lacks the truth.
+        """
+        entry = ENTRY_OF.get(row["metric"])
+        name = f"{row['backbone']}-{row['domain']}"
+        arrays = self._open(name)
+        if entry is None or arrays is None:
+            return None
+        method = row["reference"] if prefix else row["method"]
+        key = f"{method}/n{row[f'{prefix}n']}/s{row['seed']}/i{row[f'{prefix}images_seen']}/{entry}"
+        if key not in arrays:
+            return None
+        if (name, key) not in self._replicates:
+            outcome = arrays[key]
+            truth = arrays.get(TRUTH)
+            self._replicates[name, key] = weighted_metrics(entry, outcome, truth, draws_of_images(len(outcome)))
+        return self._replicates[name, key][row["metric"]]
+
+    def _open(self, name: str) -> Mapping[str, NDArray[Any]] | None:
+        if name not in self._files:
+            path = None if self.folder is None else self.folder / f"{name}.npz"
+            try:
+                self._files[name] = np.load(path, allow_pickle=False) if path is not None and path.exists() else None
+            except (ValueError, OSError, zipfile.BadZipFile):
+                raise UserError(f"{path}: expected an .npz file of per-image outcomes") from None
+        return self._files[name]
+
+
+def read_outcomes(study_dir: Path) -> Outcomes:
+    """Return the outcomes of a study's folder; where it has none, intervals cover seeds only."""
+    folder = study_dir / "outcomes"
+    return Outcomes(folder if folder.is_dir() else None)

@@ -1,0 +1,166 @@
+"""Whether a method acted at all, by its run's own log, and how much of its source's run a cell is.
+
+A gain of a method whose loss never left its trivial level says nothing about the method. The trivial level is that of a
+predictor that ignores the image: ln N or ln K for a cross-entropy over N images or K prototypes, whatever the targets
+(label smoothing raises the floor of DIET-CP's loss, 1.41 at N = 100, not this level), and 1 − 1/tokens for a target
+that is normalised over the tokens of an image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+from scipy.stats import binomtest
+
+from lowdata_cpt.analysis.style import domain_label, parent_of, style_of
+from lowdata_cpt.analysis.table import records
+
+Settings = Mapping[str, Any]
+CELL = ["backbone", "domain", "method", "n"]
+COLUMNS = [*CELL, "part", "asks", "value", "level", "runs", "acted"]
+SHARES = ["share_images", "share_updates", "share_rate_images"]
+LAST = 0.1  # share of the logged steps over which an end is averaged
+
+
+@dataclass(frozen=True)
+class Precondition:
+    """What one part of a method's log must show.
+
+    Attributes:
+        part: its name in the log; a run that does not log it is not held to it.
+        below: the level that its end must stay below: a number, or ln of images (`ln n`) or prototypes (`ln K`).
+        margin: how far below.
+        positive: instead, positive on more than half of its steps, beyond chance (one-sided binomial test, p < .05).
+    """
+
+    part: str
+    below: float | Literal["ln n", "ln K"] = 0.0
+    margin: float = 0.0
+    positive: bool = False
+
+    def level(self, n: int, prototypes: float) -> float:
+        """Return the value that the part is held against."""
+        if self.positive:
+            return 0.5
+        trivial = {"ln n": float(n), "ln K": prototypes}.get(str(self.below))
+        return (float(self.below) if trivial is None else math.log(trivial)) - self.margin
+
+
+@dataclass(frozen=True)
+class SourceBudget:
+    """The run of a method in its source: images seen, updates, peak rate; `per_image` of n if it counts epochs."""
+
+    images: float
+    updates: float
+    lr: float
+    per_image: bool = False
+
+
+# A constant predictor has 1 − 1/tokens: .96 at 25 tokens, .98 at 49, 1.00 for MAE's 588 or 768 values of a patch.
+NORMALISED = 0.95
+NOISE = 0.02  # nats: what the mean over the last steps of a run that learns nothing moves by
+PRECONDITIONS = {
+    "diet_cp": (Precondition("loss", "ln n", margin=0.1),),
+    "tec": (Precondition("feature", NORMALISED),),
+    "mae": (Precondition("loss", NORMALISED),),
+    "dino": (Precondition("loss", "ln K", NOISE),),
+    "glare": tuple(Precondition(part, "ln K", NOISE) for part in ("global", "regional", "local")),
+    "v_pretraining": (Precondition("value", positive=True),),
+}
+SOURCE_BUDGET = {
+    "diet_cp": SourceBudget(150, 150 / 32, 1e-4, per_image=True),  # 150 epochs of batches of 32 (authors' code)
+    "tec": SourceBudget(300 * 1_281_167, 300 * 1_281_167 / 4096, 2.4e-3),  # 300 epochs of ImageNet-1k (authors' code)
+    "v_pretraining": SourceBudget(20_000 * 256, 20_000, 4.15e-6),  # ADE20K, ViT-B (appendix G)
+    "dino": SourceBudget(20_000 * 256, 20_000, 4.15e-6),  # its control there
+}  # GLARE's source states none.
+
+
+def check_preconditions(
+    curves: pd.DataFrame, study: Settings | None = None, cost: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Hold every cell's log against its method's preconditions, and its run against that of the method's source.
+
+    Args:
+        curves: as `read_curves` returns them.
+        study: the study's resolved configuration (`study.json`): methods' kinds, prototypes, rates.
+        cost: as in `cost.csv`, with `steps`.
+
+    Returns:
+        One row per (backbone, domain, method, n, part) with `asks`, `value` (mean over runs of the last tenth of the
+        steps, or the share of steps above 0 in all runs), `level`, `runs`, `acted`, and `SHARES` of the source's
+        images, updates, and rate × images, NaN where not known.
+    """
+    methods = (study or {}).get("methods", {})
+    rows: list[dict[str, Any]] = []
+    for key, logged in curves.groupby(CELL):
+        cell: dict[str, Any] = dict(zip(CELL, key, strict=True))
+        settings = methods.get(cell["method"], {})
+        kind = kind_of(cell["method"], settings)
+        for asked in PRECONDITIONS.get(kind, ()):
+            part = logged[logged["part"] == asked.part]
+            level = asked.level(int(cell["n"]), float(settings.get("prototypes", math.nan)))
+            if not part.empty and math.isfinite(level):
+                rows.append({**cell, "part": asked.part, **_held(asked, part, level)})
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    if cost is None:
+        return table.assign(**dict.fromkeys(SHARES, math.nan))
+    spent = cost.groupby(CELL)[["images_seen", *(["steps"] if "steps" in cost else [])]].median().reset_index()
+    shares = [_share(row, methods.get(row["method"], {})) for row in records(spent)]
+    return table.merge(pd.DataFrame(shares, columns=[*CELL, *SHARES]), on=CELL, how="left")
+
+
+def kind_of(method: str, settings: Settings) -> str:
+    """Return the method that a row of the table is: by its settings, else by its name's beginning."""
+    return str(settings.get("method") or (method if method in PRECONDITIONS else parent_of(method)))
+
+
+def _held(asked: Precondition, part: pd.DataFrame, level: float) -> dict[str, Any]:
+    runs = part.sort_values("step", kind="stable").groupby("seed")["value"]
+    if asked.positive:
+        above, steps = int((part["value"] > 0).sum()), len(part)
+        acted = binomtest(above, steps, 0.5, alternative="greater").pvalue < 0.05
+        asks = f"{asked.part} > 0 on more than half of {steps} steps beyond chance"
+        return {"asks": asks, "value": above / steps, "level": level, "runs": runs.ngroups, "acted": bool(acted)}
+    value = float(runs.apply(lambda run: run.tail(max(1, int(LAST * len(run)))).mean()).mean())
+    asks = f"{asked.part} ends below {level:.2f}"
+    return {"asks": asks, "value": value, "level": level, "runs": runs.ngroups, "acted": value < level}
+
+
+def _share(row: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    cell = {name: row[name] for name in CELL}
+    source = SOURCE_BUDGET.get(kind_of(row["method"], settings))
+    if source is None:
+        return cell
+    images, updates = source.images, source.updates
+    if source.per_image:
+        images, updates = source.images * row["n"], source.images * math.ceil(source.updates / source.images * row["n"])
+    share = row["images_seen"] / images
+    lr = float(settings.get("optimiser", {}).get("lr", math.nan))
+    return {
+        **cell,
+        SHARES[0]: share,
+        SHARES[1]: row.get("steps", math.nan) / updates,
+        SHARES[2]: share * lr / source.lr,
+    }
+
+
+def share_text(row: Mapping[str, Any]) -> str:
+    """Say how much of its source's run a cell is; empty where nothing is known."""
+    known = [(100 * row[name], what) for name, what in zip(SHARES, ("images", "updates", "rate × images"), strict=True)]
+    parts = [f"{f'{share:.2g}' if share >= 1e-4 else '< 0.0001'} % of the {what}" for share, what in known if share > 0]
+    return f"{', '.join(parts)} of its source's run" if parts else "its source states no budget"
+
+
+def idle_text(idle: pd.DataFrame) -> str:
+    """Say which methods did not act, where, and how near the nearest cell came: rows of `check_preconditions`."""
+    parts = []
+    for (method, part), rows in idle.groupby(["method", "part"], sort=False):
+        nearest = min(records(rows), key=lambda row: abs(row["value"] - row["level"]))
+        where = ", ".join(domain_label(name) for name in dict.fromkeys(rows["domain"]))
+        held = f"{part} {nearest['value']:.2f}, asked for: {nearest['asks']}"
+        parts.append(f"{style_of(str(method)).label} did not act on {where} (at best {held}; {share_text(nearest)})")
+    return "; ".join(parts)
