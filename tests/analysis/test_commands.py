@@ -86,6 +86,16 @@ def test_curves_begin_at_the_methods_own_step_zero(scores: pd.DataFrame) -> None
     assert "dino" not in over.reset_index()["method"].to_numpy()
 
 
+def test_a_study_that_trained_nothing_has_empty_tables(scores: pd.DataFrame) -> None:
+    untrained = scores[scores["n"].eq(0)]
+    assert gain_curve(untrained).empty
+    assert summary(untrained).empty
+    assert by_domain(untrained).empty
+    cells = cell_statistics(untrained)
+    assert len(cells) > 0
+    assert cells["shown_gain"].isna().all()
+
+
 def test_the_main_size_is_the_one_with_most_methods(scores: pd.DataFrame) -> None:
     rows = scores[scores["domain"].eq("tabletop")]
     assert set(main_sizes(rows)["n"]) == {0, 100}
@@ -98,7 +108,7 @@ def test_cell_statistics_are_the_paired_t_interval(scores: pd.DataFrame) -> None
 
     cells = cell_statistics(scores).set_index(["domain", "method", "n", "metric"])
     rows = scores[scores["domain"].eq("nyuv2") & scores["metric"].eq("rmse") & scores["split"].eq("test")]
-    value = at_end(rows).set_index(["method", "n", "seed"])["value"]
+    value = at_end(rows).set_index(["method", "n", "seed"])["value"].sort_index()
     base, tec = ([value[name, n, seed] for seed in range(3)] for name, n in (("base", 0), ("tec", 250)))
     gains = [100 * (base[seed] - tec[seed]) / base[seed] for seed in range(3)]
     low, high = reference.ttest_1samp(gains, 0).confidence_interval(0.95)
@@ -142,7 +152,7 @@ def test_trend_is_the_paired_change_from_the_smallest_to_the_largest_n(scores: p
 def test_domains_are_what_the_summary_pools(scores: pd.DataFrame) -> None:
     from scipy import stats as reference
 
-    table = by_domain(scores).set_index(["family", "method", "metric", "domain"])
+    table = by_domain(scores).set_index(["family", "method", "metric", "domain"]).sort_index()
     rows = scores[scores["domain"].eq("nyuv2") & scores["metric"].eq("miou") & scores["split"].eq("test")]
     value = at_end(rows).set_index(["method", "n", "seed"])["value"]
     gains = [

@@ -20,12 +20,13 @@ from lowdata_cpt.reproduce import dvc_files as dvcfiles
 from lowdata_cpt.reproduce import recompute, verify
 
 ROOT = Path(__file__).resolve().parents[2]
-CLAIMS = """claims:
+CLAIMS = """head_room: 5
+entries:
 - id: a
   statement: A helps.
   source: here
   cells: {method: diet_cp, reference: base}
-  metric: miou
+  metrics: {miou: miou}
   direction: better
 """
 

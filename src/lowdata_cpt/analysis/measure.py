@@ -17,6 +17,7 @@ from lowdata_cpt.analysis.table import METRICS, paired_gain, records
 
 Array = NDArray[np.float64]
 CELL = ["backbone", "domain", "method", "n", "task", "metric"]
+MEASURED = ["mean", "ci_low", "ci_high", "interval_covers", "mde", "p", "p_sign_flip"]
 PLACE = ["backbone", "domain"]
 
 
@@ -40,10 +41,10 @@ class Measured:
         return stats.minimum_detectable_effect(self.interval.standard_error, self.interval.degrees_of_freedom)
 
     def row(self) -> dict[str, Any]:
-        """Return the columns of a table: `mean, ci_low, ci_high, interval_covers, mde, p, p_sign_flip`."""
+        """Return the columns `MEASURED` of a table."""
         found = self.interval
-        row = {"mean": found.estimate, "ci_low": found.low, "ci_high": found.high, "interval_covers": found.covers}
-        return {**row, "mde": self.mde, "p": found.p_value, "p_sign_flip": self.p_sign_flip}
+        values = (found.estimate, found.low, found.high, found.covers, self.mde, found.p_value, self.p_sign_flip)
+        return dict(zip(MEASURED, values, strict=True))
 
 
 def gains(scores: pd.DataFrame, reference: str, outcomes: Outcomes | None = None, **options: bool) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from lowdata_cpt.analysis import stats
-from lowdata_cpt.analysis.measure import CELL, PLACE, change_with_n, domain_gain, gains, pooled_gain
+from lowdata_cpt.analysis.measure import CELL, MEASURED, PLACE, change_with_n, domain_gain, gains, pooled_gain
 from lowdata_cpt.analysis.outcomes import Outcomes
 from lowdata_cpt.analysis.style import BEFORE_OF, CONTROL_OF, is_variant, ordered, parent_of
 from lowdata_cpt.analysis.table import HEADLINE, METRICS, UNTRAINED, at_end, held_out, paired_gain
@@ -66,7 +66,8 @@ def cell_statistics(scores: pd.DataFrame, outcomes: Outcomes | None = None) -> p
     paired = gains(test, "base", outcomes, complete=True).groupby(CELL)
     cells["gain"] = paired["gain"].mean()
     shown = {"mean": "shown_gain", "ci_low": "shown_low", "ci_high": "shown_high"}
-    measured = pd.DataFrame([domain_gain(part).row() for _, part in paired], index=cells.index[cells["gain"].notna()])
+    rows = [domain_gain(part).row() for _, part in paired]
+    measured = pd.DataFrame(rows, index=cells.index[cells["gain"].notna()], columns=MEASURED)
     return cells.join(measured.rename(columns=shown)).reset_index()
 
 
@@ -88,11 +89,12 @@ def gain_curve(scores: pd.DataFrame, reference: str = "base") -> pd.DataFrame:
     for method, n in sorted(set(zip(parts[0]["method"], parts[0]["n"], strict=True))):
         own = test[test["method"] == BEFORE_OF.get(method, "base")].assign(method=method, n=n)
         parts.append(gains(pd.concat([own, test[test["method"] == zero]]), zero).query("method == @method"))
-    rows = pd.concat([part for part in parts if not part.empty], ignore_index=True)
+    rows = pd.concat([part for part in parts if not part.empty] or parts, ignore_index=True)
     trained = parts[0][[*PLACE, "task", "metric", "method", "n"]].drop_duplicates()
     rows = rows.merge(trained, on=list(trained.columns))
     spent = rows.groupby(place).agg(seeds=("seed", "nunique"), train_seconds=("train_seconds", "median"))
-    measured = pd.DataFrame([domain_gain(part).row() for _, part in rows.groupby(place)], index=spent.index)
+    found = [domain_gain(part).row() for _, part in rows.groupby(place)]
+    measured = pd.DataFrame(found, index=spent.index, columns=MEASURED)
     return measured.join(spent).reset_index()
 
 
