@@ -27,6 +27,8 @@ class Domain(Strict, ABC):
     )
     resolution: int = Field(default=128, ge=16, le=2048, description="Side in pixels of the decoded square images.")
 
+    label: ClassVar[str]
+    """How tables and figures call the domain."""
     labelled: ClassVar[tuple[Task, ...]] = ()
     """Tasks that the domain has labels for."""
 

@@ -101,7 +101,7 @@ class StoreWriter:
         self.notes.append((name, reason))
 
     def add(
-        self, array: str, items: Iterable[Item], tasks: Iterable[Task], barred: Mapping[str, str] | None = None
+        self, array: str, items: Iterable[Item], tasks: Iterable[Task], excluded_hashes: Mapping[str, str] | None = None
     ) -> Written:
         """Decode `items` into arrays named `array`, in order; those that cannot be decoded are quarantined.
 
@@ -109,7 +109,7 @@ class StoreWriter:
             array: name of the array files.
             items: what to decode; may be lazy.
             tasks: labels to write; every sample must have them.
-            barred: sha256 -> id of images (of the test set) whose exact copies must not come in.
+            excluded_hashes: sha256 -> id of images (of the test set) whose exact copies must not come in.
 
         Raises:
             UserError: two images have one id.
@@ -122,8 +122,8 @@ class StoreWriter:
                 self._seen.add(item.id)
                 if isinstance(result, str):
                     self.quarantined.append((item.id, result))
-                elif barred and result.sha256 in barred:
-                    reason = f"left out: the same bytes as test image {barred[result.sha256]}"
+                elif excluded_hashes and result.sha256 in excluded_hashes:
+                    reason = f"left out: the same bytes as test image {excluded_hashes[result.sha256]}"
                     self.quarantined.append((item.id, reason))
                 else:
                     for kind, value in _values(result, wanted).items():
@@ -239,9 +239,9 @@ def write_splits(
     """
     names: dict[Split, str] = {"train": "train", "val": "val", "test": "test"}
     test = writer.add("test", splits.test, tasks)
-    barred = dict(zip(test.sha256, test.ids, strict=True))
+    excluded = dict(zip(test.sha256, test.ids, strict=True))
     val = list(splits.val) if splits.val_of_train else []
-    pool = writer.add("pool", chain(splits.train, val), tasks, barred)
+    pool = writer.add("pool", chain(splits.train, val), tasks, excluded)
     sets = {"pool": ImageSet(array="pool"), "test": ImageSet(array="test")}
     if splits.val_of_train:
         val_ids = {item.id for item in val}
@@ -250,7 +250,7 @@ def write_splits(
         sets["val"] = ImageSet(array="pool", rows=tuple(range(count, len(pool.ids))))
         counts = {"train": count, "val": len(pool.ids) - count, "test": len(test.ids)}
     else:
-        held_out = writer.add("val", splits.val, tasks, barred)
+        held_out = writer.add("val", splits.val, tasks, excluded)
         sets |= {"train": ImageSet(array="pool"), "val": ImageSet(array="val")}
         counts = {"train": len(pool.ids), "val": len(held_out.ids), "test": len(test.ids)}
     writer.check(domain)

@@ -11,7 +11,7 @@ import numpy as np
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.data.decode import decode_array
-from lowdata_cpt.data.layouts.folders import About, FolderDomain, lines_of
+from lowdata_cpt.data.layouts.folders import DatasetCard, FolderDomain, lines_of
 from lowdata_cpt.data.store import Task, TaskInfo
 from lowdata_cpt.data.writer import Item, write_splits
 
@@ -25,14 +25,15 @@ RECORD = 1 + 3 * SIDE * SIDE
 class CIFAR10(FolderDomain):
     """CIFAR-10, 10 classes of 32×32 images."""
 
+    label: ClassVar[str] = "CIFAR-10"
     kind: Literal["cifar10"] = "cifar10"
 
     labelled: ClassVar[tuple[Task, ...]] = ("classification",)
-    about: ClassVar[About] = About(
+    dataset: ClassVar[DatasetCard] = DatasetCard(
         title="CIFAR-10",
         source='Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009; 32×32 pixels.',
         licence="None stated.",
-        obtain=f"download the binary version cifar-10-binary.tar.gz from the CIFAR page of Alex Krizhevsky "
+        how_to_get=f"download the binary version cifar-10-binary.tar.gz from the CIFAR page of Alex Krizhevsky "
         f"(University of Toronto) and unpack it so that {FOLDER}/ lies in that folder",
         split="Official: 50,000 training images (the pool; val is a seeded part) and 10,000 test images.",
         labels=f"10 classes, the lines of {NAMES}.",

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.data.decode import decode_array
-from lowdata_cpt.data.layouts.folders import About, FolderDomain
+from lowdata_cpt.data.layouts.folders import DatasetCard, FolderDomain
 from lowdata_cpt.data.store import SPLITS, Task, TaskInfo
 from lowdata_cpt.data.subsets import balanced_order
 from lowdata_cpt.data.writer import Item, Splits, write_splits
@@ -24,6 +24,7 @@ from lowdata_cpt.data.writer import Item, Splits, write_splits
 class MedMNIST(FolderDomain):
     """One of the MedMNIST+ 2D sets."""
 
+    label: ClassVar[str] = "MedMNIST"
     kind: Literal["medmnist"] = "medmnist"
     flag: Literal[
         "pathmnist", "dermamnist", "octmnist", "pneumoniamnist", "retinamnist", "breastmnist", "bloodmnist",
@@ -32,12 +33,12 @@ class MedMNIST(FolderDomain):
     pixels: Literal[28, 64, 224] = Field(default=224, description="Side in pixels of the published images.")
 
     labelled: ClassVar[tuple[Task, ...]] = ("classification",)
-    about: ClassVar[About] = About(
+    dataset: ClassVar[DatasetCard] = DatasetCard(
         title="MedMNIST+ (2D)",
         source='Yang et al., "MedMNIST v2: A large-scale lightweight benchmark for 2D and 3D biomedical image '
         'classification", Scientific Data 2023.',
         licence="CC BY 4.0, dermamnist CC BY-NC 4.0 (the authors' page).",
-        obtain="download <flag>.npz (28 pixels), <flag>_64.npz or <flag>_224.npz, e.g. pathmnist_224.npz, from the "
+        how_to_get="download <flag>.npz (28 pixels), <flag>_64.npz or <flag>_224.npz, e.g. pathmnist_224.npz, from the "
         "authors' MedMNIST archive into that folder",
         split="Official train (the pool), val and test. Strata: classes.",
         labels="Classes are numbered as in the file; their names are in the authors' INFO table.",

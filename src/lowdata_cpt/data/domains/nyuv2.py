@@ -26,7 +26,7 @@ from lowdata_cpt.data.decode import (
     square_box,
     to_classes,
 )
-from lowdata_cpt.data.layouts.folders import About, FolderDomain
+from lowdata_cpt.data.layouts.folders import DatasetCard, FolderDomain
 from lowdata_cpt.data.store import Task, TaskInfo
 from lowdata_cpt.data.writer import Item, write_splits
 
@@ -60,16 +60,17 @@ EVAL_CROP = (
 class NYUv2(FolderDomain):
     """NYU Depth V2, official 795/654 split."""
 
+    label: ClassVar[str] = "NYUv2"
     kind: Literal["nyuv2"] = "nyuv2"
     segmentation: bool = Field(default=True, description=f"Also the 40 classes, which need {MAPPING}.")
 
     labelled: ClassVar[tuple[Task, ...]] = ("segmentation", "depth")
-    about: ClassVar[About] = About(
+    dataset: ClassVar[DatasetCard] = DatasetCard(
         title="NYU Depth V2, the labelled frames",
         source='Silberman, Hoiem, Kohli and Fergus, "Indoor Segmentation and Support Inference from RGBD Images", ECCV '
         "2012: 1449 frames of a Kinect in 464 indoor scenes, 640×480.",
         licence="Research use; the authors' page states no licence text.",
-        obtain=f"download the labelled dataset {FRAMES} (2.8 GB) and {SPLITS} from Silberman's and Fergus's page "
+        how_to_get=f"download the labelled dataset {FRAMES} (2.8 GB) and {SPLITS} from Silberman's and Fergus's page "
         f'"NYU Depth Dataset V2" at New York University, and {MAPPING} from the material of Gupta et al., "Perceptual '
         'Organization and Recognition of Indoor Scenes from RGB-D Images" (CVPR 2013), into that folder',
         split=f"Official (`{SPLITS}`): 795 training and 654 test frames, no scene in both. The pool is all 795; train "

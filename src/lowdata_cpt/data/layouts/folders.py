@@ -22,13 +22,13 @@ DATA_ROOT = "LOWDATA_DATA"
 """Environment variable naming the folder that relative `root`s are below (default: ./data)."""
 
 
-class About(NamedTuple):
+class DatasetCard(NamedTuple):
     """The data card of a domain, and what its layout errors say."""
 
     title: str
     source: str
     licence: str
-    obtain: str
+    how_to_get: str
     """What to download from whom and what the folder then holds; ends every layout error."""
     split: str
     labels: str
@@ -63,23 +63,24 @@ class FolderDomain(Domain):
         default=0.2, gt=0, lt=0.5, description="Share cut off for testing where the data set has no such split."
     )
 
-    about: ClassVar[About]
+    dataset: ClassVar[DatasetCard]
+    """What the data card and the layout errors say."""
 
     @classmethod
     def card(cls) -> str:
         """Return the data card (Markdown): source, licence, splits, units, known limits."""
-        about = cls.about
+        facts = cls.dataset
         parts = {
-            "Source": about.source,
-            "Licence": about.licence,
-            "Get it": f"{about.obtain[0].upper()}{about.obtain[1:]}.",
-            "Split": about.split,
-            "Labels": about.labels,
-            "Pixels": about.pixels,
-            "Known limits": about.limits,
+            "Source": facts.source,
+            "Licence": facts.licence,
+            "Get it": f"{facts.how_to_get[0].upper()}{facts.how_to_get[1:]}.",
+            "Split": facts.split,
+            "Labels": facts.labels,
+            "Pixels": facts.pixels,
+            "Known limits": facts.limits,
         }
         body = "\n\n".join(f"**{name}.** {text}" for name, text in parts.items())
-        return f"# {cls.model_fields['kind'].default}: {about.title}\n\n{body}\n"
+        return f"# {cls.model_fields['kind'].default}: {facts.title}\n\n{body}\n"
 
     @property
     def folder(self) -> Path:
@@ -90,7 +91,7 @@ class FolderDomain(Domain):
         """Return why the data cannot be had on this machine: its folder is missing or empty."""
         if self.folder.is_dir() and any(self.folder.iterdir()):
             return None
-        return f"no data in {self.folder}; {self.about.obtain}"
+        return f"no data in {self.folder}; {self.dataset.how_to_get}"
 
     @property
     def _kind(self) -> str:
@@ -124,7 +125,7 @@ class FolderDomain(Domain):
 
     def wrong_layout(self, found: str) -> NoReturn:
         """Raise the error that says what is wrong and what belongs there."""
-        raise UserError(f"domain {self._kind!r}: {found}; {self.about.obtain}")
+        raise UserError(f"domain {self._kind!r}: {found}; {self.dataset.how_to_get}")
 
     def need(self, *parts: str) -> Path:
         """Return a path below the folder.

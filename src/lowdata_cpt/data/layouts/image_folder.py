@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, NamedTuple
 from pydantic import Field
 
 from lowdata_cpt.data.decode import decode_file
-from lowdata_cpt.data.layouts.folders import About, FolderDomain, images_in, subfolders
+from lowdata_cpt.data.layouts.folders import DatasetCard, FolderDomain, images_in, subfolders
 from lowdata_cpt.data.store import SPLITS, ImageSet, Task, TaskInfo
 from lowdata_cpt.data.writer import Item, write_splits
 
@@ -29,6 +29,7 @@ class _Layout(NamedTuple):
 class ImageFolder(FolderDomain):
     """Any folder of images."""
 
+    label: ClassVar[str] = "Images"
     kind: Literal["imagefolder"] = "imagefolder"
     root: str = Field(
         description="Folder of images; relative paths are below $LOWDATA_DATA (default ./data).", min_length=1
@@ -37,12 +38,12 @@ class ImageFolder(FolderDomain):
         default="folders", description="folders: subfolders are classes; none: they are not, all images are the pool."
     )
 
-    about: ClassVar[About] = About(
+    dataset: ClassVar[DatasetCard] = DatasetCard(
         title="your own images",
         source="Yours. Every file whose name ends like an image format that Pillow reads is an image; other files are "
         "listed in quarantine.csv. Ids are paths below `root`.",
         licence="Yours.",
-        obtain="put images right into the folder (a pool), or into one subfolder a class, or into train/ and test/ "
+        how_to_get="put images right into the folder (a pool), or into one subfolder a class, or into train/ and test/ "
         "(and val/) with either of these inside",
         split="With class folders only: seeded, balanced over classes (`test_fraction` and `val_fraction`, 0.2 each). "
         "With train/ and test/: val is val/, or a seeded 0.2 of train. The pool is train, and val where it was cut "

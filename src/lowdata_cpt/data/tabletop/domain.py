@@ -24,6 +24,7 @@ PACKAGE_CACHE = Path(".cache/packages/tabletop")
 class Tabletop(Domain):
     """Rendered household objects on table tops: classification, segmentation and metric depth (m), exact."""
 
+    label: ClassVar[str] = "Tabletop"
     kind: Literal["tabletop"] = "tabletop"
     pool: int = Field(default=1000, ge=1, description="Unlabelled scenes.")
     train: int = Field(default=300, ge=1, description="Labelled scenes for the probes.")
