@@ -44,12 +44,12 @@ def test_arrays_keep_the_order_over_many_batches(tmp_path: Path) -> None:
         write_splits(writer, "d", "0" * 64, Splits(items("t", count), items("v", 5), items("e", 3)), TASKS)  # type: ignore[arg-type]
     store = Store(tmp_path)
     assert {n: len(store.rows(n)) for n in store.meta.sets} == {
-        "pool": count + 5, "train": count, "val": 5, "test": 3,
+        "pool": count, "train": count, "val": 5, "test": 3,
     }  # fmt: skip
     assert store.images("train")[:, 0, 0, 0].tolist() == [i % 256 for i in range(count)]
     assert store.labels("val").tolist() == [0, 1, 2, 3, 4]
     assert store.depth("test")[:, 0, 0].tolist() == pytest.approx([0, 0.1, 0.2])
-    assert store.segmentation("pool")[:, 0, 0].tolist() == [i % 2 for i in range(count)] + [0, 1, 0, 1, 0]
+    assert store.segmentation("pool")[:, 0, 0].tolist() == [i % 2 for i in range(count)]
     assert store.rows("val")["id"].tolist() == [f"v{i}" for i in range(5)]
     assert store.rows("train")["stratum"].tolist()[:4] == ["s0", "s1", "s2", "s0"]
     assert isinstance(store.images("train"), np.memmap)
@@ -85,22 +85,29 @@ def test_all_images_bad_is_an_error_whatever_the_limit(tmp_path: Path) -> None:
             writer.finish("d", "0" * 64, "pool", {"pool": ImageSet(array="pool")}, {})
 
 
-def test_copies_of_test_images_are_kept_out_of_the_pool(tmp_path: Path) -> None:
-    train = [item("t0", 0), item("copy", 1, sha="sha-e0"), item("t2", 2)]
-    with StoreWriter(tmp_path, SIDE, max_quarantined=0.5) as writer:
-        write_splits(writer, "d", "0" * 64, Splits(train, items("v", 1), items("e", 1)), TASKS)  # type: ignore[arg-type]
+def test_copies_across_splits_are_left_out_and_do_not_count_as_bad(tmp_path: Path) -> None:
+    train = [item("t0", 0), item("copy", 1, sha="sha-e0"), item("other", 1, sha="sha-v0"), item("t2", 2)]
+    val = [item("v0", 0), item("v1", 1, sha="sha-e0")]
+    with StoreWriter(tmp_path, SIDE, max_quarantined=0) as writer:
+        write_splits(writer, "d", "0" * 64, Splits(train, val, items("e", 1)), TASKS)  # type: ignore[arg-type]
     store = Store(tmp_path)
     check_disjoint(store)
-    assert store.rows("pool")["id"].tolist() == ["t0", "t2", "v0"]
-    assert "copy,left out: the same bytes as test image e0" in (tmp_path / "quarantine.csv").read_text()
+    assert store.rows("pool")["id"].tolist() == ["t0", "t2"]
+    assert store.rows("val")["id"].tolist() == ["v0"]
+    assert (tmp_path / "quarantine.csv").read_text().splitlines()[1:] == [
+        "v1,left out: the same bytes as test image e0",
+        "copy,left out: the same bytes as test image e0",
+        "other,left out: the same bytes as val image v0",
+    ]
 
 
-def test_check_disjoint_catches_a_leak(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("held_out", "called"), [("e0", "test"), ("v0", "validation")])
+def test_check_disjoint_catches_a_leak(held_out: str, called: str, tmp_path: Path) -> None:
     with StoreWriter(tmp_path, SIDE) as writer:
         write_splits(writer, "d", "0" * 64, Splits(items("t", 3), items("v", 1), items("e", 1)), TASKS)  # type: ignore[arg-type]
     index = (tmp_path / "index.csv").read_text()
-    (tmp_path / "index.csv").write_text(index.replace("sha-t1", "sha-e0"))
-    with pytest.raises(UserError, match="e0"):
+    (tmp_path / "index.csv").write_text(index.replace("sha-t1", f"sha-{held_out}"))
+    with pytest.raises(UserError, match=f"t1 is a {called} image"):
         check_disjoint(Store(tmp_path))
 
 

@@ -85,18 +85,17 @@ def prepare(domain: Domain, cache: Path) -> Store:
 
 
 def check_disjoint(store: Store) -> None:
-    """Assert that no test image can enter a pool, by content hash and by id.
+    """Assert that no validation or test image can enter a draw, by content hash.
 
     Raises:
-        UserError: an image of a test set is in the pool.
+        UserError: an image of such a set is in the pool.
     """
     pool = store.rows(store.meta.pool)
-    for task, info in store.meta.tasks.items():
-        test = store.rows(info.sets["test"])
-        shared = sorted(set(pool["sha256"]) & set(test["sha256"]))
-        if shared:
-            name = test.loc[test["sha256"] == shared[0], "id"].iloc[0]
-            raise UserError(
-                f"domain {store.meta.domain!r}: {len(shared)} {task} test images are in the unlabelled pool too "
-                f"(for one, {name}); remove the copies from one of them"
-            )
+    held_out = store.held_out()
+    shared = pool[pool["sha256"].isin(held_out)]
+    if len(shared):
+        raise UserError(
+            f"domain {store.meta.domain!r}: {len(shared)} images of the unlabelled pool are validation or test images "
+            f"too (for one, {shared['id'].iloc[0]} is a {held_out[shared['sha256'].iloc[0]]} image); remove the copies "
+            "from one of them"
+        )

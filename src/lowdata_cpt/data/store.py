@@ -135,6 +135,17 @@ class Store:
             frame = frame.loc[list(image_set.rows)]
         return frame.reset_index()
 
+    def held_out(self) -> dict[str, str]:
+        """Return sha256 -> "validation" or "test" of every image of such a set, whatever the task."""
+        called = {"val": "validation", "test": "test"}
+        return {
+            digest: called[split]
+            for info in self.meta.tasks.values()
+            for split, name in info.sets.items()
+            if split in called
+            for digest in self.rows(name)["sha256"]
+        }
+
     def images(self, name: str) -> NDArray[np.uint8]:
         """Return images of a set: uint8 [M, H, W, 3], memory-mapped where the set is a run of rows."""
         return self._read(name, "images")  # type: ignore[return-value]

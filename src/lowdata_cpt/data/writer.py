@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import write_json
 from lowdata_cpt.data.decode import Sample, UndecodableError
-from lowdata_cpt.data.store import ImageSet, Meta, Split, Task, TaskInfo
+from lowdata_cpt.data.store import SPLITS, ImageSet, Meta, Split, Task, TaskInfo
 
 BATCH = 128
 """Images decoded ahead of the writer: bounds memory."""
@@ -97,7 +97,7 @@ class StoreWriter:
         self._index.close()
 
     def note(self, name: str, reason: str) -> None:
-        """List a file in quarantine.csv that does not count as a bad image."""
+        """List in quarantine.csv what does not count as a bad image: other files, copies, remarks."""
         self.notes.append((name, reason))
 
     def add(
@@ -109,7 +109,7 @@ class StoreWriter:
             array: name of the array files.
             items: what to decode; may be lazy.
             tasks: labels to write; every sample must have them.
-            excluded_hashes: sha256 -> id of images (of the test set) whose exact copies must not come in.
+            excluded_hashes: sha256 -> name of images of other sets whose exact copies must not come in.
 
         Raises:
             UserError: two images have one id.
@@ -123,8 +123,7 @@ class StoreWriter:
                 if isinstance(result, str):
                     self.quarantined.append((item.id, result))
                 elif excluded_hashes and result.sha256 in excluded_hashes:
-                    reason = f"left out: the same bytes as test image {excluded_hashes[result.sha256]}"
-                    self.quarantined.append((item.id, reason))
+                    self.note(item.id, f"left out: the same bytes as {excluded_hashes[result.sha256]}")
                 else:
                     for kind, value in _values(result, wanted).items():
                         files[kind].append(value)
@@ -213,49 +212,36 @@ def _decoded(items: Iterable[Item]) -> Iterator[tuple[Item, Sample | str]]:
 
 @dataclass(frozen=True)
 class Splits:
-    """The images of a labelled domain.
-
-    Attributes:
-        train, val, test: items to decode.
-        val_of_train: whether `val` was cut out of the training images, so that it belongs to the pool too.
-    """
+    """The images of a labelled domain: items to decode of each split."""
 
     train: Iterable[Item]
     val: Iterable[Item]
     test: Iterable[Item]
-    val_of_train: bool = True
 
 
 def write_splits(
     writer: StoreWriter, domain: str, content_sha256: str, splits: Splits, tasks: Mapping[Task, TaskInfo]
 ) -> None:
-    """Write a whole labelled domain. The pool is the training images, val included where it was cut from them.
+    """Write a whole labelled domain. The pool is the training images: no validation or test image is in it.
 
-    The sets are named train, val, test and pool; `sets` of the given tasks is filled in. Training images that
-    are exact copies of a test image are left out and listed.
+    The sets are named train, val, test and pool; `sets` of the given tasks is filled in. Exact copies of test
+    images in train or val, and of val images in train, are left out and listed.
 
     Raises:
         UserError: a split has no usable image.
     """
-    names: dict[Split, str] = {"train": "train", "val": "val", "test": "test"}
-    test = writer.add("test", splits.test, tasks)
-    excluded = dict(zip(test.sha256, test.ids, strict=True))
-    val = list(splits.val) if splits.val_of_train else []
-    pool = writer.add("pool", chain(splits.train, val), tasks, excluded)
-    sets = {"pool": ImageSet(array="pool"), "test": ImageSet(array="test")}
-    if splits.val_of_train:
-        val_ids = {item.id for item in val}
-        count = sum(name not in val_ids for name in pool.ids)
-        sets["train"] = ImageSet(array="pool", rows=tuple(range(count)))
-        sets["val"] = ImageSet(array="pool", rows=tuple(range(count, len(pool.ids))))
-        counts = {"train": count, "val": len(pool.ids) - count, "test": len(test.ids)}
-    else:
-        held_out = writer.add("val", splits.val, tasks, excluded)
-        sets |= {"train": ImageSet(array="pool"), "val": ImageSet(array="val")}
-        counts = {"train": len(pool.ids), "val": len(held_out.ids), "test": len(test.ids)}
+    written: dict[Split, int] = {}
+    excluded: dict[str, str] = {}
+    arrays: dict[Split, str] = {"test": "test", "val": "val", "train": "pool"}
+    for split, array in arrays.items():
+        found = writer.add(array, getattr(splits, split), tasks, excluded)
+        excluded |= {digest: f"{split} image {name}" for digest, name in zip(found.sha256, found.ids, strict=True)}
+        written[split] = len(found.ids)
     writer.check(domain)
-    for split, count in counts.items():
+    for split, count in written.items():
         if not count:
             raise UserError(f"domain {domain!r}: the {split} split has no image")
+    sets = {"pool": ImageSet(array="pool")} | {split: ImageSet(array=array) for split, array in arrays.items()}
+    names: dict[Split, str] = {split: split for split in SPLITS}
     filled = {task: info.model_copy(update={"sets": names}) for task, info in tasks.items()}
     writer.finish(domain, content_sha256, "pool", sets, filled)

@@ -29,7 +29,8 @@ class ADE20K(MaskedFiles):
         how_to_get="download ADEChallengeData2016.zip from the MIT Scene Parsing Benchmark page and unpack it so that "
         "images/{training,validation}, annotations/{training,validation} and objectInfo150.txt lie in that folder "
         "(or in ADEChallengeData2016/ inside it)",
-        split="Official: 20,210 training images (the pool; val is a seeded part of them) and 2,000 validation images, "
+        split="Official: 20,210 training images (val is a seeded part of them, the pool the rest) and 2,000 "
+        "validation images, "
         "which are the test set here, since the test annotations are not public. Strata: sceneCategories.txt where "
         "present.",
         labels="150 classes; 0 in the masks (other or unlabelled) is ignored (255), 1…150 become 0…149.",

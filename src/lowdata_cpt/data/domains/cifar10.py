@@ -35,7 +35,7 @@ class CIFAR10(FolderDomain):
         licence="None stated.",
         how_to_get=f"download the binary version cifar-10-binary.tar.gz from the CIFAR page of Alex Krizhevsky "
         f"(University of Toronto) and unpack it so that {FOLDER}/ lies in that folder",
-        split="Official: 50,000 training images (the pool; val is a seeded part) and 10,000 test images.",
+        split="Official: 50,000 training images (val is a seeded part, the pool the rest) and 10,000 test images.",
         labels=f"10 classes, the lines of {NAMES}.",
         limits="A few test images are near-duplicates of training images (Barz and Denzler 2020). Images are enlarged "
         "from 32 pixels.",

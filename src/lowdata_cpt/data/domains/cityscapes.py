@@ -33,7 +33,8 @@ class Cityscapes(MaskedFiles):
         licence="The Cityscapes terms: non-commercial research, registration needed, no redistribution.",
         how_to_get="register at the Cityscapes site, download leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip "
         "and unpack both so that leftImg8bit/{train,val} and gtFine/{train,val} lie in that folder",
-        split="2,975 training images (the pool; val is a seeded part) and the 500 validation images as test, since "
+        split="2,975 training images (val is a seeded part, the pool the rest) and the 500 validation images as test, "
+        "since "
         "the test annotations are not public. Strata: cities.",
         labels="19 classes from `labelIds` (the official train ids); every other id is ignored (255).",
         limits="The central square is half of a 2:1 frame; figures are not comparable with whole-frame ones.",

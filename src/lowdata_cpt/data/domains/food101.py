@@ -25,7 +25,7 @@ class Food101(ClassifiedFiles):
         licence="Images belong to their owners (Foodspotting); research use.",
         how_to_get="download food-101.tar.gz from the ETH Zürich Food-101 page and unpack it so that images/ and meta/ "
         "lie in that folder (or in food-101/ inside it)",
-        split="Official: 750 training (the pool; val is a seeded part) and 250 test images a class.",
+        split="Official: 750 training (val is a seeded part, the pool the rest) and 250 test images a class.",
         labels="101 classes, the keys of meta/train.json in alphabetical order.",
         limits="Training labels are noisy by design; test labels are clean.",
     )

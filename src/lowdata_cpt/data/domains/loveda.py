@@ -27,7 +27,8 @@ class LoveDA(MaskedFiles):
         licence="CC BY-NC-SA 4.0 by the authors' page.",
         how_to_get="download Train.zip and Val.zip of LoveDA from the authors' archive (linked from their LoveDA "
         "repository) and unpack them so that {Train,Val}/{Urban,Rural}/{images_png,masks_png} lie in that folder",
-        split="2,522 training images (the pool; val is a seeded part) and the 1,669 validation images as test, since "
+        split="2,522 training images (val is a seeded part, the pool the rest) and the 1,669 validation images as "
+        "test, since "
         "the test annotations are not public. Strata: urban and rural.",
         labels="7 classes; 0 (no data) is ignored (255), 1…7 become 0…6. `background` is a class.",
         limits="None known.",

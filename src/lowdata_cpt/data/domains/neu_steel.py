@@ -28,7 +28,8 @@ class NEUSteel(ClassifiedFiles):
         "and put its images (Cr_1.bmp … or crazing_1.jpg …) into that folder, or sort them into the class folders "
         + ", ".join(CLASSES)
         + ", optionally below train/ and test/",
-        split="As given by train/ and test/ (val is a seeded part of train); otherwise seeded, balanced over classes.",
+        split="As given by train/ and test/ (val is a seeded part of train); otherwise, or with "
+        "`split: seeded`, cut by seed from all 1,800, balanced over classes. No split is published with the images.",
         labels="6 classes.",
         limits="Nearly saturated by any pretrained backbone with all labels.",
     )

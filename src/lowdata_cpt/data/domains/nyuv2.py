@@ -73,9 +73,9 @@ class NYUv2(FolderDomain):
         how_to_get=f"download the labelled dataset {FRAMES} (2.8 GB) and {SPLITS} from Silberman's and Fergus's page "
         f'"NYU Depth Dataset V2" at New York University, and {MAPPING} from the material of Gupta et al., "Perceptual '
         'Organization and Recognition of Indoor Scenes from RGB-D Images" (CVPR 2013), into that folder',
-        split=f"Official (`{SPLITS}`): 795 training and 654 test frames, no scene in both. The pool is all 795; train "
-        f"and "
-        "val are a seeded split of them (`val_fraction`). Ids are the 1-based frame numbers. Strata: scene types, "
+        split=f"Official (`{SPLITS}`): 795 training and 654 test frames, no scene in both. Val is a "
+        "seeded part of the training frames (`val_fraction`, `val_images`), the pool the rest. Ids are the 1-based "
+        "frame numbers. Strata: scene types, "
         "where the file has `sceneTypes`.",
         labels="Depth: metres, the in-filled `depths` (no holes), nearest-neighbour; 1e-3 to 10 m count, inside the "
         "Eigen crop (rows 45–471, columns 41–601 of 480×640), which is stored in fractions of the square. "

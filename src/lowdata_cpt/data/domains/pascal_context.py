@@ -40,7 +40,8 @@ class PascalContext(MaskedFiles):
         f"SegmentationClassContext/<id>.png (0 = none, 1…59) and the lists {LISTS}/train.txt and val.txt into that "
         f"folder "
         "(the layout that segmentation toolboxes call VOCdevkit/VOC2010)",
-        split="4,996 training images (the pool; val is a seeded part) and the 5,104 validation images as test.",
+        split="4,996 training images (val is a seeded part, the pool the rest) and the 5,104 validation images as "
+        "test.",
         labels="59 classes; 0 (background, every other label) is ignored (255), 1…59 become 0…58.",
         limits="The 60-class variant, in which background counts, is another benchmark.",
     )

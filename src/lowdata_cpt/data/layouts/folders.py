@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, NoReturn
+from typing import Any, ClassVar, Literal, NamedTuple, NoReturn
 
 from PIL import Image
 from pydantic import Field
@@ -15,7 +15,7 @@ from pydantic import Field
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import identity, sha256_file
 from lowdata_cpt.data.domain import Domain
-from lowdata_cpt.data.subsets import balanced_order, seeded_split
+from lowdata_cpt.data.splits import balanced_order, seeded_split
 from lowdata_cpt.data.writer import Item, Splits, StoreWriter
 
 DATA_ROOT = "LOWDATA_DATA"
@@ -49,6 +49,11 @@ class FolderDomain(Domain):
     max_quarantined: float = Field(
         default=0.05, ge=0, lt=1, description="Largest share of images that may be damaged before the run stops."
     )
+    split: Literal["given", "seeded"] = Field(
+        default="given",
+        description="given: the data set's own train, val and test where it has them; seeded: all its labelled images "
+        "are split anew by `split_seed`, e.g. for a larger test set. Scores are then not those of the published split.",
+    )
     split_seed: int = Field(default=0, ge=0, description="Seed of the splits that the data set does not define.")
     max_images: int | None = Field(
         default=None,
@@ -61,6 +66,15 @@ class FolderDomain(Domain):
     )
     test_fraction: float = Field(
         default=0.2, gt=0, lt=0.5, description="Share cut off for testing where the data set has no such split."
+    )
+    val_images: int | None = Field(
+        default=None,
+        ge=1,
+        description="Number of validation images, instead of `val_fraction`; of a val split that the data set has, "
+        "the most images to decode, instead of `max_images`. What is cut for validation is in no pool.",
+    )
+    test_images: int | None = Field(
+        default=None, ge=1, description="The same for testing, instead of `test_fraction` and `max_images`."
     )
 
     dataset: ClassVar[DatasetCard]
@@ -143,22 +157,40 @@ class FolderDomain(Domain):
 
         Args:
             items: either {"": all images} of a data set without splits, or its train and test and maybe val.
+
+        Raises:
+            UserError: nothing would be left to train on.
         """
-        items = {split: self.limited(found) for split, found in items.items()}
+        if self.split == "seeded":
+            items = {"": [item for found in items.values() for item in found]}
+        items = {split: self.limited(split, found) for split, found in items.items()}
         if "val" in items:
-            return Splits(items["train"], items["val"], items["test"], val_of_train=False)
+            return Splits(items["train"], items["val"], items["test"])
         found = items["train"] if "train" in items else items[""]
-        fractions = [self.val_fraction] if "train" in items else [self.val_fraction, self.test_fraction]
-        parts = seeded_split([i.id for i in found], [i.stratum for i in found], fractions, self.split_seed)
+        counts = [self.val_images or max(1, round(self.val_fraction * len(found)))]
+        if "train" not in items:
+            counts.append(self.test_images or max(1, round(self.test_fraction * len(found))))
+        if sum(counts) >= len(found):
+            raise UserError(
+                f"domain {self._kind!r}: {' and '.join(map(str, counts))} images for validation and testing leave none "
+                f"of {len(found)} to train on; set smaller `val_images`, `test_images` or fractions"
+            )
+        parts = seeded_split([i.id for i in found], [i.stratum for i in found], counts, self.split_seed)
         val, *test, train = [[found[i] for i in part] for part in parts]
         return Splits(train, val, test[0] if test else items["test"])
 
-    def limited(self, items: Sequence[Item]) -> Sequence[Item]:
-        """Return at most `max_images` items, in their own order."""
-        if self.max_images is None or len(items) <= self.max_images:
+    def limit(self, split: str) -> int | None:
+        """Return the most images to decode of a split that the data set has; None for all."""
+        own = {"val": self.val_images, "test": self.test_images}.get(split)
+        return own or self.max_images
+
+    def limited(self, split: str, items: Sequence[Item]) -> Sequence[Item]:
+        """Return at most `limit(split)` items, in their own order."""
+        most = self.limit(split)
+        if most is None or len(items) <= most:
             return items
-        order = balanced_order([i.id for i in items], [i.stratum for i in items], self.split_seed)
-        return [items[i] for i in sorted(order[: self.max_images])]
+        order = balanced_order([i.id for i in items], [i.stratum for i in items], self.split_seed, "split")
+        return [items[i] for i in sorted(order[:most])]
 
 
 def _hash(path: Path) -> str:

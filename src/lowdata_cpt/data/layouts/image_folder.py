@@ -46,8 +46,8 @@ class ImageFolder(FolderDomain):
         how_to_get="put images right into the folder (a pool), or into one subfolder a class, or into train/ and test/ "
         "(and val/) with either of these inside",
         split="With class folders only: seeded, balanced over classes (`test_fraction` and `val_fraction`, 0.2 each). "
-        "With train/ and test/: val is val/, or a seeded 0.2 of train. The pool is train, and val where it was cut "
-        "from train. Without labels the pool is train/, or everything.",
+        "With train/ and test/: val is val/, or a seeded 0.2 of train. The pool is the train "
+        "images. Without labels the pool is train/, or everything.",
         labels="Two or more subfolders with images are classes (`labels: none` switches that off).",
         limits="A training image with the exact bytes of a test image is left out and listed. Near-duplicates (video "
         "frames, crops of one picture) are not found: put them on one side yourself with train/ and test/.",
@@ -127,7 +127,7 @@ class ImageFolder(FolderDomain):
                 tasks: dict[Task, TaskInfo] = {"classification": TaskInfo(sets={}, classes=classes)}
                 write_splits(writer, self.kind, content_sha256, splits, tasks)
             else:
-                writer.add("pool", self.limited(items("train") or items("")), ())
+                writer.add("pool", self.limited("train", items("train") or items("")), ())
                 writer.finish(self.kind, content_sha256, "pool", {"pool": ImageSet(array="pool")}, {})
 
 

@@ -33,6 +33,7 @@ class Tabletop(Domain):
     seed: int = Field(default=0, ge=0, description="Seed of all scenes.")
     crop_size: int = Field(default=112, ge=16, description="Side in pixels of the crops that are classified.")
     max_crops: int | None = Field(default=None, ge=50, description="Use the first so many crops of each split only.")
+    max_test_crops: int | None = Field(default=None, ge=50, description="The same for test, instead of `max_crops`.")
 
     labelled: ClassVar[tuple[Task, ...]] = ("classification", "segmentation", "depth")
 
@@ -90,9 +91,10 @@ class Tabletop(Domain):
 
     def _kept(self, name: str, index: dict[str, Any]) -> tuple[int, ...] | None:
         """Return the rows of a set that are used: all (None), or the first `max_crops` of a set of crops."""
-        if self.max_crops is None or not name.startswith("crops_"):
+        most = (self.max_test_crops if name == "crops_test" else None) or self.max_crops
+        if most is None or not name.startswith("crops_"):
             return None
-        return tuple(range(min(self.max_crops, len(index["crops"][name.removeprefix("crops_")]))))
+        return tuple(range(min(most, len(index["crops"][name.removeprefix("crops_")]))))
 
     @staticmethod
     def _write_index(target: Path, index: dict[str, Any]) -> None:
