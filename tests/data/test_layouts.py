@@ -119,7 +119,8 @@ def test_missing_part_is_one_clear_error(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(MAKERS))
-def test_fingerprint_is_content_and_settings(kind: str, tmp_path: Path) -> None:
+def test_fingerprint_is_content_and_settings(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     domain, _expected = make(kind, tmp_path / "a")
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     moved = domain.model_copy(update={"root": str(tmp_path / "b"), "sizes": (2,)})

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.data.decode import Sample
+from lowdata_cpt.data.feedback import feedback_rows
 from lowdata_cpt.data.splits import balanced_order, seeded_split
 from lowdata_cpt.data.store import ImageSet, Store, Task, TaskInfo
-from lowdata_cpt.data.subsets import draw, feedback_rows, read_manifest, write_manifest
+from lowdata_cpt.data.subsets import draw, read_manifest, write_manifest
 from lowdata_cpt.data.writer import Item, Splits, StoreWriter, write_splits
+from tests.data.stores import with_index
 
 strata_lists = st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=120)
 
@@ -30,7 +32,7 @@ def tiny_store(folder: Path, strata: list[str], test: int = 2) -> Store:
         writer.add("test", [item(200 + i, "") for i in range(test)], ("classification",))
         sets = {"pool": ImageSet(array="pool"), "test": ImageSet(array="test")}
         task = TaskInfo(sets={"train": "test", "val": "test", "test": "test"}, classes=("x",))
-        writer.finish("tiny", "0" * 64, "pool", sets, {"classification": task})
+        writer.finish("tiny", "pool", sets, {"classification": task})
     return Store(folder)
 
 
@@ -145,18 +147,13 @@ def test_no_manifest(text: str | None, tmp_path: Path) -> None:
 def test_a_held_out_image_never_comes_in(tmp_path: Path) -> None:
     store = tiny_store(tmp_path / "s", [""] * 5)
     write_manifest(tmp_path / "m.csv", draw(store, 3, 0))
-    index = (store.root / "index.csv").read_text()
-    drawn = draw(store, 3, 0)["sha256"].iloc[0]
-    (store.root / "index.csv").write_text(index.replace(f"{200:064x}", drawn))
+    store = with_index(store.root, f"{200:064x}", draw(store, 3, 0)["sha256"].iloc[0])
     with pytest.raises(UserError, match=r"is a (validation|test) image"):
-        read_manifest(tmp_path / "m.csv", Store(store.root))
+        read_manifest(tmp_path / "m.csv", store)
 
 
 def test_a_copy_of_a_held_out_image_in_the_pool_is_not_drawn(tmp_path: Path) -> None:
-    store = tiny_store(tmp_path / "s", [""] * 5)
-    index = (store.root / "index.csv").read_text()
-    (store.root / "index.csv").write_text(index.replace(f"{200:064x}", f"{3:064x}"))
-    store = Store(store.root)
+    store = with_index(tiny_store(tmp_path / "s", [""] * 5).root, f"{200:064x}", f"{3:064x}")
     assert set(draw(store, 4, 0)["id"]) == {"i0", "i1", "i2", "i4"}
     with pytest.raises(UserError, match="set `sizes` to numbers from 1 to 4"):
         draw(store, 5, 0)
@@ -173,7 +170,7 @@ def feedback_store(folder: Path, count: int) -> Store:
     with StoreWriter(folder, 4) as writer:
         task: dict[Task, TaskInfo] = {"segmentation": TaskInfo(sets={}, classes=("a",))}
         splits = Splits(items("t", count), items("v", 1), items("e", 1))
-        write_splits(writer, "tiny", "0" * 64, splits, task)
+        write_splits(writer, "tiny", splits, task)
     return Store(folder)
 
 

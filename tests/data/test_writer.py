@@ -10,6 +10,7 @@ from lowdata_cpt.data.decode import Sample, UndecodableError
 from lowdata_cpt.data.domain import check_disjoint
 from lowdata_cpt.data.store import ImageSet, Store, TaskInfo
 from lowdata_cpt.data.writer import BATCH, Item, Splits, StoreWriter, write_splits
+from tests.data.stores import with_index
 
 SIDE = 4
 TASKS = {
@@ -41,7 +42,7 @@ def items(prefix: str, count: int) -> list[Item]:
 def test_arrays_keep_the_order_over_many_batches(tmp_path: Path) -> None:
     count = 2 * BATCH + 7
     with StoreWriter(tmp_path, SIDE) as writer:
-        write_splits(writer, "d", "0" * 64, Splits(items("t", count), items("v", 5), items("e", 3)), TASKS)  # type: ignore[arg-type]
+        write_splits(writer, "d", Splits(items("t", count), items("v", 5), items("e", 3)), TASKS)  # type: ignore[arg-type]
     store = Store(tmp_path)
     assert {n: len(store.rows(n)) for n in store.meta.sets} == {
         "pool": count, "train": count, "val": 5, "test": 3,
@@ -60,7 +61,7 @@ def test_bad_images_are_listed_and_leave_no_hole(tmp_path: Path) -> None:
     train = [item("t0", 0), item("t1", 1, bad=True), item("t2", 2)]
     with StoreWriter(tmp_path, SIDE, max_quarantined=0.5) as writer:
         writer.note("notes.txt", "no image file name")
-        write_splits(writer, "d", "0" * 64, Splits(train, items("v", 1), items("e", 1)), TASKS)  # type: ignore[arg-type]
+        write_splits(writer, "d", Splits(train, items("v", 1), items("e", 1)), TASKS)  # type: ignore[arg-type]
     store = Store(tmp_path)
     assert (tmp_path / "quarantine.csv").read_text() == ("id,reason\nt1,empty file\nnotes.txt,no image file name\n")
     assert store.rows("train")["id"].tolist() == ["t0", "t2"]
@@ -74,7 +75,7 @@ def test_too_many_bad_images(tmp_path: Path) -> None:
         pytest.raises(UserError, match=r"2 of 21 images cannot be used \(for one, x: empty file\).*max_quarantined"),
         StoreWriter(tmp_path, SIDE) as writer,
     ):
-        write_splits(writer, "d", "0" * 64, Splits(train, items("v", 1), items("e", 1)), TASKS)  # type: ignore[arg-type]
+        write_splits(writer, "d", Splits(train, items("v", 1), items("e", 1)), TASKS)  # type: ignore[arg-type]
     assert not (tmp_path / "meta.json").exists()
 
 
@@ -82,14 +83,14 @@ def test_all_images_bad_is_an_error_whatever_the_limit(tmp_path: Path) -> None:
     with StoreWriter(tmp_path, SIDE, max_quarantined=1.0) as writer:
         writer.add("pool", [item("x", 1, bad=True)], ())
         with pytest.raises(UserError, match="1 of 1 images"):
-            writer.finish("d", "0" * 64, "pool", {"pool": ImageSet(array="pool")}, {})
+            writer.finish("d", "pool", {"pool": ImageSet(array="pool")}, {})
 
 
 def test_copies_across_splits_are_left_out_and_do_not_count_as_bad(tmp_path: Path) -> None:
     train = [item("t0", 0), item("copy", 1, sha="sha-e0"), item("other", 1, sha="sha-v0"), item("t2", 2)]
     val = [item("v0", 0), item("v1", 1, sha="sha-e0")]
     with StoreWriter(tmp_path, SIDE, max_quarantined=0) as writer:
-        write_splits(writer, "d", "0" * 64, Splits(train, val, items("e", 1)), TASKS)  # type: ignore[arg-type]
+        write_splits(writer, "d", Splits(train, val, items("e", 1)), TASKS)  # type: ignore[arg-type]
     store = Store(tmp_path)
     check_disjoint(store)
     assert store.rows("pool")["id"].tolist() == ["t0", "t2"]
@@ -104,16 +105,15 @@ def test_copies_across_splits_are_left_out_and_do_not_count_as_bad(tmp_path: Pat
 @pytest.mark.parametrize(("held_out", "called"), [("e0", "test"), ("v0", "validation")])
 def test_check_disjoint_catches_a_leak(held_out: str, called: str, tmp_path: Path) -> None:
     with StoreWriter(tmp_path, SIDE) as writer:
-        write_splits(writer, "d", "0" * 64, Splits(items("t", 3), items("v", 1), items("e", 1)), TASKS)  # type: ignore[arg-type]
-    index = (tmp_path / "index.csv").read_text()
-    (tmp_path / "index.csv").write_text(index.replace("sha-t1", f"sha-{held_out}"))
+        write_splits(writer, "d", Splits(items("t", 3), items("v", 1), items("e", 1)), TASKS)  # type: ignore[arg-type]
+    store = with_index(tmp_path, "sha-t1", f"sha-{held_out}")
     with pytest.raises(UserError, match=f"t1 is a {called} image"):
-        check_disjoint(Store(tmp_path))
+        check_disjoint(store)
 
 
 def test_empty_split(tmp_path: Path) -> None:
     with StoreWriter(tmp_path, SIDE) as writer, pytest.raises(UserError, match="the val split has no image"):
-        write_splits(writer, "d", "0" * 64, Splits(items("t", 3), [], items("e", 1)), TASKS)  # type: ignore[arg-type]
+        write_splits(writer, "d", Splits(items("t", 3), [], items("e", 1)), TASKS)  # type: ignore[arg-type]
     assert not (tmp_path / "meta.json").exists()
 
 

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.core.io import write_json
+from lowdata_cpt.core.io import sha256_file, write_json
 from lowdata_cpt.data.decode import Sample, UndecodableError
-from lowdata_cpt.data.store import SPLITS, ImageSet, Meta, Split, Task, TaskInfo
+from lowdata_cpt.data.store import INDEX, META, SPLITS, ImageSet, Meta, Split, Task, TaskInfo
 
 BATCH = 128
 """Images decoded ahead of the writer: bounds memory."""
@@ -84,7 +84,7 @@ class StoreWriter:
         self.quarantined: list[tuple[str, str]] = []
         self.notes: list[tuple[str, str]] = []
         self._seen: set[str] = set()
-        self._index = (target / "index.csv").open("w", newline="", encoding="utf-8")
+        self._index = (target / INDEX).open("w", newline="", encoding="utf-8")
         self._rows = csv.writer(self._index, lineterminator="\n")
         self._rows.writerow(["array", "row", "id", "sha256", "stratum"])
 
@@ -160,9 +160,7 @@ class StoreWriter:
                 f"repair them or raise `max_quarantined` ({self.max_quarantined:g})"
             )
 
-    def finish(
-        self, domain: str, content_sha256: str, pool: str, sets: dict[str, ImageSet], tasks: dict[Task, TaskInfo]
-    ) -> None:
+    def finish(self, domain: str, pool: str, sets: dict[str, ImageSet], tasks: dict[Task, TaskInfo]) -> None:
         """Write quarantine.csv and meta.json.
 
         Raises:
@@ -173,11 +171,31 @@ class StoreWriter:
             rows = csv.writer(stream, lineterminator="\n")
             rows.writerow(["id", "reason"])
             rows.writerows(self.quarantined + self.notes)
-        self._index.flush()
-        meta = Meta(
-            domain=domain, content_sha256=content_sha256, resolution=self.side, pool=pool, sets=sets, tasks=tasks
-        )
-        write_json(self.target / "meta.json", meta.model_dump(mode="json"))
+        self._index.close()
+        write_meta(self.target, domain, self.side, pool, sets, tasks)
+
+
+def write_meta(
+    folder: Path,
+    domain: str,
+    resolution: int,
+    pool: str,
+    sets: Mapping[str, ImageSet],
+    tasks: Mapping[Task, TaskInfo],
+) -> None:
+    """Write meta.json of a store whose index and arrays are there: its last file, with the sha256 of each."""
+    paths = [folder / INDEX, *sorted(folder.glob("*.npy"))]
+    files = {path.name: sha256_file(path) for path in paths}
+    meta = Meta(
+        domain=domain,
+        content_sha256="",
+        resolution=resolution,
+        pool=pool,
+        sets=dict(sets),
+        tasks=dict(tasks),
+        files=files,
+    )
+    write_json(folder / META, meta.model_copy(update={"content_sha256": meta.content()}).model_dump(mode="json"))
 
 
 def _values(sample: Sample, tasks: set[Task]) -> dict[str, NDArray[Any]]:
@@ -219,9 +237,7 @@ class Splits:
     test: Iterable[Item]
 
 
-def write_splits(
-    writer: StoreWriter, domain: str, content_sha256: str, splits: Splits, tasks: Mapping[Task, TaskInfo]
-) -> None:
+def write_splits(writer: StoreWriter, domain: str, splits: Splits, tasks: Mapping[Task, TaskInfo]) -> None:
     """Write a whole labelled domain. The pool is the training images: no validation or test image is in it.
 
     The sets are named train, val, test and pool; `sets` of the given tasks is filled in. Exact copies of test
@@ -244,4 +260,4 @@ def write_splits(
     sets = {"pool": ImageSet(array="pool")} | {split: ImageSet(array=array) for split, array in arrays.items()}
     names: dict[Split, str] = {split: split for split in SPLITS}
     filled = {task: info.model_copy(update={"sets": names}) for task, info in tasks.items()}
-    writer.finish(domain, content_sha256, "pool", sets, filled)
+    writer.finish(domain, "pool", sets, filled)

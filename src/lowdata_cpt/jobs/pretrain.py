@@ -47,7 +47,7 @@ def open_cell(params: dict[str, Any], cell: Cell, paths: Paths, device: torch.de
     method, training = parse(params["method"]), Training.model_validate(params["training"])
     vit = weights.open_export(paths.backbone(cell.backbone), int(params["image_size"]))
     store = Store.open(paths.manifest(cell.domain))
-    drawn = read_manifest(paths.subset(cell.domain, cell.n, cell.seed), store)
+    drawn = read_manifest(paths.subset(cell.domain, cell.n, cell.seed), store, cell.n)
     images = np.asarray(store.images(store.meta.pool)[drawn["row"].to_numpy()])
     key = identity({"params": params, "inputs": [sha256_file(path) for path in inputs_of(cell, paths)]})
     return prepare_run(

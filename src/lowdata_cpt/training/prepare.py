@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from lowdata_cpt.backbones.vit import ViT
+from lowdata_cpt.data.feedback import DENSE, feedback_rows
 from lowdata_cpt.data.store import Store
-from lowdata_cpt.data.subsets import DENSE, feedback_rows
 from lowdata_cpt.training.config import Recipe, Training
 from lowdata_cpt.training.learner import Context, Feedback
 from lowdata_cpt.training.loop import Run

@@ -45,7 +45,7 @@ class CIFAR10(FolderDomain):
         """Return the six batches and the class names."""
         return [self.need(FOLDER, name) for name in (*TRAIN, TEST, NAMES)]
 
-    def build(self, target: Path, content_sha256: str) -> None:
+    def build(self, target: Path) -> None:
         """Decode the records; strata are the classes."""
         path = self.need(FOLDER, NAMES)
         classes = tuple(lines_of(path))
@@ -57,7 +57,7 @@ class CIFAR10(FolderDomain):
         }
         tasks: dict[Task, TaskInfo] = {"classification": TaskInfo(sets={}, classes=classes)}
         with self.writer(target) as writer:
-            write_splits(writer, self.kind, content_sha256, self.arrange(items), tasks)
+            write_splits(writer, self.kind, self.arrange(items), tasks)
 
     def _items(self, name: str, classes: tuple[str, ...]) -> list[Item]:
         path = self.need(FOLDER, name)

@@ -44,7 +44,7 @@ class Galaxy10(FolderDomain):
         """Return the one file."""
         return [self.need(FILE)]
 
-    def build(self, target: Path, content_sha256: str) -> None:
+    def build(self, target: Path) -> None:
         """Decode all images; strata are the classes."""
         path = self.need(FILE)
         try:
@@ -71,7 +71,7 @@ class Galaxy10(FolderDomain):
             tasks: dict[Task, TaskInfo] = {"classification": TaskInfo(sets={}, classes=CLASSES)}
             with self.writer(target) as writer:
                 splits = self.arrange({"": [item(row) for row in range(len(labels))]})
-                write_splits(writer, self.kind, content_sha256, splits, tasks)
+                write_splits(writer, self.kind, splits, tasks)
 
 
 def _row(images: Any, row: int) -> np.ndarray:

@@ -59,7 +59,7 @@ class MedMNIST(FolderDomain):
         """Return the one file."""
         return [self._path()]
 
-    def build(self, target: Path, content_sha256: str) -> None:
+    def build(self, target: Path) -> None:
         """Decode the three splits."""
         path = self._path()
         labels = {split: self._labels(path, split) for split in SPLITS}
@@ -68,7 +68,7 @@ class MedMNIST(FolderDomain):
         splits = Splits(train, val, test)
         tasks: dict[Task, TaskInfo] = {"classification": TaskInfo(sets={}, classes=classes)}
         with self.writer(target) as writer:
-            write_splits(writer, self.kind, content_sha256, splits, tasks)
+            write_splits(writer, self.kind, splits, tasks)
 
     def _labels(self, path: Path, split: str) -> NDArray[np.int64]:
         values = np.stack(list(self._rows(path, f"{split}_labels")))

@@ -65,12 +65,12 @@ class Nuclei(FolderDomain):
         """Return all images and masks."""
         return [path for image, masks in self._images() for path in (image, *masks)]
 
-    def build(self, target: Path, content_sha256: str) -> None:
+    def build(self, target: Path) -> None:
         """Decode the central squares of images and united masks."""
         items = [Item(image.stem, partial(_decode, image, masks, self.resolution)) for image, masks in self._images()]
         tasks: dict[Task, TaskInfo] = {"segmentation": TaskInfo(sets={}, classes=("background", "nucleus"))}
         with self.writer(target) as writer:
-            write_splits(writer, self.kind, content_sha256, self.arrange({"": items}), tasks)
+            write_splits(writer, self.kind, self.arrange({"": items}), tasks)
 
 
 def _decode(image_path: Path, mask_paths: list[Path], side: int) -> Sample:

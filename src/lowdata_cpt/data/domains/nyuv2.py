@@ -102,7 +102,7 @@ class NYUv2(FolderDomain):
             self.wrong_layout(f"{self.folder / MAPPING} is missing (or set `segmentation: false`)")
         return [self.need(name) for name in ((FRAMES, SPLITS, MAPPING) if self.segmentation else (FRAMES, SPLITS))]
 
-    def build(self, target: Path, content_sha256: str) -> None:
+    def build(self, target: Path) -> None:
         """Decode all frames: the whole frame less its white border, stretched to a square."""
         table = self._mapping() if self.segmentation else None
         tasks: dict[Task, TaskInfo] = {"depth": TaskInfo(sets={}, depth_range=(1e-3, 10.0), eval_crop=EVAL_CROP)}
@@ -119,7 +119,7 @@ class NYUv2(FolderDomain):
                 ]
 
             splits = self.arrange({"train": items(train), "test": items(test)})
-            write_splits(writer, self.kind, content_sha256, splits, tasks)
+            write_splits(writer, self.kind, splits, tasks)
 
     @contextmanager
     def _frames(self) -> Iterator[Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, NoReturn
 
@@ -13,8 +12,8 @@ from PIL import Image
 from pydantic import Field
 
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.core.io import identity, sha256_file
 from lowdata_cpt.data.domain import Domain
+from lowdata_cpt.data.raw import ABSENT, content_hash, printable
 from lowdata_cpt.data.splits import balanced_order, seeded_split
 from lowdata_cpt.data.writer import Item, Splits, StoreWriter
 
@@ -43,7 +42,8 @@ class FolderDomain(Domain):
 
     root: str | None = Field(
         default=None,
-        description=f"Folder of the data set; relative paths are below ${DATA_ROOT} (default ./data). "
+        description=f"Folder of the data set; relative paths are below ${DATA_ROOT} (default ./data), ~ and $NAME "
+        "are expanded. "
         "Default: the domain's kind.",
     )
     max_quarantined: float = Field(
@@ -99,7 +99,8 @@ class FolderDomain(Domain):
     @property
     def folder(self) -> Path:
         """The data set's folder, existing or not."""
-        return Path(os.environ.get(DATA_ROOT) or "data", self.root if self.root is not None else self._kind)
+        root = self._kind if self.root is None else os.path.expandvars(Path(self.root).expanduser())
+        return Path(os.environ.get(DATA_ROOT) or "data", root)
 
     def absent(self) -> str | None:
         """Return why the data cannot be had on this machine: its folder is missing or empty."""
@@ -119,15 +120,14 @@ class FolderDomain(Domain):
             UserError: the folder is missing or has another layout.
         """
 
+    def raw_fingerprint(self) -> str:
+        """Return the sha256 over names and contents of all source files, "absent" where there are none."""
+        return ABSENT if self.absent() else content_hash(self.folder, self.sources())
+
     def fingerprint(self) -> dict[str, Any]:
-        """Return the settings and the sha256 over all source files (relative path and content)."""
-        base = self.folder
-        paths = sorted(set(self.sources()))
-        with ThreadPoolExecutor(8) as pool:
-            hashes = list(pool.map(_hash, paths))
-        names = [path.relative_to(base).as_posix() for path in paths]
+        """Return the settings, but not where the folder lies, and the source files' content."""
         settings = self.model_dump(mode="json", exclude={"sizes", "root"})
-        return {"settings": settings, "files": len(paths), "sources": identity(list(zip(names, hashes, strict=True)))}
+        return {"settings": settings, "raw": content_hash(self.folder, self.sources())}
 
     def writer(self, target: Path) -> StoreWriter:
         """Return a writer of this domain's resolution and limits."""
@@ -135,7 +135,7 @@ class FolderDomain(Domain):
 
     def name_of(self, path: Path) -> str:
         """Return a file's id: its path below the folder."""
-        return path.relative_to(self.folder).as_posix()
+        return printable(path.relative_to(self.folder))
 
     def wrong_layout(self, found: str) -> NoReturn:
         """Raise the error that says what is wrong and what belongs there."""
@@ -191,13 +191,6 @@ class FolderDomain(Domain):
             return items
         order = balanced_order([i.id for i in items], [i.stratum for i in items], self.split_seed, "split")
         return [items[i] for i in sorted(order[:most])]
-
-
-def _hash(path: Path) -> str:
-    try:
-        return sha256_file(path)
-    except OSError as error:  # decoding will quarantine it with this reason
-        return f"unreadable: {error.strerror}"
 
 
 def visible_files(folder: Path) -> list[Path]:

@@ -104,7 +104,7 @@ class ImageFolder(FolderDomain):
             )
         return [(path, parts[0]) for path, parts in zip(images, within, strict=True)], others
 
-    def build(self, target: Path, content_sha256: str) -> None:
+    def build(self, target: Path) -> None:
         """Decode all images to their central squares."""
         layout = self._layout()
         classes = layout.classes
@@ -125,10 +125,10 @@ class ImageFolder(FolderDomain):
             if self.tasks():
                 splits = self.arrange({split: items(split) for split in layout.splits})
                 tasks: dict[Task, TaskInfo] = {"classification": TaskInfo(sets={}, classes=classes)}
-                write_splits(writer, self.kind, content_sha256, splits, tasks)
+                write_splits(writer, self.kind, splits, tasks)
             else:
                 writer.add("pool", self.limited("train", items("train") or items("")), ())
-                writer.finish(self.kind, content_sha256, "pool", {"pool": ImageSet(array="pool")}, {})
+                writer.finish(self.kind, "pool", {"pool": ImageSet(array="pool")}, {})
 
 
 def _first_parts(folder: Path) -> set[str]:
