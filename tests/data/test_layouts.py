@@ -170,6 +170,15 @@ def test_damaged_mask_quarantines_its_image(tmp_path: Path) -> None:
     assert len(store.rows("train")) == 3
 
 
+@pytest.mark.parametrize("split", ["test", "val", "train"])
+def test_masks_that_are_void_everywhere_are_refused(split: str, tmp_path: Path) -> None:
+    domain, _ = make("camvid", tmp_path / "data")
+    for mask in (tmp_path / "data" / f"{split}annot").iterdir():
+        Image.fromarray(np.full((24, 24), 11, np.uint8)).save(mask)
+    with pytest.raises(UserError, match=rf"no pixel of the \d {split} images has a segmentation label"):
+        prepare(domain, tmp_path / "cache")
+
+
 @pytest.mark.parametrize(
     ("kind", "path"),
     [

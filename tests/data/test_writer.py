@@ -29,7 +29,7 @@ def item(name: str, value: int, *, sha: str | None = None, bad: bool = False) ->
             sha or f"sha-{name}",
             label=value % 10,
             segmentation=np.full((SIDE, SIDE), value % 2, np.uint8),
-            depth=np.full((SIDE, SIDE), value / 10, np.float32),
+            depth=np.full((SIDE, SIDE), (1 + value) / 10, np.float32),
         )
 
     return Item(name, decode, f"s{value % 3}")
@@ -49,7 +49,7 @@ def test_arrays_keep_the_order_over_many_batches(tmp_path: Path) -> None:
     }  # fmt: skip
     assert store.images("train")[:, 0, 0, 0].tolist() == [i % 256 for i in range(count)]
     assert store.labels("val").tolist() == [0, 1, 2, 3, 4]
-    assert store.depth("test")[:, 0, 0].tolist() == pytest.approx([0, 0.1, 0.2])
+    assert store.depth("test")[:, 0, 0].tolist() == pytest.approx([0.1, 0.2, 0.3])
     assert store.segmentation("pool")[:, 0, 0].tolist() == [i % 2 for i in range(count)]
     assert store.rows("val")["id"].tolist() == [f"v{i}" for i in range(5)]
     assert store.rows("train")["stratum"].tolist()[:4] == ["s0", "s1", "s2", "s0"]

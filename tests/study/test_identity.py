@@ -85,8 +85,9 @@ def candidates(value: Any, key: str) -> list[Any]:
         "zero",
         "first_batch",
         "random",
+        "seeded",
     ]
-    words += ["pretraining", "domain", "base", "squash", "stretch", "crop", "frozen", "other", "0" * 64, "elsewhere", "seeded"]
+    words += ["pretraining", "domain", "base", "squash", "stretch", "crop", "frozen", "other", "0" * 64, "elsewhere"]
     named = {"model": "vit_small_patch16_224", "weights": "timm"}
     numbers: list[Any] = [1, 0.5, 100, 50, [1, 2]] if value is None else []
     return [named[key]] if key in named else [word for word in words if word != value] + numbers

@@ -18,6 +18,8 @@ CACHE = Path(".cache/raw")
 ABSENT = "absent"
 """The fingerprint of data that are not on this machine."""
 
+UNREADABLE = "unreadable: "
+
 SETTLED = 2.0
 """Seconds: a file written later than that before it is read could change once more within one tick of its times."""
 
@@ -28,16 +30,23 @@ def printable(path: str | Path) -> str:
 
 
 def content_hash(folder: Path, paths: Iterable[Path]) -> str:
-    """Return the sha256 over names (below `folder`) and contents of files; what has not changed is not read again.
+    """Return the sha256 over names (below `folder`) and contents of files; what has not changed is not read again."""
+    return identity(
+        [[printable(path.relative_to(folder)), found] for path, found in file_hashes(folder, paths).items()]
+    )
+
+
+def file_hashes(folder: Path, paths: Iterable[Path]) -> dict[Path, str]:
+    """Return the sha256 of each file, in the order of their names.
 
     A file counts as unchanged while its size, inode, modification and change times are: the last of these nobody can
-    set, so that a copy with preserved times is noticed too. An unreadable file counts as such; decoding lists it.
+    set, so that a copy with preserved times is noticed too. An unreadable file has `UNREADABLE` and the reason
+    instead; decoding lists it.
     """
     unique = sorted(set(paths))
     names = [printable(path.relative_to(folder)) for path in unique]
     cache = CACHE / f"{identity(printable(folder.resolve()))[:16]}.json"
-    known = _known(cache)
-    now = time.time_ns()
+    known, now = _known(cache), time.time_ns()
 
     def look(name: str, path: Path) -> tuple[list[int], str]:
         try:
@@ -46,15 +55,19 @@ def content_hash(folder: Path, paths: Iterable[Path]) -> str:
             old = known.get(name)
             return facts, str(old[1]) if old and old[0] == facts else sha256_file(path)
         except OSError as error:
-            return [], f"unreadable: {error.strerror}"
+            return [], f"{UNREADABLE}{error.strerror}"
 
     with ThreadPoolExecutor(8) as pool:
-        seen = dict(zip(names, pool.map(look, names, unique), strict=True))
-    settled = {name: list(found) for name, found in seen.items() if found[0] and now - found[0][3] > SETTLED * 1e9}
+        seen = list(pool.map(look, names, unique))
+    settled = {
+        name: [facts, digest]
+        for name, (facts, digest) in zip(names, seen, strict=True)
+        if facts and now - facts[3] > SETTLED * 1e9
+    }
     if any(known.get(name) != entry for name, entry in settled.items()):
         with contextlib.suppress(OSError):  # a checkout that cannot be written to is only slower
             write_json(cache, known | settled)
-    return identity([[name, digest] for name, (_, digest) in seen.items()])
+    return {path: digest for path, (_, digest) in zip(unique, seen, strict=True)}
 
 
 def _known(cache: Path) -> dict[str, list[object]]:

@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import sha256_file, write_json
-from lowdata_cpt.data.decode import Sample, UndecodableError
+from lowdata_cpt.data.decode import IGNORE, Sample, UndecodableError
 from lowdata_cpt.data.store import INDEX, META, SPLITS, ImageSet, Meta, Split, Task, TaskInfo
 
 BATCH = 128
 """Images decoded ahead of the writer: bounds memory."""
+
+PAGES = "pages; the first is used"
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,11 @@ class _Npy:
 
 @dataclass
 class Written:
-    """What became of the items of one array: ids and hashes in row order."""
+    """What became of the items of one array: ids and hashes in row order, and the tasks with any valid label."""
 
     ids: list[str] = field(default_factory=list)
     sha256: list[str] = field(default_factory=list)
+    labelled: set[Task] = field(default_factory=set)
 
 
 class StoreWriter:
@@ -83,6 +86,7 @@ class StoreWriter:
         self.target, self.side, self.max_quarantined = target, side, max_quarantined
         self.quarantined: list[tuple[str, str]] = []
         self.notes: list[tuple[str, str]] = []
+        self.top: int | None = None  # largest value of all 16-bit grey files
         self._seen: set[str] = set()
         self._index = (target / INDEX).open("w", newline="", encoding="utf-8")
         self._rows = csv.writer(self._index, lineterminator="\n")
@@ -130,10 +134,18 @@ class StoreWriter:
                     self._rows.writerow([array, len(written.ids), item.id, result.sha256, item.stratum])
                     written.ids.append(item.id)
                     written.sha256.append(result.sha256)
+                    written.labelled |= {task for task in wanted - written.labelled if _has_label(result, task)}
+                    self._remark(item.id, result)
         finally:
             for file in files.values():
                 file.close()
         return written
+
+    def _remark(self, name: str, sample: Sample) -> None:
+        if sample.pages > 1:
+            self.note(name, f"{sample.pages} {PAGES}")
+        if sample.top is not None:
+            self.top = max(self.top or 0, sample.top)
 
     def _open(self, array: str, tasks: set[Task]) -> dict[str, _Npy]:
         square, path = (self.side, self.side), self.target
@@ -212,6 +224,15 @@ def _values(sample: Sample, tasks: set[Task]) -> dict[str, NDArray[Any]]:
     return values
 
 
+def _has_label(sample: Sample, task: Task) -> bool:
+    """Say whether an image has a label that can be scored."""
+    if task == "segmentation":
+        return sample.segmentation is not None and bool((sample.segmentation != IGNORE).any())
+    if task == "depth":
+        return sample.depth is not None and bool((sample.depth > 0).any())
+    return True
+
+
 def _try(item: Item) -> Sample | str:
     try:
         return item.decode()
@@ -244,19 +265,24 @@ def write_splits(writer: StoreWriter, domain: str, splits: Splits, tasks: Mappin
     images in train or val, and of val images in train, are left out and listed.
 
     Raises:
-        UserError: a split has no usable image.
+        UserError: a split has no usable image, or no label of it counts.
     """
-    written: dict[Split, int] = {}
+    written: dict[Split, Written] = {}
     excluded: dict[str, str] = {}
     arrays: dict[Split, str] = {"test": "test", "val": "val", "train": "pool"}
     for split, array in arrays.items():
-        found = writer.add(array, getattr(splits, split), tasks, excluded)
+        found = written[split] = writer.add(array, getattr(splits, split), tasks, excluded)
         excluded |= {digest: f"{split} image {name}" for digest, name in zip(found.sha256, found.ids, strict=True)}
-        written[split] = len(found.ids)
     writer.check(domain)
-    for split, count in written.items():
-        if not count:
+    for split, found in written.items():
+        if not found.ids:
             raise UserError(f"domain {domain!r}: the {split} split has no image")
+        for task in tasks:
+            if task not in found.labelled:
+                raise UserError(
+                    f"domain {domain!r}: no pixel of the {len(found.ids)} {split} images has a {task} label that "
+                    "counts (all are void), so nothing can be scored; mend the labels"
+                )
     sets = {"pool": ImageSet(array="pool")} | {split: ImageSet(array=array) for split, array in arrays.items()}
     names: dict[Split, str] = {split: split for split in SPLITS}
     filled = {task: info.model_copy(update={"sets": names}) for task, info in tasks.items()}

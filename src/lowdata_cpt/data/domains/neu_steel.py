@@ -42,7 +42,7 @@ class NEUSteel(ClassifiedFiles):
         elif any((base / name).is_dir() for name in CLASSES):
             splits = {"": self.class_folders(base, CLASSES)}
         else:
-            splits = {"": [(path, self._by_name(path)) for path in images_in(base)[0]]}
+            splits = {"": [(path, self._by_name(path)) for path in images_in(base).images]}
             missing = set(range(len(CLASSES))) - {label for _, label in splits[""]}
             if missing:
                 self.wrong_layout(f"{base} has no images of {CLASSES[min(missing)]}")

@@ -53,7 +53,7 @@ class Nuclei(FolderDomain):
         found = []
         for folder in subfolders(base):
             image = folder / "images" / f"{folder.name}.png"
-            masks = images_in(folder / "masks")[0] if (folder / "masks").is_dir() else []
+            masks = images_in(folder / "masks").images if (folder / "masks").is_dir() else []
             if not image.is_file() or not masks:
                 self.wrong_layout(f"{folder} should have images/{folder.name}.png and masks/*.png")
             found.append((image, masks))

@@ -73,7 +73,7 @@ class ClassifiedFiles(FolderDomain):
             self.wrong_layout(f"{folder} should have the {len(classes)} class folders, differs in {', '.join(odd[:3])}")
         files: list[tuple[Path, int]] = []
         for label, name in enumerate(classes):
-            images, _ = images_in(folder / name)
+            images = images_in(folder / name).images
             if not images:
                 self.wrong_layout(f"{folder / name} has no images")
             files += [(path, label) for path in images]

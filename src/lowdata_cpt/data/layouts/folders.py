@@ -139,7 +139,7 @@ class FolderDomain(Domain):
 
     def wrong_layout(self, found: str) -> NoReturn:
         """Raise the error that says what is wrong and what belongs there."""
-        raise UserError(f"domain {self._kind!r}: {found}; {self.dataset.how_to_get}")
+        raise UserError(printable(f"domain {self._kind!r}: {found}; {self.dataset.how_to_get}"))
 
     def need(self, *parts: str) -> Path:
         """Return a path below the folder.
@@ -193,25 +193,66 @@ class FolderDomain(Domain):
         return [items[i] for i in sorted(order[:most])]
 
 
-def visible_files(folder: Path) -> list[Path]:
-    """Return all files below a folder but hidden ones (dangling links included: they are reported later)."""
-    found = []
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(parent, name) for name in sorted(files) if not name.startswith(".")]
-    return found
+class Files(NamedTuple):
+    """What lies below a folder, hidden things left out.
+
+    Attributes:
+        images: files named like images.
+        others: the other files.
+        unread: folders that are not read, with the reason.
+    """
+
+    images: list[Path]
+    others: list[Path]
+    unread: list[tuple[Path, str]]
+
+
+FORMATS = frozenset({
+    "AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "PSD", "QOI", "SGI", "TGA", "TIFF",
+    "WEBP",
+})  # fmt: skip
+"""Pillow's formats of pictures. It registers many more endings, also of data, documents and films (.h5, .pdf, .mpg)."""
 
 
 def image_suffixes() -> frozenset[str]:
-    """Return the file name endings (lower case, with dot) of the image formats that Pillow reads."""
-    return frozenset(ending for ending, name in Image.registered_extensions().items() if name in Image.OPEN)
+    """Return the file name endings (lower case, with dot) of the picture formats that Pillow reads here."""
+    readable = FORMATS & set(Image.OPEN)
+    return frozenset(ending for ending, name in Image.registered_extensions().items() if name in readable)
 
 
-def images_in(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return the files below a folder that are named like images, and the other ones."""
-    suffixes, files = image_suffixes(), visible_files(folder)
-    images = [path for path in files if path.suffix.lower() in suffixes]
-    return images, [path for path in files if path.suffix.lower() not in suffixes]
+def images_in(folder: Path) -> Files:
+    """List the files below a folder, sorted, each once; links are followed unless they close a circle.
+
+    Dangling links count as files: decoding says that they cannot be read.
+    """
+    files: list[Path] = []
+    unread: list[tuple[Path, str]] = []
+    seen: set[tuple[int, int]] = set()
+    waiting, links = [folder], list[Path]()
+    while waiting or links:
+        linked = not waiting  # real folders come first, so that a file is listed under its own path
+        current = links.pop(0) if linked else waiting.pop(0)
+        try:
+            stat = current.stat()
+            circle = linked and current.parent.resolve().is_relative_to(current.resolve())
+            if circle or (stat.st_dev, stat.st_ino) in seen:
+                unread.append((current, "a link to a folder that is read already, or that it lies in"))
+                continue
+            seen.add((stat.st_dev, stat.st_ino))
+            with os.scandir(current) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    path = current / entry.name
+                    if entry.name.startswith("."):
+                        continue
+                    if not entry.is_dir():
+                        files.append(path)
+                    else:
+                        (links if entry.is_symlink() else waiting).append(path)
+        except OSError as error:
+            unread.append((current, f"cannot be read ({error.strerror})"))
+    suffixes = image_suffixes()
+    images = {path for path in files if path.suffix.lower() in suffixes}
+    return Files(sorted(images), sorted(set(files) - images), sorted(unread))
 
 
 def subfolders(folder: Path) -> list[Path]:

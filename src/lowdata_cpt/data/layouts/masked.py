@@ -80,7 +80,7 @@ class MaskedFiles(FolderDomain):
             UserError: it is missing or has none.
         """
         folder = self.need(*parts)
-        found, _ = images_in(folder)
+        found = images_in(folder).images
         if not found:
             self.wrong_layout(f"{folder} has no images")
         return found
