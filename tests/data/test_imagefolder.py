@@ -3,6 +3,8 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -225,6 +227,14 @@ def test_files_that_are_no_pictures_are_listed_and_said_before_the_run(tmp_path:
     (said,) = remarks(folder)
     assert "8 files are not read as images: 2 .heic, " in said
     assert "1 no ending" in said
+
+
+def test_endings_are_known_in_a_fresh_process() -> None:
+    code = "from lowdata_cpt.data.layouts.folders import image_suffixes as s; print(*sorted(s()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    endings = set(done.stdout.split())
+    assert {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".ppm", ".tga"} <= endings
+    assert not endings & {".h5", ".hdf", ".pdf", ".eps", ".fits", ".mpg", ".txt"}
 
 
 def test_classes_that_a_split_lacks_are_said_before_the_run(tmp_path: Path) -> None:

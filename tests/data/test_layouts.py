@@ -262,8 +262,8 @@ def test_a_new_split_of_all_labelled_images(kind: str, tmp_path: Path) -> None:
 
 def test_a_split_that_leaves_nothing_to_train_on(tmp_path: Path) -> None:
     domain, _ = make("nuclei", tmp_path / "data")
-    with pytest.raises(UserError, match="3 and 2 images for validation and testing leave none of 5"):
-        prepare(domain.model_copy(update={"val_images": 3, "test_images": 2}), tmp_path / "cache")
+    with pytest.raises(UserError, match="4 and 3 images for validation and testing leave none of 7"):
+        prepare(domain.model_copy(update={"val_images": 4, "test_images": 3}), tmp_path / "cache")
 
 
 def test_medmnist_keeps_its_official_split() -> None:

@@ -72,6 +72,15 @@ def test_known_order() -> None:
     assert balanced_order(ids, strata, 0, "draw").tolist() == [5, 4, 3, 7, 1, 0, 2, 6]
 
 
+def test_no_seed_of_a_draw_has_the_order_of_the_split() -> None:
+    """Where they shared a stream, the first images drawn with the split's seed were its validation images."""
+    ids, strata = [f"i{i}" for i in range(200)], ["ab"[i % 2] for i in range(200)]
+    for split_seed in range(3):
+        first = set(balanced_order(ids, strata, split_seed, "split")[:100].tolist())
+        for seed in range(20):
+            assert 30 < len(first & set(balanced_order(ids, strata, seed, "draw")[:100].tolist())) < 70
+
+
 @given(st.integers(3, 200), st.integers(1, 90), st.integers(1, 90), st.integers(0, 5))
 @settings(max_examples=60, deadline=None)
 def test_split_covers_disjointly(count: int, first: int, second: int, seed: int) -> None:

@@ -167,9 +167,9 @@ def camvid(root: Path) -> Expected:
 
 
 def nuclei(root: Path) -> Expected:
-    """Write five images of DSB 2018."""
-    found = Expected({"pool": 3, "train": 3, "val": 1, "test": 1}, classes=2, needed="stage1_train")
-    for i in range(5):
+    """Write seven images of DSB 2018."""
+    found = Expected({"pool": 5, "train": 5, "val": 1, "test": 1}, classes=2, needed="stage1_train")
+    for i in range(7):
         name, values = f"{i:064x}", ((0, 1, 0, 2) if i % 2 else (1, 2, 3, 0))
         ids = quadrant_map(values, 24, 24)
         save(root / "stage1_train" / name / "images" / f"{name}.png", picture(ids, i))

@@ -216,8 +216,8 @@ FORMATS = frozenset({
 
 def image_suffixes() -> frozenset[str]:
     """Return the file name endings (lower case, with dot) of the picture formats that Pillow reads here."""
-    readable = FORMATS & set(Image.OPEN)
-    return frozenset(ending for ending, name in Image.registered_extensions().items() if name in readable)
+    endings = Image.registered_extensions()  # loads Pillow's plugins, without which Image.OPEN is empty
+    return frozenset(ending for ending, name in endings.items() if name in FORMATS and name in Image.OPEN)
 
 
 def images_in(folder: Path) -> Files:
