@@ -63,8 +63,8 @@ def test_base_domain_norm_sees_the_pool_normalised_by_itself(tmp_path: Path) -> 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_a_held_out_feedback_image_stops_the_run(split: str, tmp_path: Path) -> None:
     store, _ = synthetic.dense_toy(tmp_path)
-    assert feedback_of(store).sha256 == tuple(f"train{i}" for i in range(24))
+    assert feedback_of(store, ()).sha256 == tuple(f"train{i}" for i in range(24))
     index = store.root / "index.csv"
     index.write_text(index.read_text().replace(",train3,", f",{split}3,"))
     with pytest.raises(AssertionError, match=f"a {split} image"):
-        feedback_of(Store(store.root))
+        feedback_of(Store(store.root), ())

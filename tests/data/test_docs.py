@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lowdata_cpt.data.layouts.folders import FolderDomain
-from lowdata_cpt.data.registry import DOMAINS
+from lowdata_cpt.data.registry import DOMAINS, label_of
 from lowdata_cpt.dev.cards import cards
 
 DOCS = Path(__file__).parents[2] / "docs" / "data"
@@ -19,3 +19,11 @@ def test_the_table_names_every_domain() -> None:
     for domain in DOMAINS:
         if issubclass(domain, FolderDomain):
             assert f"| `{domain.model_fields['kind'].default}` |" in text
+
+
+def test_every_domain_says_what_it_is_called() -> None:
+    labels = [label_of(str(domain.model_fields["kind"].default)) for domain in DOMAINS]
+    assert len(set(labels)) == len(labels)
+    assert label_of("neu_steel") == "NEU steel"
+    assert label_of("medmnist_path") == "MedMNIST path"
+    assert label_of("my_own_scans") == "my own scans"

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.data.domain import Domain, prepare
@@ -16,6 +17,7 @@ from lowdata_cpt.data.layouts.folders import FolderDomain
 from lowdata_cpt.data.layouts.masked import MaskedFiles
 from lowdata_cpt.data.registry import DOMAINS
 from lowdata_cpt.data.store import Store
+from lowdata_cpt.data.subsets import draw
 from lowdata_cpt.dev.fixtures import MAKERS, Expected, picture, red, save
 
 KINDS = {domain.model_fields["kind"].default: domain for domain in DOMAINS if issubclass(domain, FolderDomain)}
@@ -55,10 +57,23 @@ def test_counts_and_tasks(decoded: tuple[Domain, Expected, Store]) -> None:
 def test_splits_are_disjoint_and_the_pool_is_what_trains(decoded: tuple[Domain, Expected, Store]) -> None:
     _, _, store = decoded
     ids = {name: set(store.rows(name)["id"]) for name in store.meta.sets}
-    assert not ids["train"] & ids["val"]
-    assert not (ids["train"] | ids["val"] | ids["pool"]) & ids["test"]
-    assert ids["train"] <= ids["pool"]
+    assert not ids["val"] & ids["test"]
+    assert not ids["pool"] & (ids["val"] | ids["test"])
+    assert ids["train"] == ids["pool"]
     assert store.rows("pool")["sha256"].is_unique
+
+
+def test_no_draw_has_a_validation_or_test_image(decoded: tuple[Domain, Expected, Store]) -> None:
+    _, expected, store = decoded
+    largest = expected.counts["pool"]
+    held_out = {name: set(store.rows(name)["sha256"]) for name in ("val", "test")}
+    for seed in range(5):  # 0 among them: the split's own seed
+        drawn = set(draw(store, largest, seed)["sha256"])
+        assert len(drawn) == largest
+        assert not drawn & held_out["val"]
+        assert not drawn & held_out["test"]
+    with pytest.raises(UserError, match=f"pool has {largest} without its validation and test images"):
+        draw(store, largest + 1, 0)
 
 
 def test_labels_lie_on_their_pixels(decoded: tuple[Domain, Expected, Store]) -> None:
@@ -104,7 +119,8 @@ def test_missing_part_is_one_clear_error(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(MAKERS))
-def test_fingerprint_is_content_and_settings(kind: str, tmp_path: Path) -> None:
+def test_fingerprint_is_content_and_settings(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     domain, _expected = make(kind, tmp_path / "a")
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     moved = domain.model_copy(update={"root": str(tmp_path / "b"), "sizes": (2,)})
@@ -152,6 +168,15 @@ def test_damaged_mask_quarantines_its_image(tmp_path: Path) -> None:
     store = prepare(domain.model_copy(update={"max_quarantined": 0.2}), tmp_path / "cache")
     assert "train/0001TP_000000.png" in (store.root / "quarantine.csv").read_text()
     assert len(store.rows("train")) == 3
+
+
+@pytest.mark.parametrize("split", ["test", "val", "train"])
+def test_masks_that_are_void_everywhere_are_refused(split: str, tmp_path: Path) -> None:
+    domain, _ = make("camvid", tmp_path / "data")
+    for mask in (tmp_path / "data" / f"{split}annot").iterdir():
+        Image.fromarray(np.full((24, 24), 11, np.uint8)).save(mask)
+    with pytest.raises(UserError, match=rf"no pixel of the \d {split} images has a segmentation label"):
+        prepare(domain, tmp_path / "cache")
 
 
 @pytest.mark.parametrize(
@@ -204,10 +229,43 @@ def test_max_images_caps_every_split_that_the_data_set_has(kind: str, tmp_path: 
     capped = domain.model_copy(update={"max_images": 3})
     whole, small = prepare(domain, tmp_path / "cache"), prepare(capped, tmp_path / "cache")
     kept = {name: set(small.rows(name)["id"]) for name in small.meta.sets}
-    assert len(kept["pool"]) <= 3 < expected.counts["pool"] + expected.counts["test"]
-    assert len(kept["test"]) == min(3, expected.counts["test"]) or len(kept["pool"] | kept["test"]) == 3
+    assert len(kept["pool"]) <= 3 < sum(expected.counts.values())
+    assert len(kept["test"]) == min(3, expected.counts["test"]) or len(kept["pool"] | kept["val"] | kept["test"]) == 3
     assert all(kept["pool" if name == "train" else name] for name in kept)
     everything = set().union(*(whole.rows(name)["id"] for name in whole.meta.sets))
     assert set().union(*kept.values()) < everything
     again = prepare(capped, tmp_path / "other")
     assert {name: set(again.rows(name)["id"]) for name in again.meta.sets} == kept
+
+
+@pytest.mark.parametrize("kind", sorted(set(MAKERS) - {"medmnist"}))
+def test_number_of_validation_and_test_images(kind: str, tmp_path: Path) -> None:
+    domain, expected = make(kind, tmp_path / "data")
+    asked = domain.model_copy(update={"val_images": 1, "test_images": 1})
+    store = prepare(asked, tmp_path / "cache")
+    assert [len(store.rows(name)) for name in ("val", "test")] == [1, 1]
+    # What is cut for validation is missing in the pool, and nothing else.
+    given = kind in ("camvid", "aircraft")
+    cut = expected.counts["pool"] + expected.counts["val"] - 1
+    flat = kind in ("eurosat", "galaxy10", "imagefolder", "neu_steel", "nuclei")
+    assert len(store.rows("pool")) == expected.counts["pool"] if given else cut + flat * (expected.counts["test"] - 1)
+
+
+@pytest.mark.parametrize("kind", ["camvid", "cifar10", "nyuv2"])
+def test_a_new_split_of_all_labelled_images(kind: str, tmp_path: Path) -> None:
+    domain, expected = make(kind, tmp_path / "data")
+    total = sum(expected.counts[name] for name in ("train", "val", "test"))
+    asked = domain.model_copy(update={"split": "seeded", "val_images": 1, "test_images": 3})
+    store = prepare(asked, tmp_path / "cache")
+    assert {name: len(store.rows(name)) for name in ("pool", "val", "test")} == {"pool": total - 4, "val": 1, "test": 3}
+
+
+def test_a_split_that_leaves_nothing_to_train_on(tmp_path: Path) -> None:
+    domain, _ = make("nuclei", tmp_path / "data")
+    with pytest.raises(UserError, match="4 and 3 images for validation and testing leave none of 7"):
+        prepare(domain.model_copy(update={"val_images": 4, "test_images": 3}), tmp_path / "cache")
+
+
+def test_medmnist_keeps_its_official_split() -> None:
+    with pytest.raises(ValidationError, match="keeps its official split"):
+        KINDS["medmnist"](split="seeded")

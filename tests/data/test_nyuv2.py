@@ -57,7 +57,7 @@ def test_eigen_crop_in_fractions_of_the_square() -> None:
 def test_official_split_and_scene_types(folder: Path) -> None:
     store = opened(folder)
     assert store.rows("test")["id"].tolist() == ["0002", "0005"]
-    assert sorted(store.rows("pool")["id"]) == ["0001", "0003", "0004", "0006", "0007"]
+    assert sorted([*store.rows("pool")["id"], *store.rows("val")["id"]]) == ["0001", "0003", "0004", "0006", "0007"]
     assert store.rows("test")["stratum"].tolist() == ["office", "kitchen"]
 
 

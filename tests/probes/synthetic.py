@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import save_file
 
-from lowdata_cpt.core.io import write_json
+from lowdata_cpt.core.io import sha256_file, write_json
 from lowdata_cpt.data.store import Store
 from lowdata_cpt.probes.feature_file import METADATA_KEY, Facts
 
@@ -38,7 +38,9 @@ def write_store(
     pd.DataFrame(index).to_csv(root / "index.csv", index=False)
     sets: dict[str, Any] = {name: {"array": name, "rows": None} for name in arrays}
     sets |= {name: {"array": array, "rows": picked} for name, (array, picked) in (rows or {}).items()}
+    files = {path.name: sha256_file(path) for path in root.glob("*.*") if path.suffix in (".npy", ".csv")}
     meta = {
+        "files": files,
         "domain": "toy",
         "content_sha256": content,
         "resolution": resolution,

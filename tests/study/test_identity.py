@@ -85,6 +85,7 @@ def candidates(value: Any, key: str) -> list[Any]:
         "zero",
         "first_batch",
         "random",
+        "seeded",
     ]
     words += ["pretraining", "domain", "base", "squash", "stretch", "crop", "frozen", "other", "0" * 64, "elsewhere"]
     named = {"model": "vit_small_patch16_224", "weights": "timm"}

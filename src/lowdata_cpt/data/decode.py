@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
+import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,15 @@ IGNORE = 255
 
 MAX_DEPTH_METRES = 100.0
 """No benchmark here has a measured depth beyond this: larger values are another unit."""
+
+MAX_PIXELS = 178_956_970
+"""Pixels of the largest picture that is decoded unless more are allowed: where Pillow suspects a decompression bomb."""
+
+LARGE_PIXELS = 40_000_000
+"""Pictures beyond this are decoded one at a time, whatever the number of threads: that bounds memory."""
+
+Image.MAX_IMAGE_PIXELS = None  # `max_pixels` is the limit here
+_one_large = threading.Lock()
 
 Box = tuple[float, float, float, float]
 """left, upper, right, lower in pixels of the source; fractions are allowed."""
@@ -39,6 +50,8 @@ class Sample:
         label: class id.
         segmentation: uint8 [R, R], `IGNORE` where unlabelled.
         depth: float32 [R, R] in metres, 0 where not measured.
+        pages: pictures in the file, of which this is the first.
+        top: largest value of a 16-bit grey file; None for others.
     """
 
     image: NDArray[np.uint8]
@@ -46,6 +59,8 @@ class Sample:
     label: int | None = None
     segmentation: NDArray[np.uint8] | None = None
     depth: NDArray[np.float32] | None = None
+    pages: int = 1
+    top: int | None = None
 
 
 def read_bytes(path: Path) -> bytes:
@@ -63,49 +78,90 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
-def _load(data: bytes) -> Image.Image:
-    """Decode all pixels of the first frame; Pillow raises a dozen types for damaged files."""
+def _load(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, int]:
+    """Decode all pixels of the first page, and count the pages; Pillow raises a dozen types for damaged files."""
     try:
         image = Image.open(io.BytesIO(data))
+        pixels = image.width * image.height
+        if pixels > max_pixels:
+            raise UndecodableError(f"{pixels / 1e6:.0f} megapixels, more than `max_pixels` ({max_pixels / 1e6:.0f})")
+        # A JPEG of several pictures is a photograph with its preview.
+        pages = 1 if image.format in ("JPEG", "MPO") else _pages(image)
         image.load()
+    except UndecodableError:
+        raise
     except UnidentifiedImageError:
         raise UndecodableError("not an image that Pillow can read") from None
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
         raise UndecodableError(f"damaged image ({' '.join(str(error).split()) or type(error).__name__})") from None
     except Exception as error:  # struct.error, zlib.error, … of single decoders
         raise UndecodableError(f"damaged image ({type(error).__name__}: {error})") from None
-    return image
+    return image, pages
+
+
+def _pages(image: Image.Image) -> int:
+    """Return how many pictures a file holds; 1 where a damaged page ends the count, as only the first is used."""
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:
+        image.seek(0)
+        return 1
+
+
+class Picture(NamedTuple):
+    """A decoded file: 8-bit RGB, the number of its pages, and the largest value of a 16-bit grey file."""
+
+    image: Image.Image
+    pages: int = 1
+    top: int | None = None
 
 
 def read_image(data: bytes, *, orient: bool = True) -> Image.Image:
+    """Decode an image of any mode to 8-bit RGB; see `read_picture`."""
+    return read_picture(data, orient=orient).image
+
+
+def read_picture(data: bytes, *, orient: bool = True, bits: int = 16, max_pixels: int = MAX_PIXELS) -> Picture:
     """Decode an image of any mode to 8-bit RGB.
 
-    16-bit grey is scaled by 1/257, transparent pixels are laid on white, and EXIF orientation is applied when
-    `orient` (not for images with a mask: masks are drawn on the stored pixel grid).
+    16-bit grey is scaled from 0…2^bits − 1, transparent pixels are laid on white, and EXIF orientation is applied
+    when `orient` (not for images with a mask: masks are drawn on the stored pixel grid).
 
     Raises:
-        UndecodableError: the data is damaged, no image, or has no defined 8-bit form (float images).
+        UndecodableError: the data is damaged, no image, has more than `max_pixels`, values beyond `bits`, or no
+            defined 8-bit form (float images).
     """
-    image = _load(data)
+    image, pages = _load(data, max_pixels)
     if orient:
         try:
             image = ImageOps.exif_transpose(image)
         except Exception as error:  # EXIF is parsed only here, and damaged EXIF raises what its parser stumbles on
             raise UndecodableError(f"damaged EXIF ({type(error).__name__}: {error})") from None
     if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise UndecodableError(f"{image.mode} image beyond 16 bits")
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+        values, white_level = np.asarray(image).astype(np.int64), (1 << bits) - 1
+        top = int(values.max())
+        if values.min() < 0 or top > white_level:
+            raise UndecodableError(f"{image.mode} image with values {values.min()} to {top}, beyond {bits} bits")
+        scaled = ((values * 255 + white_level // 2) // white_level).astype(np.uint8)
+        return Picture(Image.fromarray(scaled).convert("RGB"), pages, top)
     if image.mode == "F":
         raise UndecodableError("floating-point image, expected 8 or 16 bits")
     try:
         if image.has_transparency_data:
             white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-            return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-        return image.convert("RGB")
+            return Picture(Image.alpha_composite(white, image.convert("RGBA")).convert("RGB"), pages)
+        return Picture(image.convert("RGB"), pages)
     except (ValueError, OSError) as error:
         raise UndecodableError(f"no conversion from mode {image.mode} to RGB ({error})") from None
+
+
+def _room(data: bytes) -> contextlib.AbstractContextManager[Any]:
+    """Return what to hold while a file is decoded: large pictures wait for each other."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return _one_large if image.width * image.height > LARGE_PIXELS else contextlib.nullcontext()
+    except Exception:  # decoding says what is wrong with it
+        return contextlib.nullcontext()
 
 
 def read_ids(data: bytes) -> NDArray[np.int64]:
@@ -115,7 +171,7 @@ def read_ids(data: bytes) -> NDArray[np.int64]:
         UndecodableError: the data is damaged or no image.
         UserError: the image has several channels, so its values are colours and not ids.
     """
-    image = _load(data)
+    image, _ = _load(data)
     if len(image.getbands()) != 1 or image.mode == "F":
         raise UserError(f"a mask of mode {image.mode}, expected one channel of class ids")
     return np.asarray(image).astype(np.int64)
@@ -199,18 +255,28 @@ def check_depth(depth: NDArray[np.floating[Any]], where: str) -> NDArray[np.floa
     return metres
 
 
-def decode_file(path: Path, side: int, *, label: int | None = None, cut_bottom: int = 0) -> Sample:
+def decode_file(
+    path: Path,
+    side: int,
+    *,
+    label: int | None = None,
+    cut_bottom: int = 0,
+    bits: int = 16,
+    max_pixels: int = MAX_PIXELS,
+) -> Sample:
     """Decode an image file to its central square, after dropping `cut_bottom` rows of pixels.
 
     Raises:
-        UndecodableError: see `read_image`.
+        UndecodableError: see `read_picture`.
     """
     data = read_bytes(path)
-    image = read_image(data)
-    height = image.height - cut_bottom
-    if height < 1:
-        raise UndecodableError(f"{image.height} rows only")
-    return Sample(resize_image(image, square_box(image.width, height), side), sha256_bytes(data), label)
+    with _room(data):
+        image, pages, top = read_picture(data, bits=bits, max_pixels=max_pixels)
+        height = image.height - cut_bottom
+        if height < 1:
+            raise UndecodableError(f"{image.height} rows only")
+        square = resize_image(image, square_box(image.width, height), side)
+    return Sample(square, sha256_bytes(data), label, pages=pages, top=top)
 
 
 def decode_array(pixels: NDArray[Any], side: int, label: int) -> Sample:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
+import re
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field
 
+from lowdata_cpt.core.code_versions import code_version
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import identity
 from lowdata_cpt.core.strict import Strict
 from lowdata_cpt.data.store import Store, Task
-
-DECODE_VERSION = 1
 
 
 class Domain(Strict, ABC):
@@ -27,6 +31,8 @@ class Domain(Strict, ABC):
     )
     resolution: int = Field(default=128, ge=16, le=2048, description="Side in pixels of the decoded square images.")
 
+    label: ClassVar[str]
+    """How tables and figures call the domain."""
     labelled: ClassVar[tuple[Task, ...]] = ()
     """Tasks that the domain has labels for."""
 
@@ -38,16 +44,35 @@ class Domain(Strict, ABC):
         """Return why the data cannot be had on this machine, None where it can; a look, not a check of its content."""
         return None
 
+    def remarks(self) -> list[str]:
+        """Return what a user should hear of the raw data before the run, one sentence each; nothing is decoded."""
+        return []
+
+    @classmethod
+    def code_modules(cls) -> tuple[str, ...]:
+        """Return the modules that, with all they import, decide the decoded content (for `core.code_versions`)."""
+        return (cls.__module__.removeprefix("lowdata_cpt."),)
+
     @abstractmethod
+    def raw_fingerprint(self) -> str:
+        """Return what identifies the raw data's content, "absent" where they are not on this machine.
+
+        Cheap enough for every start of the workflow: files that have not changed are not read again.
+
+        Raises:
+            UserError: the data have another layout; the message says what to put where.
+        """
+
     def fingerprint(self) -> dict[str, Any]:
-        """Return everything that decides the decoded content: own settings and the sources' sha256.
+        """Return everything but the code that decides the decoded content: settings, and the raw data's content.
 
         Raises:
             UserError: the source is missing or has another layout; the message says what to put where.
         """
+        return {"settings": self.model_dump(mode="json", exclude={"sizes"}), "raw": self.raw_fingerprint()}
 
     @abstractmethod
-    def build(self, target: Path, content_sha256: str) -> None:
+    def build(self, target: Path) -> None:
         """Decode into the empty folder `target` (see `store` for the layout).
 
         Raises:
@@ -61,40 +86,77 @@ class Domain(Strict, ABC):
 
 
 def prepare(domain: Domain, cache: Path) -> Store:
-    """Decode `domain` into `cache/<key>` unless that content is there already, and open it.
+    """Decode `domain` into `cache/<key>` unless that content is there already and whole, and open it.
 
     The folder appears under its final name only when complete, so a killed run leaves no half store.
     """
-    key = identity({"fingerprint": domain.fingerprint(), "decode": DECODE_VERSION})
-    target = cache / key[:16]
-    if not (target / "meta.json").exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{key[:16]}.", dir=cache))
-        try:
-            domain.build(staging, key)
-            staging.chmod(0o755)
+    key = identity({"fingerprint": domain.fingerprint(), "code": code_version(*domain.code_modules())})[:16]
+    target = cache / key
+    cache.mkdir(parents=True, exist_ok=True)
+    _sweep(cache)
+    if not _is_whole(target):
+        with _staging(cache, key) as folder:
+            domain.build(folder)
             if not target.exists():
-                staging.rename(target)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+                folder.rename(target)
     store = Store(target)
     check_disjoint(store)
     return store
 
 
+def _is_whole(target: Path) -> bool:
+    """Say whether a store is there and is what was written; remove it where it is damaged."""
+    if not target.exists():
+        return False
+    try:
+        Store(target).verify()
+    except UserError as error:
+        print(f"decoding again: {error}")
+        shutil.rmtree(target)
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _staging(cache: Path, key: str) -> Iterator[Path]:
+    """Yield a new folder for a store in the making; it is locked while this process lives, and removed if left over."""
+    folder = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=cache))
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems lock no folders: then nothing is swept there
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        folder.chmod(0o755)
+        yield folder
+    finally:
+        os.close(handle)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(cache: Path) -> None:
+    """Remove what killed runs left: staging folders that no living process holds."""
+    for folder in cache.iterdir():
+        if not re.fullmatch(r"\.[0-9a-f]{16}\..+", folder.name):
+            continue
+        with contextlib.suppress(OSError):  # held by a process that decodes now, or gone meanwhile
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(handle)
+
+
 def check_disjoint(store: Store) -> None:
-    """Assert that no test image can enter a pool, by content hash and by id.
+    """Assert that no validation or test image can enter a draw, by content hash.
 
     Raises:
-        UserError: an image of a test set is in the pool.
+        UserError: an image of such a set is in the pool.
     """
-    pool = store.rows(store.meta.pool)
-    for task, info in store.meta.tasks.items():
-        test = store.rows(info.sets["test"])
-        shared = sorted(set(pool["sha256"]) & set(test["sha256"]))
-        if shared:
-            name = test.loc[test["sha256"] == shared[0], "id"].iloc[0]
-            raise UserError(
-                f"domain {store.meta.domain!r}: {len(shared)} {task} test images are in the unlabelled pool too "
-                f"(for one, {name}); remove the copies from one of them"
-            )
+    pool, held_out = store.rows(store.meta.pool), store.held_out()
+    shared = pool[pool["sha256"].isin(held_out)]
+    if len(shared):
+        raise UserError(
+            f"domain {store.meta.domain!r}: {len(shared)} images of the unlabelled pool are validation or test images "
+            f"too (for one, {shared['id'].iloc[0]} is a {held_out[shared['sha256'].iloc[0]]} image); remove the copies "
+            "from one of them"
+        )

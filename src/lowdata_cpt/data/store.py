@@ -2,9 +2,9 @@
 
 Layout of a store folder (everything is .npy, .csv or .json; nothing is pickled)::
 
-    meta.json                 domain, resolution, sets, tasks (see `Meta`)
+    meta.json                 domain, resolution, sets, tasks, sha256 of each file (see `Meta`)
     index.csv                 array,row,id,sha256,stratum   one row an image of an array
-    quarantine.csv            id,reason                   images that could not be decoded
+    quarantine.csv            id,reason                   what could not be decoded, and what else was left out
     <array>.images.npy        uint8   [M, H, W, 3]
     <array>.segmentation.npy  uint8   [M, H, W]           class ids, `ignore_index` where unlabelled
     <array>.depth.npy         float32 [M, H, W]           metres; 0 where not measured
@@ -23,13 +23,14 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.core.io import read_json
+from lowdata_cpt.core.io import identity, read_json, sha256_file
 from lowdata_cpt.core.strict import Strict
 
 Task = Literal["classification", "segmentation", "depth"]
 Split = Literal["train", "val", "test"]
 TASKS: tuple[Task, ...] = ("classification", "segmentation", "depth")
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+META, INDEX = "meta.json", "index.csv"
 
 
 class ImageSet(Strict):
@@ -58,7 +59,12 @@ class TaskInfo(Strict):
 
 
 class Meta(Strict):
-    """meta.json of a store. `pool` names the unlabelled set that subsets are drawn from."""
+    """meta.json of a store. `pool` names the unlabelled set that subsets are drawn from.
+
+    Attributes:
+        files: sha256 of the index and of every array, as they were written.
+        content_sha256: of all the rest of this; what is decoded to the same bytes has the same one.
+    """
 
     domain: str
     content_sha256: str
@@ -66,10 +72,19 @@ class Meta(Strict):
     pool: str
     sets: dict[str, ImageSet]
     tasks: dict[Task, TaskInfo]
+    files: dict[str, str]
+
+    def content(self) -> str:
+        """Return what `content_sha256` should be."""
+        return identity(self.model_dump(mode="json", exclude={"content_sha256"}))
+
+
+_verified: set[tuple[str, int, int, int]] = set()
+"""Path, inode, size and modification time of files whose hash this process has checked."""
 
 
 class Store:
-    """Read access to a decoded domain."""
+    """Read access to a decoded domain. A file's hash is checked when this process first uses it."""
 
     def __init__(self, root: str | Path) -> None:
         """Open the store in folder `root`.
@@ -78,33 +93,78 @@ class Store:
             UserError: `root` is not a complete store.
         """
         self.root = Path(root)
+        path = self.root / META
         try:
-            self.meta = Meta.model_validate(read_json(self.root / "meta.json"))
+            self.meta = Meta.model_validate(read_json(path))
         except ValidationError as error:
             raise UserError(
-                f"{self.root / 'meta.json'}: not a store of this version ({error.error_count()} errors)"
+                f"{path}: not a store of this version ({error.error_count()} errors); {self.remedy}"
             ) from None
+        except UserError as error:
+            raise UserError(f"{error}; {self.remedy}") from None
 
     @classmethod
     def open(cls, manifest: Path) -> Store:
         """Open the store beside a data manifest, and check that it is the content the manifest names.
 
         Raises:
-            UserError: the store is missing or holds other content.
+            UserError: the store is missing, damaged, or holds other content.
         """
-        facts, folder = read_json(manifest), manifest.parent / "store"
-        if not (folder / "meta.json").exists():
-            raise UserError(f"{folder}: the decoded images of {manifest} are missing; run `snakemake --forcerun data`")
+        folder = manifest.parent / "store"
+        try:
+            facts = read_json(manifest)
+        except UserError as error:
+            raise UserError(f"{error}; {_remedy(folder)}") from None
+        if not isinstance(facts, dict) or not isinstance(facts.get("content_sha256"), str):
+            raise UserError(f"{manifest}: not a data manifest, expected a content_sha256; {_remedy(folder)}")
+        if not (folder / META).exists():
+            raise UserError(f"{folder}: the decoded images of {manifest} are missing; {_remedy(folder)}")
         store = cls(folder)
         if store.meta.content_sha256 != facts["content_sha256"]:
-            raise UserError(f"{folder}: holds other content than {manifest} says; run `snakemake --forcerun data`")
+            raise UserError(f"{folder}: holds other content than {manifest} says; {store.remedy}")
+        if store.meta.content() != store.meta.content_sha256:
+            raise UserError(f"{folder / META}: damaged, it is not what was written; {store.remedy}")
         return store
+
+    @property
+    def remedy(self) -> str:
+        """What to do about a damaged file of this store."""
+        return _remedy(self.root)
+
+    def verify(self) -> None:
+        """Check every file of the store.
+
+        Raises:
+            UserError: one is missing or damaged.
+        """
+        if self.meta.content() != self.meta.content_sha256:
+            raise UserError(f"{self.root / META}: damaged, it is not what was written; {self.remedy}")
+        for name in self.meta.files:
+            self._file(name)
+
+    def _file(self, name: str) -> Path:
+        """Return the path of a file whose content is what was written.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
+        path = self.root / name
+        try:
+            stat = path.stat()
+            key = (str(path.resolve()), stat.st_ino, stat.st_size, stat.st_mtime_ns)
+            if key not in _verified:
+                if sha256_file(path) != self.meta.files.get(name):
+                    raise UserError(f"{path}: damaged, its sha256 is not the one that was written; {self.remedy}")
+                _verified.add(key)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}); {self.remedy}") from None
+        return path
 
     @cached_property
     def index(self) -> pd.DataFrame:
         """index.csv: columns array,row,id,sha256,stratum."""
         return pd.read_csv(
-            self.root / "index.csv",
+            self._file(INDEX),
             dtype={"array": str, "id": str, "sha256": str, "stratum": str},
             keep_default_na=False,
         )
@@ -116,9 +176,7 @@ class Store:
 
     def _read(self, name: str, kind: str) -> NDArray[np.generic]:
         image_set = self._set(name)
-        path = self.root / f"{image_set.array}.{kind}.npy"
-        if not path.exists():
-            raise UserError(f"{path}: missing; delete the folder {self.root} and run the data step again")
+        path = self._file(f"{image_set.array}.{kind}.npy")
         array: NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)
         rows = image_set.rows
         if rows is None:
@@ -134,6 +192,17 @@ class Store:
         if image_set.rows is not None:
             frame = frame.loc[list(image_set.rows)]
         return frame.reset_index()
+
+    def held_out(self) -> dict[str, str]:
+        """Return sha256 -> "validation" or "test" of every image of such a set, whatever the task."""
+        called = {"val": "validation", "test": "test"}
+        return {
+            digest: called[split]
+            for info in self.meta.tasks.values()
+            for split, name in info.sets.items()
+            if split in called
+            for digest in self.rows(name)["sha256"]
+        }
 
     def images(self, name: str) -> NDArray[np.uint8]:
         """Return images of a set: uint8 [M, H, W, 3], memory-mapped where the set is a run of rows."""
@@ -160,3 +229,11 @@ class Store:
         if task not in self.meta.tasks:
             raise UserError(f"domain {self.meta.domain!r} has no {task} labels; it has {sorted(self.meta.tasks)}")
         return self.meta.tasks[task]
+
+
+def _remedy(root: Path) -> str:
+    """Return the command that decodes a store again."""
+    manifest = root.parent / "manifest.json"
+    if root.name == "store":
+        return f"`snakemake --cores 1 --force {manifest}` (with the study's --configfile) decodes it again"
+    return f"delete the folder {root} and run the data step again"

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.core.io import write_json
-from lowdata_cpt.data.decode import Sample, UndecodableError
-from lowdata_cpt.data.store import ImageSet, Meta, Split, Task, TaskInfo
+from lowdata_cpt.core.io import sha256_file, write_json
+from lowdata_cpt.data.decode import IGNORE, Sample, UndecodableError
+from lowdata_cpt.data.store import INDEX, META, SPLITS, ImageSet, Meta, Split, Task, TaskInfo
 
 BATCH = 128
 """Images decoded ahead of the writer: bounds memory."""
+
+PAGES = "pages; the first is used"
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,11 @@ class _Npy:
 
 @dataclass
 class Written:
-    """What became of the items of one array: ids and hashes in row order."""
+    """What became of the items of one array: ids and hashes in row order, and the tasks with any valid label."""
 
     ids: list[str] = field(default_factory=list)
     sha256: list[str] = field(default_factory=list)
+    labelled: set[Task] = field(default_factory=set)
 
 
 class StoreWriter:
@@ -83,8 +86,9 @@ class StoreWriter:
         self.target, self.side, self.max_quarantined = target, side, max_quarantined
         self.quarantined: list[tuple[str, str]] = []
         self.notes: list[tuple[str, str]] = []
+        self.top: int | None = None  # largest value of all 16-bit grey files
         self._seen: set[str] = set()
-        self._index = (target / "index.csv").open("w", newline="", encoding="utf-8")
+        self._index = (target / INDEX).open("w", newline="", encoding="utf-8")
         self._rows = csv.writer(self._index, lineterminator="\n")
         self._rows.writerow(["array", "row", "id", "sha256", "stratum"])
 
@@ -97,11 +101,11 @@ class StoreWriter:
         self._index.close()
 
     def note(self, name: str, reason: str) -> None:
-        """List a file in quarantine.csv that does not count as a bad image."""
+        """List in quarantine.csv what does not count as a bad image: other files, copies, remarks."""
         self.notes.append((name, reason))
 
     def add(
-        self, array: str, items: Iterable[Item], tasks: Iterable[Task], barred: Mapping[str, str] | None = None
+        self, array: str, items: Iterable[Item], tasks: Iterable[Task], excluded_hashes: Mapping[str, str] | None = None
     ) -> Written:
         """Decode `items` into arrays named `array`, in order; those that cannot be decoded are quarantined.
 
@@ -109,7 +113,7 @@ class StoreWriter:
             array: name of the array files.
             items: what to decode; may be lazy.
             tasks: labels to write; every sample must have them.
-            barred: sha256 -> id of images (of the test set) whose exact copies must not come in.
+            excluded_hashes: sha256 -> name of images of other sets whose exact copies must not come in.
 
         Raises:
             UserError: two images have one id.
@@ -122,19 +126,26 @@ class StoreWriter:
                 self._seen.add(item.id)
                 if isinstance(result, str):
                     self.quarantined.append((item.id, result))
-                elif barred and result.sha256 in barred:
-                    reason = f"left out: the same bytes as test image {barred[result.sha256]}"
-                    self.quarantined.append((item.id, reason))
+                elif excluded_hashes and result.sha256 in excluded_hashes:
+                    self.note(item.id, f"left out: the same bytes as {excluded_hashes[result.sha256]}")
                 else:
                     for kind, value in _values(result, wanted).items():
                         files[kind].append(value)
                     self._rows.writerow([array, len(written.ids), item.id, result.sha256, item.stratum])
                     written.ids.append(item.id)
                     written.sha256.append(result.sha256)
+                    written.labelled |= {task for task in wanted - written.labelled if _has_label(result, task)}
+                    self._remark(item.id, result)
         finally:
             for file in files.values():
                 file.close()
         return written
+
+    def _remark(self, name: str, sample: Sample) -> None:
+        if sample.pages > 1:
+            self.note(name, f"{sample.pages} {PAGES}")
+        if sample.top is not None:
+            self.top = max(self.top or 0, sample.top)
 
     def _open(self, array: str, tasks: set[Task]) -> dict[str, _Npy]:
         square, path = (self.side, self.side), self.target
@@ -161,9 +172,7 @@ class StoreWriter:
                 f"repair them or raise `max_quarantined` ({self.max_quarantined:g})"
             )
 
-    def finish(
-        self, domain: str, content_sha256: str, pool: str, sets: dict[str, ImageSet], tasks: dict[Task, TaskInfo]
-    ) -> None:
+    def finish(self, domain: str, pool: str, sets: dict[str, ImageSet], tasks: dict[Task, TaskInfo]) -> None:
         """Write quarantine.csv and meta.json.
 
         Raises:
@@ -174,11 +183,31 @@ class StoreWriter:
             rows = csv.writer(stream, lineterminator="\n")
             rows.writerow(["id", "reason"])
             rows.writerows(self.quarantined + self.notes)
-        self._index.flush()
-        meta = Meta(
-            domain=domain, content_sha256=content_sha256, resolution=self.side, pool=pool, sets=sets, tasks=tasks
-        )
-        write_json(self.target / "meta.json", meta.model_dump(mode="json"))
+        self._index.close()
+        write_meta(self.target, domain, self.side, pool, sets, tasks)
+
+
+def write_meta(
+    folder: Path,
+    domain: str,
+    resolution: int,
+    pool: str,
+    sets: Mapping[str, ImageSet],
+    tasks: Mapping[Task, TaskInfo],
+) -> None:
+    """Write meta.json of a store whose index and arrays are there: its last file, with the sha256 of each."""
+    paths = [folder / INDEX, *sorted(folder.glob("*.npy"))]
+    files = {path.name: sha256_file(path) for path in paths}
+    meta = Meta(
+        domain=domain,
+        content_sha256="",
+        resolution=resolution,
+        pool=pool,
+        sets=dict(sets),
+        tasks=dict(tasks),
+        files=files,
+    )
+    write_json(folder / META, meta.model_copy(update={"content_sha256": meta.content()}).model_dump(mode="json"))
 
 
 def _values(sample: Sample, tasks: set[Task]) -> dict[str, NDArray[Any]]:
@@ -193,6 +222,15 @@ def _values(sample: Sample, tasks: set[Task]) -> dict[str, NDArray[Any]]:
         assert sample.depth is not None
         values["depth"] = sample.depth
     return values
+
+
+def _has_label(sample: Sample, task: Task) -> bool:
+    """Say whether an image has a label that can be scored."""
+    if task == "segmentation":
+        return sample.segmentation is not None and bool((sample.segmentation != IGNORE).any())
+    if task == "depth":
+        return sample.depth is not None and bool((sample.depth > 0).any())
+    return True
 
 
 def _try(item: Item) -> Sample | str:
@@ -213,49 +251,39 @@ def _decoded(items: Iterable[Item]) -> Iterator[tuple[Item, Sample | str]]:
 
 @dataclass(frozen=True)
 class Splits:
-    """The images of a labelled domain.
-
-    Attributes:
-        train, val, test: items to decode.
-        val_of_train: whether `val` was cut out of the training images, so that it belongs to the pool too.
-    """
+    """The images of a labelled domain: items to decode of each split."""
 
     train: Iterable[Item]
     val: Iterable[Item]
     test: Iterable[Item]
-    val_of_train: bool = True
 
 
-def write_splits(
-    writer: StoreWriter, domain: str, content_sha256: str, splits: Splits, tasks: Mapping[Task, TaskInfo]
-) -> None:
-    """Write a whole labelled domain. The pool is the training images, val included where it was cut from them.
+def write_splits(writer: StoreWriter, domain: str, splits: Splits, tasks: Mapping[Task, TaskInfo]) -> None:
+    """Write a whole labelled domain. The pool is the training images: no validation or test image is in it.
 
-    The sets are named train, val, test and pool; `sets` of the given tasks is filled in. Training images that
-    are exact copies of a test image are left out and listed.
+    The sets are named train, val, test and pool; `sets` of the given tasks is filled in. Exact copies of test
+    images in train or val, and of val images in train, are left out and listed.
 
     Raises:
-        UserError: a split has no usable image.
+        UserError: a split has no usable image, or no label of it counts.
     """
-    names: dict[Split, str] = {"train": "train", "val": "val", "test": "test"}
-    test = writer.add("test", splits.test, tasks)
-    barred = dict(zip(test.sha256, test.ids, strict=True))
-    val = list(splits.val) if splits.val_of_train else []
-    pool = writer.add("pool", chain(splits.train, val), tasks, barred)
-    sets = {"pool": ImageSet(array="pool"), "test": ImageSet(array="test")}
-    if splits.val_of_train:
-        val_ids = {item.id for item in val}
-        count = sum(name not in val_ids for name in pool.ids)
-        sets["train"] = ImageSet(array="pool", rows=tuple(range(count)))
-        sets["val"] = ImageSet(array="pool", rows=tuple(range(count, len(pool.ids))))
-        counts = {"train": count, "val": len(pool.ids) - count, "test": len(test.ids)}
-    else:
-        held_out = writer.add("val", splits.val, tasks, barred)
-        sets |= {"train": ImageSet(array="pool"), "val": ImageSet(array="val")}
-        counts = {"train": len(pool.ids), "val": len(held_out.ids), "test": len(test.ids)}
+    written: dict[Split, Written] = {}
+    excluded: dict[str, str] = {}
+    arrays: dict[Split, str] = {"test": "test", "val": "val", "train": "pool"}
+    for split, array in arrays.items():
+        found = written[split] = writer.add(array, getattr(splits, split), tasks, excluded)
+        excluded |= {digest: f"{split} image {name}" for digest, name in zip(found.sha256, found.ids, strict=True)}
     writer.check(domain)
-    for split, count in counts.items():
-        if not count:
+    for split, found in written.items():
+        if not found.ids:
             raise UserError(f"domain {domain!r}: the {split} split has no image")
+        for task in tasks:
+            if task not in found.labelled:
+                raise UserError(
+                    f"domain {domain!r}: no pixel of the {len(found.ids)} {split} images has a {task} label that "
+                    "counts (all are void), so nothing can be scored; mend the labels"
+                )
+    sets = {"pool": ImageSet(array="pool")} | {split: ImageSet(array=array) for split, array in arrays.items()}
+    names: dict[Split, str] = {split: split for split in SPLITS}
     filled = {task: info.model_copy(update={"sets": names}) for task, info in tasks.items()}
-    writer.finish(domain, content_sha256, "pool", sets, filled)
+    writer.finish(domain, "pool", sets, filled)

@@ -89,7 +89,7 @@ def _masked(
         found.counts = {"pool": train, "train": train, "val": splits.count("val"), "test": test}
     else:
         cut = max(1, round(0.2 * train))
-        found.counts = {"pool": train, "train": train - cut, "val": cut, "test": test}
+        found.counts = {"pool": train - cut, "train": train - cut, "val": cut, "test": test}
     return found
 
 
@@ -167,9 +167,9 @@ def camvid(root: Path) -> Expected:
 
 
 def nuclei(root: Path) -> Expected:
-    """Write five images of DSB 2018."""
-    found = Expected({"pool": 4, "train": 3, "val": 1, "test": 1}, classes=2, needed="stage1_train")
-    for i in range(5):
+    """Write seven images of DSB 2018."""
+    found = Expected({"pool": 5, "train": 5, "val": 1, "test": 1}, classes=2, needed="stage1_train")
+    for i in range(7):
         name, values = f"{i:064x}", ((0, 1, 0, 2) if i % 2 else (1, 2, 3, 0))
         ids = quadrant_map(values, 24, 24)
         save(root / "stage1_train" / name / "images" / f"{name}.png", picture(ids, i))
@@ -193,7 +193,7 @@ def eurosat(root: Path) -> Expected:
 
     files = {f"2750/{name}/{name}_{i}.jpg": label for label, name in enumerate(CLASSES) for i in range(1, 6)}
     return _classified(
-        files, root, counts={"pool": 40, "train": 30, "val": 10, "test": 10}, classes=10, needed="2750/Forest"
+        files, root, counts={"pool": 30, "train": 30, "val": 10, "test": 10}, classes=10, needed="2750/Forest"
     )
 
 
@@ -201,7 +201,7 @@ def neu_steel(root: Path) -> Expected:
     """Write five images a class of NEU steel, flat."""
     prefixes = ("Cr", "In", "Pa", "PS", "RS", "Sc")
     files = {f"{prefix}_{i}.bmp": label for label, prefix in enumerate(prefixes) for i in range(1, 6)}
-    counts = {"pool": 24, "train": 18, "val": 6, "test": 6}
+    counts = {"pool": 18, "train": 18, "val": 6, "test": 6}
     return _classified(files, root, counts=counts, classes=6)
 
 
@@ -213,7 +213,7 @@ def food101(root: Path) -> Expected:
         listed = {name: [f"{name}/{i}" for i in numbers] for name in names}
         (root / "meta" / f"{split}.json").write_text(json.dumps(listed))
     files = {f"images/{name}/{i}.jpg": label for label, name in enumerate(names) for i in range(7)}
-    counts = {"pool": 15, "train": 12, "val": 3, "test": 6}
+    counts = {"pool": 12, "train": 12, "val": 3, "test": 6}
     return _classified(files, root, counts=counts, classes=3, needed="meta/test.json")
 
 
@@ -246,7 +246,7 @@ def cifar10(root: Path) -> Expected:
     names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
     (folder / "batches.meta.txt").write_text("\n".join(names) + "\n\n")
     found = Expected(
-        {"pool": 20, "train": 16, "val": 4, "test": 10}, classes=10, needed="cifar-10-batches-bin/data_batch_3.bin"
+        {"pool": 16, "train": 16, "val": 4, "test": 10}, classes=10, needed="cifar-10-batches-bin/data_batch_3.bin"
     )
     seed = 0
     for name, count in [*((f"data_batch_{i}", 4) for i in range(1, 6)), ("test_batch", 10)]:
@@ -268,7 +268,7 @@ def galaxy10(root: Path) -> Expected:
     with h5py.File(root / "Galaxy10_DECals.h5", "w") as file:
         file["images"], file["ans"] = images, labels.astype(np.uint8)
     return Expected(
-        {"pool": 40, "train": 30, "val": 10, "test": 10},
+        {"pool": 30, "train": 30, "val": 10, "test": 10},
         classes=10,
         labels={f"{i:05d}": int(label) for i, label in enumerate(labels)},
         needed="Galaxy10_DECals.h5",
@@ -296,7 +296,7 @@ def medmnist(root: Path) -> Expected:
 def imagefolder(root: Path) -> Expected:
     """Write two class folders of five images."""
     files = {f"{name}/{i}.png": label for label, name in enumerate(("cat", "dog")) for i in range(5)}
-    return _classified(files, root, counts={"pool": 8, "train": 6, "val": 2, "test": 2}, classes=2)
+    return _classified(files, root, counts={"pool": 6, "train": 6, "val": 2, "test": 2}, classes=2)
 
 
 NYU_MAPPING = np.array([1 + raw % 40 for raw in range(894)])
@@ -308,7 +308,7 @@ def nyuv2(root: Path) -> Expected:
     """Seven frames: 1, 3, 4, 6, 7 for training, 2 and 5 for testing; a white border of 8×6 pixels of 640×480."""
     root.mkdir(parents=True, exist_ok=True)
     width, height = NYU_SIZE
-    found = Expected({"pool": 5, "train": 4, "val": 1, "test": 2}, classes=40, needed="splits.mat")
+    found = Expected({"pool": 4, "train": 4, "val": 1, "test": 2}, classes=40, needed="splits.mat")
     images, depths, labels = [], [], []
     for i in range(7):
         values = (0, 1 + i, 300 + i, 894)

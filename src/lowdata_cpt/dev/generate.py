@@ -101,10 +101,6 @@ SHOWN = {
     },
     "docs/probes.md": {"selected": "results/embedded/statistics/selected.csv"},
     "docs/methods/v_pretraining.md": {"prediction": "results/embedded/figures/value-*-correlations.csv"},
-    "docs/real-data.md": {
-        "real": "results/real/tables/scores-*.md",
-        "floors": "results/real/floors.csv",
-    },
 }
 
 

@@ -100,7 +100,8 @@ def reduced(study: Study, chosen: list[Cell]) -> Study:
     for kind in ("backbone", "domain", "method"):
         raw[f"{kind}s"] = {name: raw[f"{kind}s"][name] for name in names[kind]}
     for name, domain in raw["domains"].items():
-        domain |= {"root": name, "resolution": RESOLUTION, "sizes": [IMAGES], "max_images": None}
+        domain |= {"root": name, "resolution": RESOLUTION, "sizes": [IMAGES]}
+        domain |= dict.fromkeys(("max_images", "val_images", "test_images"))
         if domain["kind"] == "medmnist":
             domain |= {"flag": "pathmnist", "pixels": 28}
     for method in raw["methods"].values():

@@ -47,10 +47,12 @@ def open_cell(params: dict[str, Any], cell: Cell, paths: Paths, device: torch.de
     method, training = parse(params["method"]), Training.model_validate(params["training"])
     vit = weights.open_export(paths.backbone(cell.backbone), int(params["image_size"]))
     store = Store.open(paths.manifest(cell.domain))
-    rows = read_manifest(paths.subset(cell.domain, cell.n, cell.seed), store)["row"].to_numpy()
-    images = np.asarray(store.images(store.meta.pool)[rows])
+    drawn = read_manifest(paths.subset(cell.domain, cell.n, cell.seed), store, cell.n)
+    images = np.asarray(store.images(store.meta.pool)[drawn["row"].to_numpy()])
     key = identity({"params": params, "inputs": [sha256_file(path) for path in inputs_of(cell, paths)]})
-    return prepare_run(method, training, vit, images, store, cell.seed, device, folder / key[:12], key)
+    return prepare_run(
+        method, training, vit, images, store, cell.seed, device, folder / key[:12], key, set(drawn["sha256"])
+    )
 
 
 def inputs_of(cell: Cell, paths: Paths) -> list[Path]:

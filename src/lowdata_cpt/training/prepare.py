@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from lowdata_cpt.backbones.vit import ViT
-from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.data.store import Store, Task
+from lowdata_cpt.data.feedback import DENSE, feedback_rows
+from lowdata_cpt.data.store import Store
 from lowdata_cpt.training.config import Recipe, Training
 from lowdata_cpt.training.learner import Context, Feedback
 from lowdata_cpt.training.loop import Run
 from lowdata_cpt.vision.images import channel_statistics
 
 
-def feedback_of(store: Store) -> Feedback:
-    """Return the labelled train images; a val or test image among them is a programming error and stops the run."""
-    dense: tuple[Task, ...] = ("segmentation", "depth")
-    tasks = [task for task in dense if task in store.meta.tasks]
-    if not tasks:
-        raise UserError(f"domain {store.meta.domain!r} has neither segmentation nor depth labels to give feedback")
-    infos = {task: store.task(task) for task in tasks}
-    name = infos[tasks[0]].sets["train"]
-    rows = store.rows(name)
+def feedback_of(store: Store, drawn: Collection[str]) -> Feedback:
+    """Return the labelled train images that are not `drawn` (sha256), or all where too few are left (`feedback_rows`).
+
+    A val or test image among them is a programming error and stops the run.
+    """
+    chosen = feedback_rows(store, drawn)
+    infos = {task: store.task(task) for task in DENSE if task in store.meta.tasks}
+    name = next(iter(infos.values())).sets["train"]
+    rows = store.rows(name).iloc[chosen]
     for info in infos.values():
         for split in ("val", "test"):
             held_out = set(store.rows(info.sets[split])["sha256"])
             assert not held_out & set(rows["sha256"]), f"a feedback image is a {split} image"
     segmentation, depth = infos.get("segmentation"), infos.get("depth")
     return Feedback(
-        images=np.array(store.images(name)),
-        segmentation=np.array(store.segmentation(name)) if segmentation else None,
-        depth=np.array(store.depth(name)) if depth and depth.sets["train"] == name else None,
+        images=store.images(name)[chosen],
+        segmentation=store.segmentation(name)[chosen] if segmentation else None,
+        depth=store.depth(name)[chosen] if depth and depth.sets["train"] == name else None,
         classes=len(segmentation.classes) if segmentation else 0,
         ignore_index=segmentation.ignore_index if segmentation else 255,
         depth_range=depth.depth_range if depth else (1e-3, 10.0),
@@ -51,8 +52,12 @@ def prepare_run(
     device: torch.device,
     folder: Path,
     key: str,
+    drawn: Collection[str] = (),
 ) -> Run:
-    """Build learner and run; the learner's new weights come from the global generator, seeded here."""
+    """Build learner and run; the learner's new weights come from the global generator, seeded here.
+
+    `drawn` is the sha256 of each image, so that feedback comes from others.
+    """
     _, steps_per_epoch = training.length(len(images))
     mean, std = channel_statistics(images)
     context = Context(
@@ -67,7 +72,7 @@ def prepare_run(
         batch_size=training.batch_size,
         seed=seed,
         device=device,
-        feedback=feedback_of(store) if method.needs_feedback else None,
+        feedback=feedback_of(store, drawn) if method.needs_feedback else None,
     )
     torch.manual_seed(seed)
     learner = method.learner()(vit, method, context)

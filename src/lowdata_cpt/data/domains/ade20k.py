@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowdata_cpt.data.decode import class_table
-from lowdata_cpt.data.layouts.folders import About, lines_of
+from lowdata_cpt.data.layouts.folders import DatasetCard, lines_of
 from lowdata_cpt.data.layouts.masked import MaskedFiles, Pair
 
 CLASSES = 150
@@ -18,17 +18,19 @@ CLASSES = 150
 class ADE20K(MaskedFiles):
     """ADE20K, 150 classes."""
 
+    label: ClassVar[str] = "ADE20K"
     kind: Literal["ade20k"] = "ade20k"
 
-    about: ClassVar[About] = About(
+    dataset: ClassVar[DatasetCard] = DatasetCard(
         title="ADE20K scene parsing (SceneParse150)",
         source='Zhou et al., "Scene Parsing through ADE20K Dataset", CVPR 2017: scenes of all kinds.',
         licence="BSD-3-Clause for the annotations; the images belong to their owners, research use (the authors' "
         "terms).",
-        obtain="download ADEChallengeData2016.zip from the MIT Scene Parsing Benchmark page and unpack it so that "
+        how_to_get="download ADEChallengeData2016.zip from the MIT Scene Parsing Benchmark page and unpack it so that "
         "images/{training,validation}, annotations/{training,validation} and objectInfo150.txt lie in that folder "
         "(or in ADEChallengeData2016/ inside it)",
-        split="Official: 20,210 training images (the pool; val is a seeded part of them) and 2,000 validation images, "
+        split="Official: 20,210 training images (val is a seeded part of them, the pool the rest) and 2,000 "
+        "validation images, "
         "which are the test set here, since the test annotations are not public. Strata: sceneCategories.txt where "
         "present.",
         labels="150 classes; 0 in the masks (other or unlabelled) is ignored (255), 1…150 become 0…149.",

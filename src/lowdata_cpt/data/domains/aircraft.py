@@ -9,7 +9,7 @@ from pydantic import Field
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.data.layouts.classification import ClassifiedFiles, Labelled
-from lowdata_cpt.data.layouts.folders import About, lines_of
+from lowdata_cpt.data.layouts.folders import DatasetCard, lines_of
 
 FILES_OF_LEVEL = {"variant": "variants", "family": "families", "manufacturer": "manufacturers"}
 
@@ -17,18 +17,19 @@ FILES_OF_LEVEL = {"variant": "variants", "family": "families", "manufacturer": "
 class Aircraft(ClassifiedFiles):
     """FGVC-Aircraft, release 2013b."""
 
+    label: ClassVar[str] = "FGVC-Aircraft"
     kind: Literal["aircraft"] = "aircraft"
     level: Literal["variant", "family", "manufacturer"] = Field(
         default="variant", description="100 variants, 70 families or 30 manufacturers."
     )
 
     cut_bottom: ClassVar[int] = 20
-    about: ClassVar[About] = About(
+    dataset: ClassVar[DatasetCard] = DatasetCard(
         title="FGVC-Aircraft 2013b",
         source='Maji et al., "Fine-Grained Visual Classification of Aircraft", 2013; 10,000 photographs.',
         licence="Images belong to their photographers; non-commercial research only (the authors' page).",
-        obtain="download fgvc-aircraft-2013b.tar.gz from the FGVC-Aircraft page of the Visual Geometry Group, Oxford, "
-        "and unpack it so that data/ lies in that folder (or in fgvc-aircraft-2013b/ inside it)",
+        how_to_get="download fgvc-aircraft-2013b.tar.gz from the FGVC-Aircraft page of the Visual Geometry Group, "
+        "Oxford, and unpack it so that data/ lies in that folder (or in fgvc-aircraft-2013b/ inside it)",
         split="Official: 3,334 training (the pool), 3,333 validation and 3,333 test images.",
         labels="100 variants (or 70 families, or 30 manufacturers: `level`), in the order of data/variants.txt.",
         limits="Aeroplanes of one airframe photographed twice can be on both sides of the split.",

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowdata_cpt.data.decode import class_table
-from lowdata_cpt.data.layouts.folders import About
+from lowdata_cpt.data.layouts.folders import DatasetCard
 from lowdata_cpt.data.layouts.masked import MaskedFiles, Pair
 
 CLASSES = (
@@ -20,16 +20,17 @@ VOID = 11
 class CamVid(MaskedFiles):
     """CamVid, 11 classes."""
 
+    label: ClassVar[str] = "CamVid"
     kind: Literal["camvid"] = "camvid"
 
-    about: ClassVar[About] = About(
+    dataset: ClassVar[DatasetCard] = DatasetCard(
         title="CamVid, 11 classes",
         source='Brostow, Fauqueur and Cipolla, "Semantic object classes in video", Pattern Recognition Letters 2009; '
         "the "
         "480×360 version and split of SegNet (Badrinarayanan, Kendall and Cipolla).",
         licence="Research use; check before redistribution.",
-        obtain="get the CamVid folder of the SegNet tutorial (or a copy in its layout) and put train, trainannot, val, "
-        "valannot, test and testannot into that folder",
+        how_to_get="get the CamVid folder of the SegNet tutorial (or a copy in its layout) and put train, trainannot, "
+        "val, valannot, test and testannot into that folder",
         split="SegNet's: 367 training (the pool), 101 validation and 233 test frames. Strata: video sequences.",
         labels="11 classes, 0…10; 11 (void) is ignored (255).",
         limits="Frames of one sequence are near-duplicates of each other; the central square is 3/4 of a frame.",

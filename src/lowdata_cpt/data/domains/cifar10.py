@@ -11,7 +11,7 @@ import numpy as np
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.data.decode import decode_array
-from lowdata_cpt.data.layouts.folders import About, FolderDomain, lines_of
+from lowdata_cpt.data.layouts.folders import DatasetCard, FolderDomain, lines_of
 from lowdata_cpt.data.store import Task, TaskInfo
 from lowdata_cpt.data.writer import Item, write_splits
 
@@ -25,16 +25,17 @@ RECORD = 1 + 3 * SIDE * SIDE
 class CIFAR10(FolderDomain):
     """CIFAR-10, 10 classes of 32×32 images."""
 
+    label: ClassVar[str] = "CIFAR-10"
     kind: Literal["cifar10"] = "cifar10"
 
     labelled: ClassVar[tuple[Task, ...]] = ("classification",)
-    about: ClassVar[About] = About(
+    dataset: ClassVar[DatasetCard] = DatasetCard(
         title="CIFAR-10",
         source='Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009; 32×32 pixels.',
         licence="None stated.",
-        obtain=f"download the binary version cifar-10-binary.tar.gz from the CIFAR page of Alex Krizhevsky "
+        how_to_get=f"download the binary version cifar-10-binary.tar.gz from the CIFAR page of Alex Krizhevsky "
         f"(University of Toronto) and unpack it so that {FOLDER}/ lies in that folder",
-        split="Official: 50,000 training images (the pool; val is a seeded part) and 10,000 test images.",
+        split="Official: 50,000 training images (val is a seeded part, the pool the rest) and 10,000 test images.",
         labels=f"10 classes, the lines of {NAMES}.",
         limits="A few test images are near-duplicates of training images (Barz and Denzler 2020). Images are enlarged "
         "from 32 pixels.",
@@ -44,7 +45,7 @@ class CIFAR10(FolderDomain):
         """Return the six batches and the class names."""
         return [self.need(FOLDER, name) for name in (*TRAIN, TEST, NAMES)]
 
-    def build(self, target: Path, content_sha256: str) -> None:
+    def build(self, target: Path) -> None:
         """Decode the records; strata are the classes."""
         path = self.need(FOLDER, NAMES)
         classes = tuple(lines_of(path))
@@ -56,7 +57,7 @@ class CIFAR10(FolderDomain):
         }
         tasks: dict[Task, TaskInfo] = {"classification": TaskInfo(sets={}, classes=classes)}
         with self.writer(target) as writer:
-            write_splits(writer, self.kind, content_sha256, self.arrange(items), tasks)
+            write_splits(writer, self.kind, self.arrange(items), tasks)
 
     def _items(self, name: str, classes: tuple[str, ...]) -> list[Item]:
         path = self.need(FOLDER, name)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowdata_cpt.data.decode import class_table
-from lowdata_cpt.data.layouts.folders import About
+from lowdata_cpt.data.layouts.folders import DatasetCard
 from lowdata_cpt.data.layouts.masked import MaskedFiles, Pair
 
 CLASSES = {
@@ -24,15 +24,17 @@ IMAGE, MASK = "_leftImg8bit.png", "_gtFine_labelIds.png"
 class Cityscapes(MaskedFiles):
     """Cityscapes, 19 classes."""
 
+    label: ClassVar[str] = "Cityscapes"
     kind: Literal["cityscapes"] = "cityscapes"
 
-    about: ClassVar[About] = About(
+    dataset: ClassVar[DatasetCard] = DatasetCard(
         title="Cityscapes, fine annotations",
         source='Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understanding", CVPR 2016; 2048×1024.',
         licence="The Cityscapes terms: non-commercial research, registration needed, no redistribution.",
-        obtain="register at the Cityscapes site, download leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip and "
-        "unpack both so that leftImg8bit/{train,val} and gtFine/{train,val} lie in that folder",
-        split="2,975 training images (the pool; val is a seeded part) and the 500 validation images as test, since "
+        how_to_get="register at the Cityscapes site, download leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip "
+        "and unpack both so that leftImg8bit/{train,val} and gtFine/{train,val} lie in that folder",
+        split="2,975 training images (val is a seeded part, the pool the rest) and the 500 validation images as test, "
+        "since "
         "the test annotations are not public. Strata: cities.",
         labels="19 classes from `labelIds` (the official train ids); every other id is ignored (255).",
         limits="The central square is half of a 2:1 frame; figures are not comparable with whole-frame ones.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from lowdata_cpt.data.layouts.classification import ClassifiedFiles, Labelled
-from lowdata_cpt.data.layouts.folders import About
+from lowdata_cpt.data.layouts.folders import DatasetCard
 
 CLASSES = (
     "AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial", "Pasture", "PermanentCrop", "Residential",
@@ -16,15 +16,16 @@ CLASSES = (
 class EuroSAT(ClassifiedFiles):
     """EuroSAT RGB, 10 classes."""
 
+    label: ClassVar[str] = "EuroSAT"
     kind: Literal["eurosat"] = "eurosat"
 
-    about: ClassVar[About] = About(
+    dataset: ClassVar[DatasetCard] = DatasetCard(
         title="EuroSAT, RGB",
         source='Helber et al., "EuroSAT: A Novel Dataset and Deep Learning Benchmark for Land Use and Land Cover '
         'Classification", IEEE JSTARS 2019; 27,000 JPEG patches of 64×64 pixels at 10 m.',
         licence="MIT by the authors' repository; Copernicus Sentinel data terms.",
-        obtain="download EuroSAT.zip (RGB) from the authors' EuroSAT page and unpack it so that its ten class folders "
-        "lie in that folder, or in 2750/ or EuroSAT_RGB/ inside it",
+        how_to_get="download EuroSAT.zip (RGB) from the authors' EuroSAT page and unpack it so that its ten class "
+        "folders lie in that folder, or in 2750/ or EuroSAT_RGB/ inside it",
         split="None published: seeded, balanced over classes (`test_fraction`, `val_fraction`).",
         labels="10 classes.",
         limits="Patches are cut from few scenes, so neighbours of training patches are in the test set.",

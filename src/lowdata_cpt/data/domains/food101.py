@@ -8,23 +8,24 @@ from typing import ClassVar, Literal
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import read_json
 from lowdata_cpt.data.layouts.classification import ClassifiedFiles, Labelled
-from lowdata_cpt.data.layouts.folders import About
+from lowdata_cpt.data.layouts.folders import DatasetCard
 
 
 class Food101(ClassifiedFiles):
     """Food-101, 101 classes."""
 
+    label: ClassVar[str] = "Food101"
     kind: Literal["food101"] = "food101"
 
-    about: ClassVar[About] = About(
+    dataset: ClassVar[DatasetCard] = DatasetCard(
         title="Food-101",
         source='Bossard, Guillaumin and Van Gool, "Food-101: Mining Discriminative Components with Random Forests", '
         "ECCV "
         "2014; 1,000 images a class, up to 512 pixels.",
         licence="Images belong to their owners (Foodspotting); research use.",
-        obtain="download food-101.tar.gz from the ETH Zürich Food-101 page and unpack it so that images/ and meta/ "
+        how_to_get="download food-101.tar.gz from the ETH Zürich Food-101 page and unpack it so that images/ and meta/ "
         "lie in that folder (or in food-101/ inside it)",
-        split="Official: 750 training (the pool; val is a seeded part) and 250 test images a class.",
+        split="Official: 750 training (val is a seeded part, the pool the rest) and 250 test images a class.",
         labels="101 classes, the keys of meta/train.json in alphabetical order.",
         limits="Training labels are noisy by design; test labels are clean.",
     )

@@ -11,7 +11,7 @@ import numpy as np
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.data.decode import Sample, decode_array
-from lowdata_cpt.data.layouts.folders import About, FolderDomain
+from lowdata_cpt.data.layouts.folders import DatasetCard, FolderDomain
 from lowdata_cpt.data.store import Task, TaskInfo
 from lowdata_cpt.data.writer import Item, write_splits
 
@@ -25,15 +25,16 @@ CLASSES = (
 class Galaxy10(FolderDomain):
     """Galaxy10 DECaLS, 10 classes."""
 
+    label: ClassVar[str] = "Galaxy10"
     kind: Literal["galaxy10"] = "galaxy10"
 
     labelled: ClassVar[tuple[Task, ...]] = ("classification",)
-    about: ClassVar[About] = About(
+    dataset: ClassVar[DatasetCard] = DatasetCard(
         title="Galaxy10 DECaLS",
         source="Leung and Bovy (astroNN): images of the DESI Legacy Imaging Surveys with labels of Galaxy Zoo "
         "(Walmsley et al., MNRAS 2022; Lintott et al.); 17,736 images of 256×256 pixels in g, r and z.",
         licence="MIT by the authors' repository; survey images under their own terms.",
-        obtain=f"download {FILE} from the Galaxy10 page of the astroNN documentation into that folder",
+        how_to_get=f"download {FILE} from the Galaxy10 page of the astroNN documentation into that folder",
         split="None published: seeded, balanced over classes (`test_fraction`, `val_fraction`).",
         labels="10 classes, `ans`.",
         limits="Classes are unbalanced (334 to 2,645 images).",
@@ -43,7 +44,7 @@ class Galaxy10(FolderDomain):
         """Return the one file."""
         return [self.need(FILE)]
 
-    def build(self, target: Path, content_sha256: str) -> None:
+    def build(self, target: Path) -> None:
         """Decode all images; strata are the classes."""
         path = self.need(FILE)
         try:
@@ -70,7 +71,7 @@ class Galaxy10(FolderDomain):
             tasks: dict[Task, TaskInfo] = {"classification": TaskInfo(sets={}, classes=CLASSES)}
             with self.writer(target) as writer:
                 splits = self.arrange({"": [item(row) for row in range(len(labels))]})
-                write_splits(writer, self.kind, content_sha256, splits, tasks)
+                write_splits(writer, self.kind, splits, tasks)
 
 
 def _row(images: Any, row: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowdata_cpt.data.decode import class_table
-from lowdata_cpt.data.layouts.folders import About
+from lowdata_cpt.data.layouts.folders import DatasetCard
 from lowdata_cpt.data.layouts.masked import MaskedFiles, Pair
 
 CLASSES = ("background", "building", "road", "water", "barren", "forest", "agriculture")
@@ -17,16 +17,18 @@ CLASSES = ("background", "building", "road", "water", "barren", "forest", "agric
 class LoveDA(MaskedFiles):
     """LoveDA, 7 classes."""
 
+    label: ClassVar[str] = "LoveDA"
     kind: Literal["loveda"] = "loveda"
 
-    about: ClassVar[About] = About(
+    dataset: ClassVar[DatasetCard] = DatasetCard(
         title="LoveDA land cover",
         source='Wang et al., "LoveDA: A Remote Sensing Land-Cover Dataset for Domain Adaptive Semantic Segmentation", '
         "NeurIPS 2021 Datasets and Benchmarks; 1024×1024 at 0.3 m.",
         licence="CC BY-NC-SA 4.0 by the authors' page.",
-        obtain="download Train.zip and Val.zip of LoveDA from the authors' archive (linked from their LoveDA "
+        how_to_get="download Train.zip and Val.zip of LoveDA from the authors' archive (linked from their LoveDA "
         "repository) and unpack them so that {Train,Val}/{Urban,Rural}/{images_png,masks_png} lie in that folder",
-        split="2,522 training images (the pool; val is a seeded part) and the 1,669 validation images as test, since "
+        split="2,522 training images (val is a seeded part, the pool the rest) and the 1,669 validation images as "
+        "test, since "
         "the test annotations are not public. Strata: urban and rural.",
         labels="7 classes; 0 (no data) is ignored (255), 1…7 become 0…6. `background` is a class.",
         limits="None known.",

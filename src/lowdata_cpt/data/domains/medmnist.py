@@ -11,19 +11,20 @@ from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.data.decode import decode_array
-from lowdata_cpt.data.layouts.folders import About, FolderDomain
+from lowdata_cpt.data.layouts.folders import DatasetCard, FolderDomain
+from lowdata_cpt.data.splits import balanced_order
 from lowdata_cpt.data.store import SPLITS, Task, TaskInfo
-from lowdata_cpt.data.subsets import balanced_order
 from lowdata_cpt.data.writer import Item, Splits, write_splits
 
 
 class MedMNIST(FolderDomain):
     """One of the MedMNIST+ 2D sets."""
 
+    label: ClassVar[str] = "MedMNIST"
     kind: Literal["medmnist"] = "medmnist"
     flag: Literal[
         "pathmnist", "dermamnist", "octmnist", "pneumoniamnist", "retinamnist", "breastmnist", "bloodmnist",
@@ -32,17 +33,24 @@ class MedMNIST(FolderDomain):
     pixels: Literal[28, 64, 224] = Field(default=224, description="Side in pixels of the published images.")
 
     labelled: ClassVar[tuple[Task, ...]] = ("classification",)
-    about: ClassVar[About] = About(
+    dataset: ClassVar[DatasetCard] = DatasetCard(
         title="MedMNIST+ (2D)",
         source='Yang et al., "MedMNIST v2: A large-scale lightweight benchmark for 2D and 3D biomedical image '
         'classification", Scientific Data 2023.',
         licence="CC BY 4.0, dermamnist CC BY-NC 4.0 (the authors' page).",
-        obtain="download <flag>.npz (28 pixels), <flag>_64.npz or <flag>_224.npz, e.g. pathmnist_224.npz, from the "
+        how_to_get="download <flag>.npz (28 pixels), <flag>_64.npz or <flag>_224.npz, e.g. pathmnist_224.npz, from the "
         "authors' MedMNIST archive into that folder",
         split="Official train (the pool), val and test. Strata: classes.",
         labels="Classes are numbered as in the file; their names are in the authors' INFO table.",
         limits="chestmnist (14 labels an image) and the 3D sets are not single-label 2D sets and are not offered.",
     )
+
+    @field_validator("split")
+    @classmethod
+    def _given(cls, split: str) -> str:
+        if split != "given":
+            raise ValueError("MedMNIST is read as a stream and keeps its official split; expected given")
+        return split
 
     def _path(self) -> Path:
         return self.need(f"{self.flag}.npz" if self.pixels == 28 else f"{self.flag}_{self.pixels}.npz")
@@ -51,16 +59,16 @@ class MedMNIST(FolderDomain):
         """Return the one file."""
         return [self._path()]
 
-    def build(self, target: Path, content_sha256: str) -> None:
+    def build(self, target: Path) -> None:
         """Decode the three splits."""
         path = self._path()
         labels = {split: self._labels(path, split) for split in SPLITS}
         classes = tuple(str(label) for label in range(max(int(values.max()) for values in labels.values()) + 1))
         train, val, test = (self._items(path, split, labels[split]) for split in SPLITS)
-        splits = Splits(train, val, test, val_of_train=False)
+        splits = Splits(train, val, test)
         tasks: dict[Task, TaskInfo] = {"classification": TaskInfo(sets={}, classes=classes)}
         with self.writer(target) as writer:
-            write_splits(writer, self.kind, content_sha256, splits, tasks)
+            write_splits(writer, self.kind, splits, tasks)
 
     def _labels(self, path: Path, split: str) -> NDArray[np.int64]:
         values = np.stack(list(self._rows(path, f"{split}_labels")))
@@ -71,12 +79,13 @@ class MedMNIST(FolderDomain):
         return values[:, 0].astype(np.int64)
 
     def _kept(self, split: str, labels: NDArray[np.int64]) -> set[int]:
-        """Return the rows to decode: all, or `max_images` of them."""
-        if self.max_images is None or len(labels) <= self.max_images:
+        """Return the rows to decode: all, or at most `limit(split)` of them."""
+        most = self.limit(split)
+        if most is None or len(labels) <= most:
             return set(range(len(labels)))
         ids = [f"{split}/{row:06d}" for row in range(len(labels))]
-        order = balanced_order(ids, [str(label) for label in labels], self.split_seed)
-        return set(order[: self.max_images].tolist())
+        order = balanced_order(ids, [str(label) for label in labels], self.split_seed, "split")
+        return set(order[:most].tolist())
 
     def _items(self, path: Path, split: str, labels: NDArray[np.int64]) -> Iterator[Item]:
         count, kept = 0, self._kept(split, labels)

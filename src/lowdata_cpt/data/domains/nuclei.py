@@ -21,7 +21,7 @@ from lowdata_cpt.data.decode import (
     resize_nearest,
     square_box,
 )
-from lowdata_cpt.data.layouts.folders import About, FolderDomain, images_in, subfolders
+from lowdata_cpt.data.layouts.folders import DatasetCard, FolderDomain, images_in, subfolders
 from lowdata_cpt.data.store import Task, TaskInfo
 from lowdata_cpt.data.writer import Item, write_splits
 
@@ -31,16 +31,17 @@ FOLDER = "stage1_train"
 class Nuclei(FolderDomain):
     """DSB 2018 nuclei, foreground and background."""
 
+    label: ClassVar[str] = "Nuclei"
     kind: Literal["nuclei"] = "nuclei"
 
     labelled: ClassVar[tuple[Task, ...]] = ("segmentation",)
-    about: ClassVar[About] = About(
+    dataset: ClassVar[DatasetCard] = DatasetCard(
         title="nuclei, 2018 Data Science Bowl stage 1",
         source='Caicedo et al., "Nucleus segmentation across imaging experiments: the 2018 Data Science Bowl", Nature '
         "Methods 2019; BBBC038 of the Broad Bioimage Benchmark Collection.",
         licence="CC0.",
-        obtain=f"download stage1_train.zip of BBBC038 from the Broad Bioimage Benchmark Collection and unpack it so "
-        f"that {FOLDER}/<id>/images/<id>.png and {FOLDER}/<id>/masks/*.png lie in that folder",
+        how_to_get=f"download stage1_train.zip of BBBC038 from the Broad Bioimage Benchmark Collection and unpack it "
+        f"so that {FOLDER}/<id>/images/<id>.png and {FOLDER}/<id>/masks/*.png lie in that folder",
         split="None published with labels here: seeded (`test_fraction`, `val_fraction`).",
         labels="2 classes: background and nucleus (the union of the instance masks). Nothing is ignored.",
         limits="Images of very different microscopes and sizes (256 to 1,024 pixels); some masks of the first release "
@@ -52,7 +53,7 @@ class Nuclei(FolderDomain):
         found = []
         for folder in subfolders(base):
             image = folder / "images" / f"{folder.name}.png"
-            masks = images_in(folder / "masks")[0] if (folder / "masks").is_dir() else []
+            masks = images_in(folder / "masks").images if (folder / "masks").is_dir() else []
             if not image.is_file() or not masks:
                 self.wrong_layout(f"{folder} should have images/{folder.name}.png and masks/*.png")
             found.append((image, masks))
@@ -64,12 +65,12 @@ class Nuclei(FolderDomain):
         """Return all images and masks."""
         return [path for image, masks in self._images() for path in (image, *masks)]
 
-    def build(self, target: Path, content_sha256: str) -> None:
+    def build(self, target: Path) -> None:
         """Decode the central squares of images and united masks."""
         items = [Item(image.stem, partial(_decode, image, masks, self.resolution)) for image, masks in self._images()]
         tasks: dict[Task, TaskInfo] = {"segmentation": TaskInfo(sets={}, classes=("background", "nucleus"))}
         with self.writer(target) as writer:
-            write_splits(writer, self.kind, content_sha256, self.arrange({"": items}), tasks)
+            write_splits(writer, self.kind, self.arrange({"": items}), tasks)
 
 
 def _decode(image_path: Path, mask_paths: list[Path], side: int) -> Sample:

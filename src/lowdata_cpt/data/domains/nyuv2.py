@@ -26,7 +26,7 @@ from lowdata_cpt.data.decode import (
     square_box,
     to_classes,
 )
-from lowdata_cpt.data.layouts.folders import About, FolderDomain
+from lowdata_cpt.data.layouts.folders import DatasetCard, FolderDomain
 from lowdata_cpt.data.store import Task, TaskInfo
 from lowdata_cpt.data.writer import Item, write_splits
 
@@ -60,21 +60,22 @@ EVAL_CROP = (
 class NYUv2(FolderDomain):
     """NYU Depth V2, official 795/654 split."""
 
+    label: ClassVar[str] = "NYUv2"
     kind: Literal["nyuv2"] = "nyuv2"
     segmentation: bool = Field(default=True, description=f"Also the 40 classes, which need {MAPPING}.")
 
     labelled: ClassVar[tuple[Task, ...]] = ("segmentation", "depth")
-    about: ClassVar[About] = About(
+    dataset: ClassVar[DatasetCard] = DatasetCard(
         title="NYU Depth V2, the labelled frames",
         source='Silberman, Hoiem, Kohli and Fergus, "Indoor Segmentation and Support Inference from RGBD Images", ECCV '
         "2012: 1449 frames of a Kinect in 464 indoor scenes, 640×480.",
         licence="Research use; the authors' page states no licence text.",
-        obtain=f"download the labelled dataset {FRAMES} (2.8 GB) and {SPLITS} from Silberman's and Fergus's page "
+        how_to_get=f"download the labelled dataset {FRAMES} (2.8 GB) and {SPLITS} from Silberman's and Fergus's page "
         f'"NYU Depth Dataset V2" at New York University, and {MAPPING} from the material of Gupta et al., "Perceptual '
         'Organization and Recognition of Indoor Scenes from RGB-D Images" (CVPR 2013), into that folder',
-        split=f"Official (`{SPLITS}`): 795 training and 654 test frames, no scene in both. The pool is all 795; train "
-        f"and "
-        "val are a seeded split of them (`val_fraction`). Ids are the 1-based frame numbers. Strata: scene types, "
+        split=f"Official (`{SPLITS}`): 795 training and 654 test frames, no scene in both. Val is a "
+        "seeded part of the training frames (`val_fraction`, `val_images`), the pool the rest. Ids are the 1-based "
+        "frame numbers. Strata: scene types, "
         "where the file has `sceneTypes`.",
         labels="Depth: metres, the in-filled `depths` (no holes), nearest-neighbour; 1e-3 to 10 m count, inside the "
         "Eigen crop (rows 45–471, columns 41–601 of 480×640), which is stored in fractions of the square. "
@@ -101,7 +102,7 @@ class NYUv2(FolderDomain):
             self.wrong_layout(f"{self.folder / MAPPING} is missing (or set `segmentation: false`)")
         return [self.need(name) for name in ((FRAMES, SPLITS, MAPPING) if self.segmentation else (FRAMES, SPLITS))]
 
-    def build(self, target: Path, content_sha256: str) -> None:
+    def build(self, target: Path) -> None:
         """Decode all frames: the whole frame less its white border, stretched to a square."""
         table = self._mapping() if self.segmentation else None
         tasks: dict[Task, TaskInfo] = {"depth": TaskInfo(sets={}, depth_range=(1e-3, 10.0), eval_crop=EVAL_CROP)}
@@ -118,7 +119,7 @@ class NYUv2(FolderDomain):
                 ]
 
             splits = self.arrange({"train": items(train), "test": items(test)})
-            write_splits(writer, self.kind, content_sha256, splits, tasks)
+            write_splits(writer, self.kind, splits, tasks)
 
     @contextmanager
     def _frames(self) -> Iterator[Any]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowdata_cpt.data.decode import class_table
-from lowdata_cpt.data.layouts.folders import About, lines_of
+from lowdata_cpt.data.layouts.folders import DatasetCard, lines_of
 from lowdata_cpt.data.layouts.masked import MaskedFiles, Pair
 
 CLASSES = (
@@ -27,19 +27,21 @@ LISTS = "ImageSets/SegmentationContext"
 class PascalContext(MaskedFiles):
     """PASCAL-Context, 59 classes."""
 
+    label: ClassVar[str] = "Pascal Context"
     kind: Literal["pascal_context"] = "pascal_context"
 
-    about: ClassVar[About] = About(
+    dataset: ClassVar[DatasetCard] = DatasetCard(
         title="PASCAL-Context, 59 classes",
         source='Mottaghi et al., "The Role of Context for Object Detection and Semantic Segmentation in the Wild", '
         "CVPR "
         "2014, on the images of PASCAL VOC 2010.",
         licence="Images: Flickr terms, research use; annotations: not stated.",
-        obtain="put JPEGImages/ of VOC 2010, the 59-class annotations of the authors' PASCAL-Context page as "
+        how_to_get="put JPEGImages/ of VOC 2010, the 59-class annotations of the authors' PASCAL-Context page as "
         f"SegmentationClassContext/<id>.png (0 = none, 1…59) and the lists {LISTS}/train.txt and val.txt into that "
         f"folder "
         "(the layout that segmentation toolboxes call VOCdevkit/VOC2010)",
-        split="4,996 training images (the pool; val is a seeded part) and the 5,104 validation images as test.",
+        split="4,996 training images (val is a seeded part, the pool the rest) and the 5,104 validation images as "
+        "test.",
         labels="59 classes; 0 (background, every other label) is ignored (255), 1…59 become 0…58.",
         limits="The 60-class variant, in which background counts, is another benchmark.",
     )

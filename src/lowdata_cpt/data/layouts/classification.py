@@ -48,7 +48,7 @@ class ClassifiedFiles(FolderDomain):
         found = self.contents()
         return [*found.lists, *(path for files in found.splits.values() for path, _ in files)]
 
-    def build(self, target: Path, content_sha256: str) -> None:
+    def build(self, target: Path) -> None:
         """Decode all images; strata are the classes."""
         found = self.contents()
 
@@ -59,7 +59,7 @@ class ClassifiedFiles(FolderDomain):
         items = {split: [item(*file) for file in files] for split, files in found.splits.items()}
         tasks: dict[Task, TaskInfo] = {"classification": TaskInfo(sets={}, classes=found.classes)}
         with self.writer(target) as writer:
-            write_splits(writer, self._kind, content_sha256, self.arrange(items), tasks)
+            write_splits(writer, self._kind, self.arrange(items), tasks)
 
     def class_folders(self, folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
         """Return the images of a folder that has exactly the subfolders `classes`.
@@ -73,7 +73,7 @@ class ClassifiedFiles(FolderDomain):
             self.wrong_layout(f"{folder} should have the {len(classes)} class folders, differs in {', '.join(odd[:3])}")
         files: list[tuple[Path, int]] = []
         for label, name in enumerate(classes):
-            images, _ = images_in(folder / name)
+            images = images_in(folder / name).images
             if not images:
                 self.wrong_layout(f"{folder / name} has no images")
             files += [(path, label) for path in images]

@@ -5,30 +5,29 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, NoReturn
+from typing import Any, ClassVar, Literal, NamedTuple, NoReturn
 
 from PIL import Image
 from pydantic import Field
 
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.core.io import identity, sha256_file
 from lowdata_cpt.data.domain import Domain
-from lowdata_cpt.data.subsets import balanced_order, seeded_split
+from lowdata_cpt.data.raw import ABSENT, content_hash, printable
+from lowdata_cpt.data.splits import balanced_order, seeded_split
 from lowdata_cpt.data.writer import Item, Splits, StoreWriter
 
 DATA_ROOT = "LOWDATA_DATA"
 """Environment variable naming the folder that relative `root`s are below (default: ./data)."""
 
 
-class About(NamedTuple):
+class DatasetCard(NamedTuple):
     """The data card of a domain, and what its layout errors say."""
 
     title: str
     source: str
     licence: str
-    obtain: str
+    how_to_get: str
     """What to download from whom and what the folder then holds; ends every layout error."""
     split: str
     labels: str
@@ -43,11 +42,17 @@ class FolderDomain(Domain):
 
     root: str | None = Field(
         default=None,
-        description=f"Folder of the data set; relative paths are below ${DATA_ROOT} (default ./data). "
+        description=f"Folder of the data set; relative paths are below ${DATA_ROOT} (default ./data), ~ and $NAME "
+        "are expanded. "
         "Default: the domain's kind.",
     )
     max_quarantined: float = Field(
         default=0.05, ge=0, lt=1, description="Largest share of images that may be damaged before the run stops."
+    )
+    split: Literal["given", "seeded"] = Field(
+        default="given",
+        description="given: the data set's own train, val and test where it has them; seeded: all its labelled images "
+        "are split anew by `split_seed`, e.g. for a larger test set. Scores are then not those of the published split.",
     )
     split_seed: int = Field(default=0, ge=0, description="Seed of the splits that the data set does not define.")
     max_images: int | None = Field(
@@ -62,35 +67,46 @@ class FolderDomain(Domain):
     test_fraction: float = Field(
         default=0.2, gt=0, lt=0.5, description="Share cut off for testing where the data set has no such split."
     )
+    val_images: int | None = Field(
+        default=None,
+        ge=1,
+        description="Number of validation images, instead of `val_fraction`; of a val split that the data set has, "
+        "the most images to decode, instead of `max_images`. What is cut for validation is in no pool.",
+    )
+    test_images: int | None = Field(
+        default=None, ge=1, description="The same for testing, instead of `test_fraction` and `max_images`."
+    )
 
-    about: ClassVar[About]
+    dataset: ClassVar[DatasetCard]
+    """What the data card and the layout errors say."""
 
     @classmethod
     def card(cls) -> str:
         """Return the data card (Markdown): source, licence, splits, units, known limits."""
-        about = cls.about
+        facts = cls.dataset
         parts = {
-            "Source": about.source,
-            "Licence": about.licence,
-            "Get it": f"{about.obtain[0].upper()}{about.obtain[1:]}.",
-            "Split": about.split,
-            "Labels": about.labels,
-            "Pixels": about.pixels,
-            "Known limits": about.limits,
+            "Source": facts.source,
+            "Licence": facts.licence,
+            "Get it": f"{facts.how_to_get[0].upper()}{facts.how_to_get[1:]}.",
+            "Split": facts.split,
+            "Labels": facts.labels,
+            "Pixels": facts.pixels,
+            "Known limits": facts.limits,
         }
         body = "\n\n".join(f"**{name}.** {text}" for name, text in parts.items())
-        return f"# {cls.model_fields['kind'].default}: {about.title}\n\n{body}\n"
+        return f"# {cls.model_fields['kind'].default}: {facts.title}\n\n{body}\n"
 
     @property
     def folder(self) -> Path:
         """The data set's folder, existing or not."""
-        return Path(os.environ.get(DATA_ROOT) or "data", self.root if self.root is not None else self._kind)
+        root = self._kind if self.root is None else os.path.expandvars(Path(self.root).expanduser())
+        return Path(os.environ.get(DATA_ROOT) or "data", root)
 
     def absent(self) -> str | None:
         """Return why the data cannot be had on this machine: its folder is missing or empty."""
         if self.folder.is_dir() and any(self.folder.iterdir()):
             return None
-        return f"no data in {self.folder}; {self.about.obtain}"
+        return f"no data in {self.folder}; {self.dataset.how_to_get}"
 
     @property
     def _kind(self) -> str:
@@ -104,15 +120,14 @@ class FolderDomain(Domain):
             UserError: the folder is missing or has another layout.
         """
 
+    def raw_fingerprint(self) -> str:
+        """Return the sha256 over names and contents of all source files, "absent" where there are none."""
+        return ABSENT if self.absent() else content_hash(self.folder, self.sources())
+
     def fingerprint(self) -> dict[str, Any]:
-        """Return the settings and the sha256 over all source files (relative path and content)."""
-        base = self.folder
-        paths = sorted(set(self.sources()))
-        with ThreadPoolExecutor(8) as pool:
-            hashes = list(pool.map(_hash, paths))
-        names = [path.relative_to(base).as_posix() for path in paths]
+        """Return the settings, but not where the folder lies, and the source files' content."""
         settings = self.model_dump(mode="json", exclude={"sizes", "root"})
-        return {"settings": settings, "files": len(paths), "sources": identity(list(zip(names, hashes, strict=True)))}
+        return {"settings": settings, "raw": content_hash(self.folder, self.sources())}
 
     def writer(self, target: Path) -> StoreWriter:
         """Return a writer of this domain's resolution and limits."""
@@ -120,11 +135,11 @@ class FolderDomain(Domain):
 
     def name_of(self, path: Path) -> str:
         """Return a file's id: its path below the folder."""
-        return path.relative_to(self.folder).as_posix()
+        return printable(path.relative_to(self.folder))
 
     def wrong_layout(self, found: str) -> NoReturn:
         """Raise the error that says what is wrong and what belongs there."""
-        raise UserError(f"domain {self._kind!r}: {found}; {self.about.obtain}")
+        raise UserError(printable(f"domain {self._kind!r}: {found}; {self.dataset.how_to_get}"))
 
     def need(self, *parts: str) -> Path:
         """Return a path below the folder.
@@ -142,50 +157,102 @@ class FolderDomain(Domain):
 
         Args:
             items: either {"": all images} of a data set without splits, or its train and test and maybe val.
+
+        Raises:
+            UserError: nothing would be left to train on.
         """
-        items = {split: self.limited(found) for split, found in items.items()}
+        if self.split == "seeded":
+            items = {"": [item for found in items.values() for item in found]}
+        items = {split: self.limited(split, found) for split, found in items.items()}
         if "val" in items:
-            return Splits(items["train"], items["val"], items["test"], val_of_train=False)
+            return Splits(items["train"], items["val"], items["test"])
         found = items["train"] if "train" in items else items[""]
-        fractions = [self.val_fraction] if "train" in items else [self.val_fraction, self.test_fraction]
-        parts = seeded_split([i.id for i in found], [i.stratum for i in found], fractions, self.split_seed)
+        counts = [self.val_images or max(1, round(self.val_fraction * len(found)))]
+        if "train" not in items:
+            counts.append(self.test_images or max(1, round(self.test_fraction * len(found))))
+        if sum(counts) >= len(found):
+            raise UserError(
+                f"domain {self._kind!r}: {' and '.join(map(str, counts))} images for validation and testing leave none "
+                f"of {len(found)} to train on; set smaller `val_images`, `test_images` or fractions"
+            )
+        parts = seeded_split([i.id for i in found], [i.stratum for i in found], counts, self.split_seed)
         val, *test, train = [[found[i] for i in part] for part in parts]
         return Splits(train, val, test[0] if test else items["test"])
 
-    def limited(self, items: Sequence[Item]) -> Sequence[Item]:
-        """Return at most `max_images` items, in their own order."""
-        if self.max_images is None or len(items) <= self.max_images:
+    def limit(self, split: str) -> int | None:
+        """Return the most images to decode of a split that the data set has; None for all."""
+        own = {"val": self.val_images, "test": self.test_images}.get(split)
+        return own or self.max_images
+
+    def limited(self, split: str, items: Sequence[Item]) -> Sequence[Item]:
+        """Return at most `limit(split)` items, in their own order."""
+        most = self.limit(split)
+        if most is None or len(items) <= most:
             return items
-        order = balanced_order([i.id for i in items], [i.stratum for i in items], self.split_seed)
-        return [items[i] for i in sorted(order[: self.max_images])]
+        order = balanced_order([i.id for i in items], [i.stratum for i in items], self.split_seed, "split")
+        return [items[i] for i in sorted(order[:most])]
 
 
-def _hash(path: Path) -> str:
-    try:
-        return sha256_file(path)
-    except OSError as error:  # decoding will quarantine it with this reason
-        return f"unreadable: {error.strerror}"
+class Files(NamedTuple):
+    """What lies below a folder, hidden things left out.
+
+    Attributes:
+        images: files named like images.
+        others: the other files.
+        unread: folders that are not read, with the reason.
+    """
+
+    images: list[Path]
+    others: list[Path]
+    unread: list[tuple[Path, str]]
 
 
-def visible_files(folder: Path) -> list[Path]:
-    """Return all files below a folder but hidden ones (dangling links included: they are reported later)."""
-    found = []
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(parent, name) for name in sorted(files) if not name.startswith(".")]
-    return found
+FORMATS = frozenset({
+    "AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "PSD", "QOI", "SGI", "TGA", "TIFF",
+    "WEBP",
+})  # fmt: skip
+"""Pillow's formats of pictures. It registers many more endings, also of data, documents and films (.h5, .pdf, .mpg)."""
 
 
 def image_suffixes() -> frozenset[str]:
-    """Return the file name endings (lower case, with dot) of the image formats that Pillow reads."""
-    return frozenset(ending for ending, name in Image.registered_extensions().items() if name in Image.OPEN)
+    """Return the file name endings (lower case, with dot) of the picture formats that Pillow reads here."""
+    endings = Image.registered_extensions()  # loads Pillow's plugins, without which Image.OPEN is empty
+    return frozenset(ending for ending, name in endings.items() if name in FORMATS and name in Image.OPEN)
 
 
-def images_in(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return the files below a folder that are named like images, and the other ones."""
-    suffixes, files = image_suffixes(), visible_files(folder)
-    images = [path for path in files if path.suffix.lower() in suffixes]
-    return images, [path for path in files if path.suffix.lower() not in suffixes]
+def images_in(folder: Path) -> Files:
+    """List the files below a folder, sorted, each once; links are followed unless they close a circle.
+
+    Dangling links count as files: decoding says that they cannot be read.
+    """
+    files: list[Path] = []
+    unread: list[tuple[Path, str]] = []
+    seen: set[tuple[int, int]] = set()
+    waiting, links = [folder], list[Path]()
+    while waiting or links:
+        linked = not waiting  # real folders come first, so that a file is listed under its own path
+        current = links.pop(0) if linked else waiting.pop(0)
+        try:
+            stat = current.stat()
+            circle = linked and current.parent.resolve().is_relative_to(current.resolve())
+            if circle or (stat.st_dev, stat.st_ino) in seen:
+                unread.append((current, "a link to a folder that is read already, or that it lies in"))
+                continue
+            seen.add((stat.st_dev, stat.st_ino))
+            with os.scandir(current) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    path = current / entry.name
+                    if entry.name.startswith("."):
+                        continue
+                    if not entry.is_dir():
+                        files.append(path)
+                    else:
+                        (links if entry.is_symlink() else waiting).append(path)
+        except OSError as error:
+            unread.append((current, f"cannot be read ({error.strerror})"))
+    suffixes = image_suffixes()
+    images = {path for path in files if path.suffix.lower() in suffixes}
+    return Files(sorted(images), sorted(set(files) - images), sorted(unread))
 
 
 def subfolders(folder: Path) -> list[Path]:

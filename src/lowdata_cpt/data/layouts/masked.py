@@ -55,7 +55,7 @@ class MaskedFiles(FolderDomain):
         pairs = [pair for found in self.contents().values() for pair in found]
         return [*self.lists(), *(path for pair in pairs for path in (pair.image, pair.mask))]
 
-    def build(self, target: Path, content_sha256: str) -> None:
+    def build(self, target: Path) -> None:
         """Decode the central squares of images and masks."""
         table = self.table()
         items = {
@@ -71,7 +71,7 @@ class MaskedFiles(FolderDomain):
         }
         tasks: dict[Task, TaskInfo] = {"segmentation": TaskInfo(sets={}, classes=self.classes())}
         with self.writer(target) as writer:
-            write_splits(writer, self._kind, content_sha256, self.arrange(items), tasks)
+            write_splits(writer, self._kind, self.arrange(items), tasks)
 
     def images(self, *parts: str) -> list[Path]:
         """Return the images of a folder.
@@ -80,7 +80,7 @@ class MaskedFiles(FolderDomain):
             UserError: it is missing or has none.
         """
         folder = self.need(*parts)
-        found, _ = images_in(folder)
+        found = images_in(folder).images
         if not found:
             self.wrong_layout(f"{folder} has no images")
         return found

@@ -10,13 +10,15 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from lowdata_cpt.core.io import identity, read_json, sha256_bytes, write_json
+from lowdata_cpt.core.code_versions import code_version
+from lowdata_cpt.core.io import identity, read_json, sha256_bytes
 from lowdata_cpt.core.packages import install, pinned_lines
 from lowdata_cpt.core.paths import REPOSITORY
 from lowdata_cpt.data.domain import Domain
-from lowdata_cpt.data.store import SPLITS, ImageSet, Meta, Split, Task, TaskInfo
+from lowdata_cpt.data.store import INDEX, SPLITS, ImageSet, Split, Task, TaskInfo
 from lowdata_cpt.data.tabletop.catalogue import FAR, NEAR, PACKAGES
 from lowdata_cpt.data.tabletop.render import render
+from lowdata_cpt.data.writer import write_meta
 
 PACKAGE_CACHE = Path(".cache/packages/tabletop")
 
@@ -24,6 +26,7 @@ PACKAGE_CACHE = Path(".cache/packages/tabletop")
 class Tabletop(Domain):
     """Rendered household objects on table tops: classification, segmentation and metric depth (m), exact."""
 
+    label: ClassVar[str] = "Tabletop"
     kind: Literal["tabletop"] = "tabletop"
     pool: int = Field(default=1000, ge=1, description="Unlabelled scenes.")
     train: int = Field(default=300, ge=1, description="Labelled scenes for the probes.")
@@ -32,6 +35,7 @@ class Tabletop(Domain):
     seed: int = Field(default=0, ge=0, description="Seed of all scenes.")
     crop_size: int = Field(default=112, ge=16, description="Side in pixels of the crops that are classified.")
     max_crops: int | None = Field(default=None, ge=50, description="Use the first so many crops of each split only.")
+    max_test_crops: int | None = Field(default=None, ge=50, description="The same for test, instead of `max_crops`.")
 
     labelled: ClassVar[tuple[Task, ...]] = ("classification", "segmentation", "depth")
 
@@ -41,21 +45,15 @@ class Tabletop(Domain):
             raise ValueError(f"sizes ask for {max(self.sizes)} images, but the pool has {self.pool}")
         return self
 
-    def fingerprint(self) -> dict[str, Any]:
-        """Return the settings, the pinned packages and the renderer's own source."""
-        folder = Path(__file__).parent
-        files = sorted(file for file in folder.glob("*.py") if file != Path(__file__))
-        sources = {file.name: file.read_text(encoding="utf-8") for file in files}
-        return {
-            "settings": self.model_dump(mode="json", exclude={"sizes"}),
-            "packages": pinned_lines(PACKAGES),
-            "renderer": identity(sources),
-        }
+    def raw_fingerprint(self) -> str:
+        """Return the pinned versions of the assets' packages; they are installed when they are needed."""
+        return identity(pinned_lines(PACKAGES))
 
-    def build(self, target: Path, content_sha256: str) -> None:
+    def build(self, target: Path) -> None:
         """Install the assets if need be and render; a killed render continues from its finished blocks."""
         root = install(PACKAGES, PACKAGE_CACHE)
         counts: dict[str, int] = {"pool": self.pool} | {split: getattr(self, split) for split in SPLITS}
+        unfinished = identity([self.fingerprint(), code_version(*self.code_modules())])[:16]
         render(
             root,
             target,
@@ -64,38 +62,31 @@ class Tabletop(Domain):
             seed=self.seed,
             processes=len(os.sched_getaffinity(0)),
             crop_size=self.crop_size,
-            shards=target.parent / f".shards-{content_sha256[:16]}",
+            shards=target.parent / f".shards-{unfinished}",
         )
         index = read_json(target / "index.json")
         self._write_index(target, index)
         classes = tuple(index["classes"])
         scenes: dict[Split, str] = {split: split for split in SPLITS}
         crops: dict[Split, str] = {split: f"crops_{split}" for split in SPLITS}
-        arrays = [*counts, *crops.values()]
-        meta = Meta(
-            domain=self.kind,
-            # What was drawn, not only what was asked for: another OpenGL may draw other pixels.
-            content_sha256=identity([content_sha256, index["sha256"]]),
-            resolution=self.resolution,
-            pool="pool",
-            sets={name: ImageSet(array=name, rows=self._kept(name, index)) for name in arrays},
-            tasks={
-                "classification": TaskInfo(sets=crops, classes=classes),
-                "segmentation": TaskInfo(sets=scenes, classes=("background", *classes)),
-                "depth": TaskInfo(sets=scenes, depth_range=(NEAR, FAR)),
-            },
-        )
-        write_json(target / "meta.json", meta.model_dump(mode="json"))
+        sets = {name: ImageSet(array=name, rows=self._kept(name, index)) for name in (*counts, *crops.values())}
+        tasks: dict[Task, TaskInfo] = {
+            "classification": TaskInfo(sets=crops, classes=classes),
+            "segmentation": TaskInfo(sets=scenes, classes=("background", *classes)),
+            "depth": TaskInfo(sets=scenes, depth_range=(NEAR, FAR)),
+        }
+        write_meta(target, self.kind, self.resolution, "pool", sets, tasks)
 
     def _kept(self, name: str, index: dict[str, Any]) -> tuple[int, ...] | None:
         """Return the rows of a set that are used: all (None), or the first `max_crops` of a set of crops."""
-        if self.max_crops is None or not name.startswith("crops_"):
+        most = (self.max_test_crops if name == "crops_test" else None) or self.max_crops
+        if most is None or not name.startswith("crops_"):
             return None
-        return tuple(range(min(self.max_crops, len(index["crops"][name.removeprefix("crops_")]))))
+        return tuple(range(min(most, len(index["crops"][name.removeprefix("crops_")]))))
 
     @staticmethod
     def _write_index(target: Path, index: dict[str, Any]) -> None:
-        with (target / "index.csv").open("w", newline="", encoding="utf-8") as stream:
+        with (target / INDEX).open("w", newline="", encoding="utf-8") as stream:
             rows = csv.writer(stream, lineterminator="\n")
             rows.writerow(["array", "row", "id", "sha256", "stratum"])
             for split, scenes in index["splits"].items():
