@@ -36,7 +36,7 @@ class BaseDomainNorm(MethodConfig):
     """
 
     facts: ClassVar[Facts] = Facts(
-        label="Base, domain norm",
+        label="Base (no training), domain norm",
         color="#000000",
         marker="*",
         line=":",

@@ -11,7 +11,7 @@ from lowdata_cpt.core.strict import Strict
 from lowdata_cpt.data.domain import Domain
 from lowdata_cpt.data.registry import DOMAINS
 from lowdata_cpt.methods.base import MethodConfig
-from lowdata_cpt.methods.registry import METHODS
+from lowdata_cpt.methods.registry import METHODS, untrained
 from lowdata_cpt.probes.registry import Probes
 from lowdata_cpt.training.config import Training
 
@@ -144,7 +144,7 @@ class Study(Strict):
     def _untrained(cls, methods: dict[str, MethodConfig]) -> dict[str, MethodConfig]:
         for name, method in methods.items():
             kinds = {name, method.method}
-            if len(kinds) == 2 and kinds & {"base", "base_domain_norm", "random"}:
+            if len(kinds) == 2 and kinds & set(untrained()):
                 raise ValueError(f"{name} is of method {method.method}; what trains nothing keeps its own name")
         return methods
 

@@ -48,5 +48,5 @@ class DINO(MethodConfig):
         default="zero", description="Centre at step 0: zero, or the mean of the first batch's teacher logits."
     )
     ema: float = Field(default=0.996, ge=0, le=1, description="Teacher's momentum at step 0.")
-    ema_end: float = Field(default=0.996, ge=0, le=1, description="Teacher's momentum at the end of a cosine.")
+    ema_end: float = Field(default=1.0, ge=0, le=1, description="Teacher's momentum at the end of a cosine.")
     export: Literal["student", "teacher"] = Field(default="student", description="Which encoder the probes get.")

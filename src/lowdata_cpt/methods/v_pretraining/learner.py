@@ -91,11 +91,14 @@ class VPretrainingLearner(DINOLearner):
         return {"designer": self.designer_optimiser, "heads": self.head_optimiser} if self.designer_trainable else {}
 
     def views(self, images: Tensor, generator: torch.Generator) -> Views:
-        """DINO's crops, not yet masked; the random-mask control adds "mask" [2, B, 1, S, S], drawn last."""
+        """DINO's crops, not yet masked; the random-mask control adds "mask" [2, B, 1, S, S]."""
         views = super().views(images, generator)
         if self.recipe.designer == "random_mask":
             size = self.context.image_size
-            masks = designer.random_mask(2 * len(images), size, self.recipe.keep, RANDOM_MASK_CELLS, generator)
+            # Of a copy: the crops of a step's next micro-batch stay those of the `dino` control.
+            masks = designer.random_mask(
+                2 * len(images), size, self.recipe.keep, RANDOM_MASK_CELLS, generator.clone_state()
+            )
             views["mask"] = masks.view(2, len(images), 1, size, size).to(views["global"])
         return views
 
