@@ -40,13 +40,13 @@ class Centre(nn.Module):
         self._move(teacher_logits, 1 - self.momentum)
 
     @torch.no_grad()
-    def _move(self, teacher_logits: Tensor, share: float) -> None:
+    def _move(self, teacher_logits: Tensor, weight: float) -> None:
         flat = teacher_logits.float().reshape(-1, teacher_logits.shape[-1])
         total = torch.cat([flat.sum(0), flat.new_tensor([float(len(flat))])])
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(total)
         if total[-1] > 0:
-            self.centre.lerp_(total[:-1] / total[-1], share)
+            self.centre.lerp_(total[:-1] / total[-1], weight)
 
     @torch.no_grad()
     def probabilities(self, teacher_logits: Tensor, temperature: float) -> Tensor:

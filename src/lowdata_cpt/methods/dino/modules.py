@@ -27,8 +27,8 @@ class DINOHead(nn.Module):
         super().__init__()
         widths = [width, *[hidden] * (layers - 1), bottleneck]
         modules: list[nn.Module] = []
-        for i, (inside, outside) in enumerate(pairwise(widths)):
-            linear = nn.Linear(inside, outside)
+        for i, (inputs, outputs) in enumerate(pairwise(widths)):
+            linear = nn.Linear(inputs, outputs)
             nn.init.trunc_normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)
             modules += [linear] if i == layers - 1 else [linear, nn.GELU()]

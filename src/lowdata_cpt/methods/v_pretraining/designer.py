@@ -39,7 +39,7 @@ class MaskDesigner(nn.Module):
         """Return the mask μ [B, 1, H, W] in [0, 1] of normalised views [B, 3, H, W]."""
         x, skips = views, []
         for level, stage in enumerate(self.down):
-            # ceil_mode bears odd and tiny sizes: one pixel stays one pixel.
+            # ceil_mode: odd and tiny sizes work, one pixel stays one pixel.
             x = stage(F.avg_pool2d(x, 2, ceil_mode=True) if level else x)
             skips.append(x)
         skips.pop()
