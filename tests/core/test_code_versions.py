@@ -39,13 +39,11 @@ def test_comments_and_docstrings_do_not_count(package: Path) -> None:
     assert version("methods.a") != before
 
 
-def test_the_ledger_does_not_count(package: Path) -> None:
-    text = "class A:\n    deviations: tuple[str, ...] = (\n        {!r},\n    )\n    rate: float = {}\n"
-    versions = []
-    for prose, rate in (("one", 1), ("another, longer one", 1), ("one", 2)):
-        (package / "methods/b.py").write_text(text.format(prose, rate))
-        versions.append(version("methods.b"))
-    assert versions[0] == versions[1] != versions[2]
+def test_facts_of_a_method_do_not_count() -> None:
+    modules = codeversion.sources(*(module for method in METHODS for module in method.code_modules()))
+    assert "methods.base" in modules
+    assert "methods.dino.loss" in modules
+    assert not {"methods.facts", "methods.dino.cost", "methods.glare.diagnostics"} & modules.keys()
 
 
 def test_methods_have_versions_of_their_own() -> None:

@@ -41,6 +41,31 @@ def run(folder):
 
 first, second = run("a"), run("b")
 assert all(torch.equal(first[k], second[k]) for k in first)
+
+from lowdata_cpt.analysis import style
+from lowdata_cpt.analysis.preconditions import PRECONDITIONS
+from lowdata_cpt.backbones.flops import features_flops, geometry
+from lowdata_cpt.dev.generate import deviations
+from lowdata_cpt.methods.registry import facts
+from lowdata_cpt.study.config import Study
+from lowdata_cpt.study.flops import training_flops
+from lowdata_cpt.study.job_params import pretrain_params
+from lowdata_cpt.study.grid import cells
+
+assert facts("simclr").label == style.style_of("simclr").label == "SimCLR"
+assert style.style_of("simclr").color == style.style_of("simclr_hot").color == "#56B4E9"
+assert style.ordered(["simclr", "tec", "base"]) == ["base", "tec", "simclr"]
+assert style.CONTROL_OF["simclr"] == "dino" and "simclr" in PRECONDITIONS
+shape = geometry("vit_tiny_patch16_224")
+assert training_flops(config, shape, 32, 4) == 6 * features_flops(shape, 32)
+schema = Study.model_json_schema()
+assert {"$ref": "#/$defs/SimCLR"} in schema["properties"]["methods"]["additionalProperties"]["anyOf"]
+assert "temperature" in schema["$defs"]["SimCLR"]["properties"]
+assert "| optimiser | LARS, batch 4096 |" in deviations()
+trained = [cell for cell in cells(study) if cell.method == "simclr_hot"]
+params = pretrain_params(study, trained[0])
+assert params["method"]["temperature"] == 0.5 and params["code"]
+
 import timm
 timm.create_model("vit_tiny_patch16_224", num_classes=0).load_state_dict(first)
 print("ran")

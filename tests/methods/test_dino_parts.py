@@ -5,18 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lowdata_cpt.methods.dino import parts as dino_parts
-from lowdata_cpt.methods.dino.parts import (
-    Centre,
-    DINOHead,
-    cosine,
-    dino_loss,
-    ema_update,
-    local_crop_size,
-    multi_crop,
-    soft_cross_entropy,
-    teacher_temperature,
-)
+from lowdata_cpt.methods.dino import views as dino_views
+from lowdata_cpt.methods.dino.loss import Centre, dino_loss, soft_cross_entropy, teacher_temperature
+from lowdata_cpt.methods.dino.modules import DINOHead, cosine, ema_update
+from lowdata_cpt.methods.dino.views import local_crop_size, multi_crop
 from tests.methods.harness import make_images
 
 
@@ -127,7 +119,7 @@ def test_local_crops_are_whole_patches(image: int, patch: int, side: int) -> Non
 def test_multi_crop_tells_where_each_view_lies(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without colours, a view of a picture of coordinates shows the box and flip that are reported."""
     coloured: list[tuple[float, float]] = []
-    monkeypatch.setattr(dino_parts, "dino_colours", lambda x, _, *strength: coloured.append(strength) or x)
+    monkeypatch.setattr(dino_views, "dino_colours", lambda x, _, *strength: coloured.append(strength) or x)
     y, x = torch.meshgrid(torch.arange(80) + 0.5, torch.arange(100) + 0.5, indexing="ij")
     image = torch.stack([y / 80, x / 100, torch.zeros_like(x)]).expand(6, 3, 80, 100)
     crops = multi_crop(image, torch.Generator().manual_seed(0), 56, 28, 3)

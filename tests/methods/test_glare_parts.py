@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lowdata_cpt.backbones.vit import ViT
-from lowdata_cpt.methods.glare.patches import blur_patches, draw_patches, match_patches
 from lowdata_cpt.methods.glare.regions import CrossAttention, cls_attention, grow, region_means, sample_regions
+from lowdata_cpt.methods.glare.views import blur_patches, draw_patches, match_patches
 from lowdata_cpt.vision import augment
 from tests.methods.harness import BACKBONES, make_backbone
 

@@ -4,9 +4,9 @@ import pytest
 import timm
 import torch
 
-from lowdata_cpt.methods.mae.config import MAE
-from lowdata_cpt.methods.mae.learner import MAELearner, pixel_target
-from lowdata_cpt.methods.mae.masking import decoder_shape
+from lowdata_cpt.methods.mae.config import MAE, decoder_shape
+from lowdata_cpt.methods.mae.learner import MAELearner
+from lowdata_cpt.methods.mae.loss import pixel_target
 from lowdata_cpt.training.learner import Progress
 from tests.methods.harness import BACKBONES, make_backbone, make_images, make_learner, run_steps
 

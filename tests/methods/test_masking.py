@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.methods.mae.masking import DecoderInput, decoder_shape, random_mask, sincos_positions, start_at_random
+from lowdata_cpt.methods.mae.config import decoder_shape
+from lowdata_cpt.methods.mae.modules import DecoderInput, sincos_positions, start_at_random
+from lowdata_cpt.methods.mae.views import random_mask
 from tests.methods.harness import make_backbone
 
 

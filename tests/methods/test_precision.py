@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from lowdata_cpt.methods.dino.parts import dino_loss
+from lowdata_cpt.methods.dino.loss import dino_loss
 from lowdata_cpt.methods.glare.regions import CrossAttention
-from lowdata_cpt.methods.tec.targets import relation_target
+from lowdata_cpt.methods.tec.loss import relation_target
 
 
 def test_dino_loss_is_not_rounded() -> None:

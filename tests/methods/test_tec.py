@@ -8,11 +8,11 @@ import torch
 
 from lowdata_cpt.backbones.attention import attention_logits
 from lowdata_cpt.backbones.vit import ViT
-from lowdata_cpt.methods.mae.masking import sincos_positions
+from lowdata_cpt.methods.mae.modules import sincos_positions
 from lowdata_cpt.methods.tec.config import TEC
 from lowdata_cpt.methods.tec.learner import TECLearner
+from lowdata_cpt.methods.tec.loss import base_targets, feature_loss, normalise_feature, relation_loss
 from lowdata_cpt.methods.tec.modules import EncoderAdapter
-from lowdata_cpt.methods.tec.targets import base_targets, feature_loss, normalise_feature, relation_loss
 from lowdata_cpt.training.learner import Progress
 from tests.methods.harness import BACKBONES, make_backbone, make_context, make_images, make_learner, run_steps
 

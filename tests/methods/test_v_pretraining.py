@@ -94,6 +94,29 @@ def test_views_draw_the_same_crops_as_the_control() -> None:
     assert all(torch.equal(control[side], first[side]) for side in control)
 
 
+def test_random_masks_leave_the_crops_of_the_next_micro_batch_as_they_are() -> None:
+    random, generator = small_learner(small_config(designer="random_mask")), torch.Generator().manual_seed(0)
+    control = torch.Generator().manual_seed(0)
+    first, second = (random.views(IMAGES[:2], generator) for _ in range(2))
+    plain = [DINOLearner.views(random, IMAGES[:2], control) for _ in range(2)]
+    assert torch.equal(first["global"], plain[0]["global"])
+    assert torch.equal(second["global"], plain[1]["global"])
+    assert not torch.equal(first["mask"], second["mask"])
+
+
+def test_both_feedback_losses_act() -> None:
+    def g_down(**weights: float) -> torch.Tensor:
+        learner = small_learner(small_config(**weights))
+        gradients, _ = learner.downstream_gradient(learner.draw("meta", torch.Generator().manual_seed(0)))
+        return torch.cat([gradient.flatten() for gradient in gradients])
+
+    segmentation, depth = g_down(segmentation_weight=1, depth_weight=0), g_down(segmentation_weight=0, depth_weight=1)
+    both = g_down(segmentation_weight=4, depth_weight=0.5)
+    assert segmentation.norm() > 0
+    assert depth.norm() > 0
+    torch.testing.assert_close(both, 4 * segmentation + 0.5 * depth, rtol=1e-4, atol=1e-6)
+
+
 def test_whole_mask_is_the_control(monkeypatch: pytest.MonkeyPatch) -> None:
     """With μ = 1 everywhere and no meta step, the losses are those of plain continued DINO from the same weights."""
     frozen = small_learner(small_config(designer="frozen"))

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from lowdata_cpt.backbones.flops import Geometry, features_flops, geometry
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.data.registry import DOMAINS
 from lowdata_cpt.dev.generate import ROOT
-from lowdata_cpt.methods.base import MethodConfig
 from lowdata_cpt.methods.mae.config import MAE
+from lowdata_cpt.methods.untrained import Base
 from lowdata_cpt.study.config import Study
-from lowdata_cpt.study.flops import Geometry, features_flops, geometry, training_flops
+from lowdata_cpt.study.flops import training_flops
 from lowdata_cpt.study.forecast import PUBLISHED, Assumptions, forecast, render
 from lowdata_cpt.study.load import load
 
@@ -57,7 +58,7 @@ def test_methods_rank_by_what_they_compute() -> None:
     whole = features_flops(shape, 224)
     assert cost("diet_cp") == pytest.approx(whole * (1 + 2 * 2 / 12))
     assert cost("mae") < cost("tec") < cost("glare") < cost("dino") < cost("v_pretraining")
-    assert training_flops(MethodConfig(method="new"), shape, 224, 32) == pytest.approx(3 * whole)
+    assert training_flops(Base(), shape, 224, 32) == pytest.approx(3 * whole)
 
 
 def test_masked_methods_encode_what_they_see() -> None:

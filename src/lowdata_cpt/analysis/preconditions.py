@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 from scipy.stats import binomtest
 
-from lowdata_cpt.analysis.style import domain_label, parent_of, style_of
+from lowdata_cpt.analysis.style import FACTS, domain_label, parent_of, style_of
 from lowdata_cpt.analysis.table import records
+from lowdata_cpt.methods.facts import Precondition
 
 Settings = Mapping[str, Any]
 CELL = ["backbone", "domain", "method", "n"]
@@ -26,57 +26,8 @@ SHARES = ["share_images", "share_updates", "share_rate_images"]
 LAST = 0.1  # share of the logged steps over which an end is averaged
 
 
-@dataclass(frozen=True)
-class Precondition:
-    """What one part of a method's log must show.
-
-    Attributes:
-        part: its name in the log; a run that does not log it is not held to it.
-        below: the level that its end must stay below: a number, or ln of images (`ln n`) or prototypes (`ln K`).
-        margin: how far below.
-        positive: instead, positive on more than half of its steps, beyond chance (one-sided binomial test, p < .05).
-    """
-
-    part: str
-    below: float | Literal["ln n", "ln K"] = 0.0
-    margin: float = 0.0
-    positive: bool = False
-
-    def level(self, n: int, prototypes: float) -> float:
-        """Return the value that the part is held against."""
-        if self.positive:
-            return 0.5
-        trivial = {"ln n": float(n), "ln K": prototypes}.get(str(self.below))
-        return (float(self.below) if trivial is None else math.log(trivial)) - self.margin
-
-
-@dataclass(frozen=True)
-class SourceBudget:
-    """The run of a method in its source: images seen, updates, peak rate; `per_image` of n if it counts epochs."""
-
-    images: float
-    updates: float
-    lr: float
-    per_image: bool = False
-
-
-# A constant predictor has 1 − 1/tokens: .96 at 25 tokens, .98 at 49, 1.00 for MAE's 588 or 768 values of a patch.
-NORMALISED = 0.95
-NOISE = 0.02  # nats: what the mean over the last steps of a run that learns nothing moves by
-PRECONDITIONS = {
-    "diet_cp": (Precondition("loss", "ln n", margin=0.1),),
-    "tec": (Precondition("feature", NORMALISED),),
-    "mae": (Precondition("loss", NORMALISED),),
-    "dino": (Precondition("loss", "ln K", NOISE),),
-    "glare": tuple(Precondition(part, "ln K", NOISE) for part in ("global", "regional", "local")),
-    "v_pretraining": (Precondition("value", positive=True),),
-}
-SOURCE_BUDGET = {
-    "diet_cp": SourceBudget(150, 150 / 32, 1e-4, per_image=True),  # 150 epochs of batches of 32 (authors' code)
-    "tec": SourceBudget(300 * 1_281_167, 300 * 1_281_167 / 4096, 2.4e-3),  # 300 epochs of ImageNet-1k (authors' code)
-    "v_pretraining": SourceBudget(20_000 * 256, 20_000, 4.15e-6),  # ADE20K, ViT-B (appendix G)
-    "dino": SourceBudget(20_000 * 256, 20_000, 4.15e-6),  # its control there
-}  # GLARE's source states none.
+PRECONDITIONS = {name: of.acts for name, of in FACTS.items() if of.acts}
+SOURCE_BUDGET = {name: of.source_budget for name, of in FACTS.items() if of.source_budget is not None}
 
 
 def check_preconditions(

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lowdata_cpt.core.io import atomic_path, write_text
+from lowdata_cpt.methods.registry import by_name
 
 PAGE_WIDTH = 7.2  # inches: the text width of a two-column paper's full-width figure
 INK = "#222222"
@@ -44,21 +45,14 @@ class MethodStyle:
         return self.color if self.filled else "white"
 
 
-STYLES = {
-    "random": MethodStyle("Random init", "#b0b0b0", "x", ":"),
-    "base": MethodStyle("Base (no training)", "#000000", "*"),
-    "dino": MethodStyle("DINO (control)", "#5a5a5a", "P", "--"),
-    "mae": MethodStyle("MAE (control)", "#9a9a9a", "X", "--"),
-    "diet_cp": MethodStyle("DIET-CP", "#0072B2", "o"),
-    "glare": MethodStyle("GLARE", "#D55E00", "s"),
-    "tec": MethodStyle("TEC", "#009E73", "^"),
-    "v_pretraining": MethodStyle("V-pretraining", "#AA4499", "D"),
-}
-MAIN = tuple(STYLES)
+FACTS = {name: method.facts for name, method in by_name().items()}
+STYLES = {name: MethodStyle(of.label, of.color, of.marker, of.line, of.filled) for name, of in FACTS.items()}
+# Rows of the main figures; open markers are variants, shown beside their parent.
+MAIN = tuple(name for name, look in STYLES.items() if look.filled)
 # The step 0 from which a method's own source measures its gain, where it is not `base`.
-BEFORE_OF = {"diet_cp": "base_domain_norm"}
+BEFORE_OF = {name: of.step_zero for name, of in FACTS.items() if of.step_zero != "base"}
 # The control that a method is compared with at equal images seen.
-CONTROL_OF = {"glare": "dino", "v_pretraining": "dino", "tec": "mae", "diet_cp": "dino"}
+CONTROL_OF = {name: of.control for name, of in FACTS.items() if of.control}
 ACRONYMS = {"ema": "EMA", "lr": "LR", "tec": "TEC", "mae": "MAE", "dino": "DINO", "cls": "CLS"}
 DOMAIN_LABELS = {
     "tabletop": "Tabletop",
@@ -160,7 +154,7 @@ def ordered(methods: Iterable[str]) -> list[str]:
 
 def is_variant(method: str) -> bool:
     """Whether a method stays out of the main figures (it is shown beside its parent instead)."""
-    return method not in STYLES and parent_of(method) is not None
+    return method not in MAIN and parent_of(method) is not None
 
 
 def panels(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.methods.registry import untrained
 
 COLUMNS = (
     "study",
@@ -45,7 +46,7 @@ LEDGER_COLUMNS = (
     *("requeued_gpu_hours", "failed_gpu_hours", "cancelled_gpu_hours"),
 )
 SPLITS = ("val", "test")
-UNTRAINED = ("random", "base", "base_domain_norm")
+UNTRAINED = untrained()
 
 
 @dataclass(frozen=True)

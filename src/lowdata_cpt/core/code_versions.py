@@ -29,6 +29,7 @@ NEUTRAL = frozenset(
         "core.provenance",
         "core.strict",
         "data.registry",
+        "methods.facts",
         "methods.registry",
         "probes.registry",
         "training.log",

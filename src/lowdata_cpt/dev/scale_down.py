@@ -84,7 +84,7 @@ def distinct(study: Study) -> list[Cell]:
 
 def reduced(study: Study, chosen: list[Cell]) -> Study:
     """Return the study cut down to `chosen`: the same entries, small images, two steps, random weights."""
-    from lowdata_cpt.study.flops import geometry
+    from lowdata_cpt.backbones.flops import geometry
 
     raw = study.model_dump(mode="json", exclude={"grid", "resources"})
     raw["study"], raw["seeds"], raw["keep_models"] = "scale_down", [study.seeds[0]], True

@@ -1,11 +1,16 @@
-"""What a method's configuration adds to its recipe: its rows of the ledger and the version of its code. Torch-free."""
+"""What a method's configuration adds to its recipe: facts, rows of the ledger, version of its code. Torch-free."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+import inspect
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, ClassVar
 
 from lowdata_cpt.core.code_versions import code_version
+from lowdata_cpt.methods.facts import Deviation, Facts, read_deviations
 from lowdata_cpt.training.config import Recipe
 
 if TYPE_CHECKING:
@@ -16,27 +21,31 @@ if TYPE_CHECKING:
     from lowdata_cpt.backbones.vit import ViT
 
 
-class Deviation(NamedTuple):
-    """One row of the deviations ledger: what the source says, what this study does, why."""
-
-    topic: str
-    source: str
-    ours: str
-    why: str
-
-
 class MethodConfig(Recipe):
     """Base of the methods' configurations. Subclasses set `method: Literal[...]`, recipe and ClassVars.
 
     ClassVars:
-        deviations: this method's rows of the deviations ledger.
+        facts: see `Facts`.
+        learner_path, needs_feedback: see `Recipe`.
     """
 
-    deviations: ClassVar[tuple[Deviation, ...]] = ()
+    facts: ClassVar[Facts]
+
+    @classmethod
+    def deviations(cls) -> tuple[Deviation, ...]:
+        """Return the method's rows of the ledger: those of deviations.yaml in its folder, else those of its facts."""
+        path = Path(inspect.getfile(cls)).with_name("deviations.yaml")
+        return read_deviations(path) if path.exists() else cls.facts.deviations
+
+    @classmethod
+    def module_beside(cls, name: str) -> ModuleType | None:
+        """Import a module of the method's folder (`cost`, `diagnostics`), None where it has none."""
+        path = f"{cls.__module__.rpartition('.')[0]}.{name}"
+        return importlib.import_module(path) if importlib.util.find_spec(path) else None
 
     @classmethod
     def has_diagnostics(cls) -> bool:
-        """Whether the method's folder has a `diagnostics` module."""
+        """Whether the method's folder has a `diagnostics` module; this imports nothing."""
         return importlib.util.find_spec(f"{cls.__module__.rpartition('.')[0]}.diagnostics") is not None
 
     @classmethod

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from lowdata_cpt.methods.base import MethodConfig
+from lowdata_cpt.methods.facts import Facts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 class Base(MethodConfig):
     """Step 0: the released backbone, untouched."""
+
+    facts: ClassVar[Facts] = Facts(
+        label="Base (no training)", color="#000000", marker="*", role="untrained", trains="nothing", seeded=False
+    )
 
     method: Literal["base"] = "base"
 
@@ -29,6 +34,17 @@ class BaseDomainNorm(MethodConfig):
 
     The statistics are those of the unlabelled pool; they are folded into the patch embedding.
     """
+
+    facts: ClassVar[Facts] = Facts(
+        label="Base (no training), domain norm",
+        color="#000000",
+        marker="*",
+        line=":",
+        filled=False,
+        role="untrained",
+        trains="nothing; the domain's normalisation is folded into the patch embedding",
+        seeded=False,
+    )
 
     method: Literal["base_domain_norm"] = "base_domain_norm"
 
@@ -47,6 +63,10 @@ class BaseDomainNorm(MethodConfig):
 
 class Random(MethodConfig):
     """The same architecture, randomly initialised from the seed: the floor that a pretrained backbone must beat."""
+
+    facts: ClassVar[Facts] = Facts(
+        label="Random init", color="#b0b0b0", marker="x", line=":", role="untrained", trains="nothing"
+    )
 
     method: Literal["random"] = "random"
 

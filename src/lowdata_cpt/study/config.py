@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -11,7 +13,7 @@ from lowdata_cpt.core.strict import Strict
 from lowdata_cpt.data.domain import Domain
 from lowdata_cpt.data.registry import DOMAINS
 from lowdata_cpt.methods.base import MethodConfig
-from lowdata_cpt.methods.registry import METHODS
+from lowdata_cpt.methods.registry import METHODS, untrained
 from lowdata_cpt.probes.registry import Probes
 from lowdata_cpt.training.config import Training
 
@@ -19,8 +21,11 @@ NAME = r"^[a-z0-9][a-z0-9_]*$"
 Name = Annotated[str, Field(pattern=NAME)]
 
 
-def _named(tag: str) -> BeforeValidator:
-    """Let `diet_cp: {}` stand for `diet_cp: {method: diet_cp}`: an entry is of the kind it is named after."""
+def _named(tag: str, members: tuple[type[Strict], ...]) -> BeforeValidator:
+    """Let `diet_cp: {}` stand for `diet_cp: {method: diet_cp}`: an entry is of the kind it is named after.
+
+    The schema of what may be written lists every member; one without `tag` cannot be told from the others there.
+    """
 
     def fill(value: Any) -> Any:
         if not isinstance(value, dict):
@@ -30,14 +35,13 @@ def _named(tag: str) -> BeforeValidator:
             for name, entry in value.items()
         }
 
-    return BeforeValidator(fill, json_schema_input_type=dict[str, Any])
+    entry: Any = functools.reduce(operator.or_, members) | None
+    return BeforeValidator(fill, json_schema_input_type=dict[str, entry])
 
 
 def _union(members: tuple[type[Strict], ...], tag: str) -> Any:
     """Build the discriminated union of an explicit list of models."""
-    union: Any = members[0]
-    for member in members[1:]:
-        union = union | member
+    union: Any = functools.reduce(operator.or_, members)
     return Annotated[union, Field(discriminator=tag)] if len(members) > 1 else union
 
 
@@ -101,8 +105,8 @@ class Study(Strict):
     study: Name = Field(description="Name of the study and of its folder in results/.")
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1, description="Paired: every method gets the same ones.")
     backbones: dict[Name, Backbone] = Field(min_length=1)
-    domains: Annotated[dict[Name, DomainEntry], _named("kind")] = Field(min_length=1)
-    methods: Annotated[dict[Name, MethodEntry], _named("method")] = Field(min_length=1)
+    domains: Annotated[dict[Name, DomainEntry], _named("kind", DOMAINS)] = Field(min_length=1)
+    methods: Annotated[dict[Name, MethodEntry], _named("method", METHODS)] = Field(min_length=1)
     grid: tuple[Block, ...] | None = Field(
         default=None, description="Blocks whose cells make up the study; null: the full product."
     )
@@ -144,7 +148,7 @@ class Study(Strict):
     def _untrained(cls, methods: dict[str, MethodConfig]) -> dict[str, MethodConfig]:
         for name, method in methods.items():
             kinds = {name, method.method}
-            if len(kinds) == 2 and kinds & {"base", "base_domain_norm", "random"}:
+            if len(kinds) == 2 and kinds & set(untrained()):
                 raise ValueError(f"{name} is of method {method.method}; what trains nothing keeps its own name")
         return methods
 

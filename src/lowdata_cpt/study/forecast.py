@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lowdata_cpt.backbones.flops import features_flops, geometry, parameters
 from lowdata_cpt.core.io import read_json
 from lowdata_cpt.data.domain import Domain
 from lowdata_cpt.study.config import Study
-from lowdata_cpt.study.flops import features_flops, geometry, parameters, training_flops
+from lowdata_cpt.study.flops import training_flops
 from lowdata_cpt.study.grid import Cell, cells, diagnosed, pairs, probes_of
 from lowdata_cpt.study.paths import Paths
 

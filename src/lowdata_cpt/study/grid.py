@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.methods.registry import by_name
 from lowdata_cpt.probes.registry import probes_of_tasks
 from lowdata_cpt.study.config import Block, Study
 
@@ -29,7 +30,8 @@ class Cell(NamedTuple):
     @property
     def trained(self) -> Cell:
         """The cell whose training this one evaluates: what does not depend on a seed is one model for all seeds."""
-        return self._replace(seed=0) if self.method in ("base", "base_domain_norm") else self
+        method = by_name().get(self.method)
+        return self if method is None or method.facts.seeded else self._replace(seed=0)
 
 
 ANY = Cell("{backbone}", "{domain}", "{method}", cast(int, "{n}"), cast(int, "{seed}"))

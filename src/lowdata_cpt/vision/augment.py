@@ -36,20 +36,20 @@ def random_boxes(
     tries = 10
     area = uniform(generator, count * tries, *scale).view(count, tries) * height * width
     log_ratio = uniform(generator, count * tries, math.log(ratio[0]), math.log(ratio[1])).view(count, tries)
-    wide = torch.sqrt(area * log_ratio.exp()).round()
-    tall = torch.sqrt(area / log_ratio.exp()).round()
-    fits = (wide >= 1) & (wide <= width) & (tall >= 1) & (tall <= height)
+    crop_width = torch.sqrt(area * log_ratio.exp()).round()
+    crop_height = torch.sqrt(area / log_ratio.exp()).round()
+    fits = (crop_width >= 1) & (crop_width <= width) & (crop_height >= 1) & (crop_height <= height)
     first = fits.float().argmax(1, keepdim=True)
-    wide, tall = wide.gather(1, first)[:, 0], tall.gather(1, first)[:, 0]
+    crop_width, crop_height = crop_width.gather(1, first)[:, 0], crop_height.gather(1, first)[:, 0]
     place = uniform(generator, 2 * count).view(2, count)
     none = ~fits.any(1)
     image_ratio = width / height
     fallback_w = float(width) if image_ratio < ratio[1] else float(round(height * ratio[1]))
     fallback_h = float(height) if image_ratio > ratio[0] else float(round(width / ratio[0]))
-    wide, tall = torch.where(none, fallback_w, wide), torch.where(none, fallback_h, tall)
-    top = torch.where(none, (height - tall) // 2, (place[0] * (height - tall + 1)).floor())
-    left = torch.where(none, (width - wide) // 2, (place[1] * (width - wide + 1)).floor())
-    return torch.stack([top, left, tall, wide], dim=1)
+    crop_width, crop_height = torch.where(none, fallback_w, crop_width), torch.where(none, fallback_h, crop_height)
+    top = torch.where(none, (height - crop_height) // 2, (place[0] * (height - crop_height + 1)).floor())
+    left = torch.where(none, (width - crop_width) // 2, (place[1] * (width - crop_width + 1)).floor())
+    return torch.stack([top, left, crop_height, crop_width], dim=1)
 
 
 def random_flips(count: int, generator: torch.Generator, p: float = 0.5) -> Tensor:
@@ -72,9 +72,9 @@ def crop_resize(
     if factor > 1:
         height, width = height // factor * factor, width // factor * factor
         images = F.avg_pool2d(images[..., :height, :width], factor)
-    top, left, tall, wide = boxes.unbind(1)
-    centre_x, centre_y = (2 * left + wide) / width - 1, (2 * top + tall) / height - 1
-    scale_x, scale_y = wide / width, tall / height
+    top, left, crop_height, crop_width = boxes.unbind(1)
+    centre_x, centre_y = (2 * left + crop_width) / width - 1, (2 * top + crop_height) / height - 1
+    scale_x, scale_y = crop_width / width, crop_height / height
     if flips is not None:
         scale_x = torch.where(flips.to(images.device), -scale_x, scale_x)
     zero = torch.zeros_like(scale_x)

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from lowdata_cpt.backbones import normalisation
 from lowdata_cpt.backbones.vit import ViT
 from lowdata_cpt.methods.diet_cp.config import DietCP
+from lowdata_cpt.methods.diet_cp.loss import instance_loss
+from lowdata_cpt.methods.diet_cp.views import one_view
 from lowdata_cpt.training.learner import Context, Export, Learner, Progress, Views
-from lowdata_cpt.vision import augment
 from lowdata_cpt.vision.images import normalise
 
 
@@ -33,11 +34,8 @@ class DietCPLearner(Learner):
         self.std = context.domain_std if own else context.std
 
     def views(self, images: Tensor, generator: torch.Generator) -> Views:
-        """One view: RandomResizedCrop, flip, ColorJitter(.4, .4, .4, .2) with p .3, grayscale with p .2."""
-        x = augment.random_resized_crop(images, self.context.image_size, generator)
-        x = augment.color_jitter(x, generator, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.2, p=0.3)
-        x = augment.random_grayscale(x, generator, p=0.2)
-        return {"x": normalise(x, self.mean, self.std)}
+        """One view under the statistics that the config names (see `one_view`)."""
+        return {"x": normalise(one_view(images, self.context.image_size, generator), self.mean, self.std)}
 
     def head_only(self, progress: Progress) -> bool:
         """Whether this step belongs to the first int(5 % of the epochs), or of the steps, which train W alone."""
@@ -56,7 +54,7 @@ class DietCPLearner(Learner):
                 tokens = self.backbone.run_block(i, tokens, rope)
             feature = F.normalize(self.backbone.finish(tokens).cls.float(), dim=1)
         logits = self.head(feature)
-        loss = F.cross_entropy(logits, index, label_smoothing=self.config.label_smoothing)
+        loss = instance_loss(logits, index, self.config.label_smoothing)
         return loss, {"accuracy": (logits.argmax(1) == index).float().mean()}
 
     def export(self) -> Export:

@@ -12,16 +12,9 @@ from torch import Tensor, nn
 
 from lowdata_cpt.backbones.vit import ViT
 from lowdata_cpt.methods.dino.config import DINO
-from lowdata_cpt.methods.dino.parts import (
-    Centre,
-    DINOHead,
-    cosine,
-    dino_loss,
-    ema_update,
-    local_crop_size,
-    multi_crop,
-    teacher_temperature,
-)
+from lowdata_cpt.methods.dino.loss import Centre, dino_loss, teacher_temperature
+from lowdata_cpt.methods.dino.modules import DINOHead, cosine, ema_update
+from lowdata_cpt.methods.dino.views import local_crop_size, multi_crop
 from lowdata_cpt.training.learner import Context, Export, Learner, Progress, Views
 from lowdata_cpt.vision.images import normalise
 

@@ -1,4 +1,4 @@
-"""What GLARE looks like from inside: a region of one view, and where its cross-attention finds it in the other."""
+"""Diagnostics of GLARE: a region of one view, and where its cross-attention finds it in the other."""
 
 from __future__ import annotations
 

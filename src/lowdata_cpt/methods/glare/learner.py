@@ -14,21 +14,13 @@ from torch import Tensor, nn
 
 from lowdata_cpt.backbones.adapters import AdapterHooks, adapter_config, make_adapters
 from lowdata_cpt.backbones.vit import ViT
-from lowdata_cpt.methods.dino.parts import (
-    Centre,
-    DINOHead,
-    cosine,
-    dino_loss,
-    ema_update,
-    multi_crop,
-    soft_cross_entropy,
-    teacher_temperature,
-)
+from lowdata_cpt.methods.dino.loss import Centre, dino_loss, soft_cross_entropy, teacher_temperature
+from lowdata_cpt.methods.dino.modules import DINOHead, cosine, ema_update
 from lowdata_cpt.methods.glare.config import GLARE
-from lowdata_cpt.methods.glare.patches import blur_patches, draw_patches, match_patches
+from lowdata_cpt.methods.glare.loss import local_pairs, mean_of_parts
 from lowdata_cpt.methods.glare.regions import CrossAttention, cls_attention, region_means, sample_regions
+from lowdata_cpt.methods.glare.views import two_views
 from lowdata_cpt.training.learner import Context, Export, Learner, Progress, Views
-from lowdata_cpt.vision.images import normalise
 
 
 class Encoded(NamedTuple):
@@ -66,24 +58,9 @@ class GLARELearner(Learner):
         self.teacher_logits: dict[str, list[Tensor]] = {term: [] for term in heads}
 
     def views(self, images: Tensor, generator: torch.Generator) -> Views:
-        """Two views with DINO's augmentation, and where they lie in the image.
-
-        Returns:
-            `clean` [2, B, 3, S, S]; where the local term is on also `blurred` (the same views with some patches
-            blurred), `chosen` bool [2, B, N] (which ones) and `match` [2, B, N] (see `match_patches`).
-        """
-        size, config, device = self.context.image_size, self.config, images.device
-        crops = multi_crop(images, generator, size, global_scale=config.global_scale)
-        pixels = torch.stack(crops.globals)
-        views = {"clean": normalise(pixels.flatten(0, 1), self.context.mean, self.context.std).view_as(pixels)}
-        if "local" in config.weights:
-            grid = self.backbone.grid(size)
-            chosen = draw_patches((2, len(images)), grid**2, config.blur_fraction, generator).to(device)
-            blurred = blur_patches(pixels.flatten(0, 1), chosen.flatten(0, 1), config.blur_kernel)
-            views["blurred"] = normalise(blurred, self.context.mean, self.context.std).view_as(pixels)
-            views["chosen"] = chosen
-            views["match"] = match_patches(crops.boxes, crops.flips, grid).to(device)
-        return views
+        """Two views and where they lie in the image (see `two_views`)."""
+        grid = self.backbone.grid(self.context.image_size)
+        return two_views(images, generator, self.context, self.config, grid)
 
     def encode(self, views: Tensor, attention: bool = False) -> Encoded:
         """Run views [2, B, 3, S, S] through the backbone with the active adapters, in one pass."""
@@ -149,17 +126,12 @@ class GLARELearner(Learner):
 
     def local(self, student: Encoded, teacher: Encoded, views: Views, temperature: float) -> Tensor:
         """L_local: mean of blurred patch → its clean self, and patch → the patch at its place in the other view."""
-        match, width = views["match"], student.patches.shape[-1]
-        flat = torch.arange(match.numel(), device=match.device).view_as(match)
-        other = flat[..., :1].flip(0) + match
-        blurred, paired = views["chosen"], match >= 0
-        source = torch.cat([flat[blurred], flat[paired]])
-        goal = torch.cat([flat[blurred], other[paired]])
+        width, blurred = student.patches.shape[-1], views["chosen"]
+        source, goal = local_pairs(blurred, views["match"])
         target = self.target("local", teacher.patches.reshape(-1, width)[goal], temperature)
         logits = self.student["local"](student.patches.reshape(-1, width)[source])
         losses = soft_cross_entropy(logits, target, self.config.student_temperature)
-        same, across = losses.tensor_split([int(blurred.sum())])
-        return (same.mean() + across.mean()) / 2 if len(across) else same.mean()
+        return mean_of_parts(losses, int(blurred.sum()))
 
     def after_step(self, progress: Progress) -> None:
         """Update the centres with this step's teacher logits, then the teacher's adapters and heads."""

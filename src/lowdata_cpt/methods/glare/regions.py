@@ -53,17 +53,17 @@ def sample_regions(attention: Tensor, regions: int, top: float, sides: tuple[int
     drawn = order[:, torch.arange(regions) % candidates.shape[1]].to(device)
     seed = candidates.gather(1, drawn)
     low, high = (min(side, grid) for side in sides)
-    tall, wide = torch.randint(low, high + 1, (2, batch, regions)).to(device)
-    return grow(chosen, seed, tall, wide, high)
+    height, width = torch.randint(low, high + 1, (2, batch, regions)).to(device)
+    return grow(chosen, seed, height, width, high)
 
 
-def grow(attention: Tensor, seed: Tensor, tall: Tensor, wide: Tensor, longest: int) -> Tensor:
-    """Return the block of `tall` × `wide` patches around each seed that holds the most attention.
+def grow(attention: Tensor, seed: Tensor, height: Tensor, width: Tensor, longest: int) -> Tensor:
+    """Return the block of `height` × `width` patches around each seed that holds the most attention.
 
     Args:
         attention: [B, N].
         seed: [B, R] patch indices.
-        tall, wide: [B, R] sides in patches, at most `longest`.
+        height, width: [B, R] sides in patches, at most `longest`.
         longest: largest side, at most the grid's.
 
     Returns:
@@ -73,22 +73,24 @@ def grow(attention: Tensor, seed: Tensor, tall: Tensor, wide: Tensor, longest: i
     grid = int(count**0.5 + 0.5)
     integral = F.pad(attention.double().view(batch, grid, grid).cumsum(1).cumsum(2), (1, 0, 1, 0)).flatten(1)
     offset = torch.arange(longest, device=attention.device)
-    tall, wide = tall[..., None, None], wide[..., None, None]
+    height, width = height[..., None, None], width[..., None, None]
     top = ((seed // grid)[..., None, None] - offset[:, None]).expand(-1, -1, -1, longest)
     left = ((seed % grid)[..., None, None] - offset).expand(-1, -1, longest, -1)
-    inside = (offset[:, None] < tall) & (offset < wide)
-    inside = inside & (top >= 0) & (left >= 0) & (top + tall <= grid) & (left + wide <= grid)
+    inside = (offset[:, None] < height) & (offset < width)
+    inside = inside & (top >= 0) & (left >= 0) & (top + height <= grid) & (left + width <= grid)
 
     def corner(y: Tensor, x: Tensor) -> Tensor:
         index = y.clamp(0, grid) * (grid + 1) + x.clamp(0, grid)
         return integral.gather(1, index.flatten(1)).view(index.shape)
 
-    total = corner(top + tall, left + wide) - corner(top, left + wide) - corner(top + tall, left) + corner(top, left)
+    total = (
+        corner(top + height, left + width) - corner(top, left + width) - corner(top + height, left) + corner(top, left)
+    )
     best = total.masked_fill(~inside, -1.0).flatten(2).argmax(2, keepdim=True)
     top, left = top.flatten(2).gather(2, best), left.flatten(2).gather(2, best)
     line = torch.arange(grid, device=attention.device)
-    rows = (line >= top) & (line < top + tall[..., 0])
-    columns = (line >= left) & (line < left + wide[..., 0])
+    rows = (line >= top) & (line < top + height[..., 0])
+    columns = (line >= left) & (line < left + width[..., 0])
     return (rows.unsqueeze(3) & columns.unsqueeze(2)).flatten(2)
 
 

@@ -1,4 +1,4 @@
-"""The recipe of the pixel-target control and its rows of the deviations ledger."""
+"""The recipe of the pixel-target control and facts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from lowdata_cpt.methods.base import Deviation, MethodConfig
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.methods.base import MethodConfig
+from lowdata_cpt.methods.facts import NORMALISED, Facts, Precondition, SourceBudget
 from lowdata_cpt.training.config import Optimiser, Schedule
 
 
@@ -17,63 +19,17 @@ class MAE(MethodConfig):
     """
 
     learner_path: ClassVar[str | None] = "lowdata_cpt.methods.mae.learner:MAELearner"
-    deviations: ClassVar[tuple[Deviation, ...]] = (
-        Deviation(
-            "start of the encoder",
-            "random",
-            "the base's released weights; position embedding kept frozen at the base's instead of sine-cosine",
-            "the control must start where TEC starts; 100 to 1000 images cannot train a ViT from scratch",
-        ),
-        Deviation(
-            "decoder",
-            "8 blocks, 512 wide, 16 heads",
-            "2 blocks; 512 wide for ViT-B, 768 for ViT-L, else 2/3 of the backbone's width with 32 channels a head",
-            "the same decoder as TEC's, so that the two differ in target and adapter only",
-        ),
-        Deviation(
-            "schedule",
-            "40 warm-up epochs of 800 (1600)",
-            "13.3 % warm-up, TEC's 40 of 300 epochs",
-            "the same optimiser and schedule as the method it controls",
-        ),
-        Deviation(
-            "learning rate",
-            "1.5e-4 · batch / 256 at batch 4096",
-            "the same rule at paper scale; 1e-5 in the CPU studies (the rule: 1.9e-5 at batch 32)",
-            "chosen on validation scenes that no other study sees (results/tuning)",
-        ),
-        Deviation(
-            "length of the run",
-            "800 to 1600 epochs of ImageNet-1k",
-            "a fixed number of images seen, the same for every method",
-            "methods are compared at equal images seen",
-        ),
-        Deviation(
-            "register tokens, no class token",
-            "not stated: MAE's ViT has a class token and no registers",
-            "registers pass the encoder and are left out of the decoder; without a class token only patches enter it",
-            "any timm ViT must be borne",
-        ),
-        Deviation(
-            "rotary position embedding",
-            "not stated: absolute positions",
-            "visible patches keep the rotation of their own place in the grid",
-            "the encoder must know where a visible patch lies",
-        ),
-        Deviation(
-            "pixel normalisation",
-            "ImageNet mean and standard deviation",
-            "the backbone's own pretraining mean and standard deviation",
-            "CLIP-type backbones have others",
-        ),
-        Deviation(
-            "image resampling",
-            "PIL bicubic with antialiasing",
-            "bicubic sampling of the decoded cache, first shrunk by a whole factor where every crop of the batch is "
-            "that "
-            "much larger than the training size",
-            "augmentation runs batched on tensors",
-        ),
+    facts: ClassVar[Facts] = Facts(
+        label="MAE (control)",
+        color="#9a9a9a",
+        marker="X",
+        line="--",
+        role="control",
+        trains="the whole backbone but its position embedding, and a pixel decoder, which is dropped",
+        paper="He et al. 2021, arXiv 2111.06377",
+        acts=(Precondition("loss", NORMALISED),),
+        # 1600 epochs of ImageNet-1k.
+        source_budget=SourceBudget(1600 * 1_281_167, 1600 * 1_281_167 / 4096, 2.4e-3),
     )
 
     method: Literal["mae"] = "mae"
@@ -84,3 +40,20 @@ class MAE(MethodConfig):
     decoder_width: int | None = Field(default=None, ge=4, description="Null: scaled with the backbone's width.")
     decoder_heads: int | None = Field(default=None, ge=1, description="Null: 16, fewer in narrow decoders.")
     crop_scale: tuple[float, float] = Field(default=(0.2, 1.0), description="Area of the random resized crop.")
+
+
+def decoder_shape(width: int, decoder_width: int | None, decoder_heads: int | None) -> tuple[int, int]:
+    """Return width and heads of the decoder for a backbone of `width`.
+
+    TEC's code has 512 for ViT-B and 768 for ViT-L, 16 heads; narrower backbones get 2/3 of their width, in steps of
+    64, with 32 channels a head.
+
+    Raises:
+        UserError: the given width is not divisible by 4 or by the number of heads.
+    """
+    default = round(width * (2 / 3 if width <= 768 else 3 / 4) / 64) * 64
+    chosen = decoder_width or max(64, default)
+    heads = decoder_heads or max(1, min(16, chosen // 32))
+    if chosen % 4 or chosen % heads:
+        raise UserError(f"decoder_width {chosen} must be divisible by 4 and by the {heads} heads of the decoder")
+    return chosen, heads

@@ -1,45 +1,18 @@
-"""MAE: reconstruct the normalised pixels of masked patches from the visible quarter.
-
-L = mean over masked patches and pixels of (ŷ - y)², y = (p - mean p) / √(var p + 1e-6) for each patch p.
-"""
+"""MAE: reconstruct the normalised pixels of masked patches from the visible quarter."""
 
 from __future__ import annotations
 
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lowdata_cpt.backbones.vit import ViT
-from lowdata_cpt.methods.mae.config import MAE
-from lowdata_cpt.methods.mae.masking import (
-    DecoderBlocks,
-    DecoderInput,
-    decoder_shape,
-    drop_registers,
-    random_mask,
-    take,
-    train_whole,
-    xavier,
-)
+from lowdata_cpt.methods.mae.config import MAE, decoder_shape
+from lowdata_cpt.methods.mae.loss import pixel_loss
+from lowdata_cpt.methods.mae.modules import DecoderBlocks, DecoderInput, drop_registers, train_whole, xavier
+from lowdata_cpt.methods.mae.views import masked_view
 from lowdata_cpt.training.learner import Context, Export, Learner, Progress, Views
-from lowdata_cpt.vision import augment
-from lowdata_cpt.vision.images import normalise
-
-EPSILON = 1e-6
-
-
-def patch_pixels(images: Tensor, patch_size: int) -> Tensor:
-    """Cut images [B, 3, S, S] into patches [B, N, 3·p²] in row-major order."""
-    return F.unfold(images, patch_size, stride=patch_size).transpose(1, 2)
-
-
-def pixel_target(images: Tensor, patch_size: int) -> Tensor:
-    """Return each patch normalised by its own mean and unbiased variance: [B, N, 3·p²]."""
-    pixels = patch_pixels(images.float(), patch_size)
-    variance, mean = torch.var_mean(pixels, dim=-1, keepdim=True)
-    return (pixels - mean) / (variance + EPSILON).sqrt()
 
 
 class MAELearner(Learner):
@@ -57,12 +30,15 @@ class MAELearner(Learner):
         self.head.apply(xavier)
 
     def views(self, images: Tensor, generator: torch.Generator) -> Views:
-        """One view: RandomResizedCrop (bicubic) and flip; and the mask's visible and masked patch indices."""
-        size, scale = self.context.image_size, self.config.crop_scale
-        x = augment.random_resized_crop(images, size, generator, scale, mode="bicubic")
-        mask = random_mask(len(x), self.backbone.grid(size) ** 2, self.config.mask_ratio, generator)
-        visible, masked = (index.to(x.device) for index in mask)
-        return {"x": normalise(x, self.context.mean, self.context.std), "visible": visible, "masked": masked}
+        """One view and its mask (see `masked_view`)."""
+        return masked_view(
+            images,
+            generator,
+            self.context,
+            grid=self.backbone.grid(self.context.image_size),
+            mask_ratio=self.config.mask_ratio,
+            crop_scale=self.config.crop_scale,
+        )
 
     def reconstruct(self, x: Tensor, visible: Tensor) -> Tensor:
         """Predict the normalised pixels of every patch, [B, N, 3·p²], from the visible ones [B, K]."""
@@ -76,10 +52,8 @@ class MAELearner(Learner):
 
     def step(self, views: Views, index: Tensor, progress: Progress) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the mean squared error over masked patches."""
-        prediction = self.reconstruct(views["x"], views["visible"]).float()
-        target = pixel_target(views["x"], self.backbone.patch_size)
-        loss = F.mse_loss(take(prediction, views["masked"]), take(target, views["masked"]))
-        return loss, {}
+        prediction = self.reconstruct(views["x"], views["visible"])
+        return pixel_loss(prediction, views["x"], views["masked"], self.backbone.patch_size), {}
 
     def export(self) -> Export:
         """Return the backbone; the decoder is dropped."""

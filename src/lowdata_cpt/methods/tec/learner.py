@@ -12,19 +12,13 @@ import torch
 from torch import Tensor
 
 from lowdata_cpt.backbones.vit import ViT
-from lowdata_cpt.methods.mae.masking import (
-    decoder_shape,
-    drop_registers,
-    random_mask,
-    start_at_random,
-    train_whole,
-)
+from lowdata_cpt.methods.mae.config import decoder_shape
+from lowdata_cpt.methods.mae.modules import drop_registers, start_at_random, train_whole
+from lowdata_cpt.methods.mae.views import masked_view
 from lowdata_cpt.methods.tec.config import TEC
+from lowdata_cpt.methods.tec.loss import base_targets, feature_loss, relation_loss
 from lowdata_cpt.methods.tec.modules import Decoder, EncoderAdapter, add_input_adapter, folded_state
-from lowdata_cpt.methods.tec.targets import base_targets, feature_loss, relation_loss
 from lowdata_cpt.training.learner import Context, Export, Learner, Progress, Views
-from lowdata_cpt.vision import augment
-from lowdata_cpt.vision.images import normalise
 
 
 class TECLearner(Learner):
@@ -59,12 +53,15 @@ class TECLearner(Learner):
         return self
 
     def views(self, images: Tensor, generator: torch.Generator) -> Views:
-        """One view: RandomResizedCrop (bicubic) and flip; and the mask's visible and masked patch indices."""
-        size, scale = self.context.image_size, self.config.crop_scale
-        x = augment.random_resized_crop(images, size, generator, scale, mode="bicubic")
-        mask = random_mask(len(x), self.backbone.grid(size) ** 2, self.config.mask_ratio, generator)
-        visible, masked = (index.to(x.device) for index in mask)
-        return {"x": normalise(x, self.context.mean, self.context.std), "visible": visible, "masked": masked}
+        """MAE's one view and its mask (see `masked_view`)."""
+        return masked_view(
+            images,
+            generator,
+            self.context,
+            grid=self.backbone.grid(self.context.image_size),
+            mask_ratio=self.config.mask_ratio,
+            crop_scale=self.config.crop_scale,
+        )
 
     def condition(self, x: Tensor, visible: Tensor) -> Tensor:
         """Return the adapted class and visible patch tokens [B, c + K, D] of the student."""

@@ -12,8 +12,8 @@ from torch.nn.utils import parametrize
 
 from lowdata_cpt.backbones.vit import ViT
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.methods.mae.masking import DecoderBlocks, DecoderInput, xavier
-from lowdata_cpt.methods.tec.targets import select_queries
+from lowdata_cpt.methods.mae.modules import DecoderBlocks, DecoderInput, xavier
+from lowdata_cpt.methods.tec.loss import select_queries
 
 _CLS = "cls_token"
 

@@ -39,7 +39,7 @@ class MaskDesigner(nn.Module):
         """Return the mask μ [B, 1, H, W] in [0, 1] of normalised views [B, 3, H, W]."""
         x, skips = views, []
         for level, stage in enumerate(self.down):
-            # ceil_mode bears odd and tiny sizes: one pixel stays one pixel.
+            # ceil_mode: odd and tiny sizes work, one pixel stays one pixel.
             x = stage(F.avg_pool2d(x, 2, ceil_mode=True) if level else x)
             skips.append(x)
         skips.pop()
@@ -74,9 +74,9 @@ def sparsity(mask: Tensor, keep: float) -> Tensor:
 
 def total_variation(mask: Tensor) -> Tensor:
     """Return the mean absolute difference of neighbouring pixels, both directions summed: weighted by λ_tv."""
-    tall = (mask[:, :, 1:] - mask[:, :, :-1]).abs().mean() if mask.shape[2] > 1 else mask.new_zeros(())
-    wide = (mask[:, :, :, 1:] - mask[:, :, :, :-1]).abs().mean() if mask.shape[3] > 1 else mask.new_zeros(())
-    return tall + wide
+    vertical = (mask[:, :, 1:] - mask[:, :, :-1]).abs().mean() if mask.shape[2] > 1 else mask.new_zeros(())
+    horizontal = (mask[:, :, :, 1:] - mask[:, :, :, :-1]).abs().mean() if mask.shape[3] > 1 else mask.new_zeros(())
+    return vertical + horizontal
 
 
 def random_mask(count: int, size: int, keep: float, cells: int, generator: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""What V-pretraining looks like from inside: its masks at a moment of training, and what V foretells at the end."""
+"""Diagnostics of V-pretraining: its masks during training, and how well V predicts the fall of the loss."""
 
 from __future__ import annotations
 

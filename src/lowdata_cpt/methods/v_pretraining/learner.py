@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lowdata_cpt.backbones.vit import Features, ViT
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.methods.dino.learner import DINOLearner
-from lowdata_cpt.methods.dino.parts import dino_loss, teacher_temperature
+from lowdata_cpt.methods.dino.loss import dino_loss, teacher_temperature
 from lowdata_cpt.methods.v_pretraining import designer, value
 from lowdata_cpt.methods.v_pretraining.config import VPretraining
 from lowdata_cpt.methods.v_pretraining.feedback import Batch, FeedbackHeads, FeedbackPool, Part
@@ -60,9 +60,9 @@ class VPretrainingLearner(DINOLearner):
         net = designer.MaskDesigner(config.designer_channels, config.designer_depth, config.keep)
         # Neither φ nor the heads are the loop's: they require gradients inside the meta step only.
         self.designer = net.requires_grad_(False)
-        self.taught = config.designer in ("learned", "random_feedback")
+        self.designer_trainable = config.designer in ("learned", "random_feedback")
         self.meta_parts: dict[str, Tensor] = {}
-        if self.taught:
+        if self.designer_trainable:
             self._build_feedback(backbone.width, config, context)
 
     def _build_feedback(self, width: int, config: VPretraining, context: Context) -> None:
@@ -88,20 +88,23 @@ class VPretrainingLearner(DINOLearner):
 
     def own_optimisers(self) -> dict[str, torch.optim.Optimizer]:
         """Return the AdamW of φ and of the feedback heads; none where the designer is not taught."""
-        return {"designer": self.designer_optimiser, "heads": self.head_optimiser} if self.taught else {}
+        return {"designer": self.designer_optimiser, "heads": self.head_optimiser} if self.designer_trainable else {}
 
     def views(self, images: Tensor, generator: torch.Generator) -> Views:
-        """DINO's crops, not yet masked; the random-mask control adds "mask" [2, B, 1, S, S], drawn last."""
+        """DINO's crops, not yet masked; the random-mask control adds "mask" [2, B, 1, S, S]."""
         views = super().views(images, generator)
         if self.recipe.designer == "random_mask":
             size = self.context.image_size
-            masks = designer.random_mask(2 * len(images), size, self.recipe.keep, RANDOM_MASK_CELLS, generator)
+            # Of a copy: the crops of a step's next micro-batch stay those of the `dino` control.
+            masks = designer.random_mask(
+                2 * len(images), size, self.recipe.keep, RANDOM_MASK_CELLS, generator.clone_state()
+            )
             views["mask"] = masks.view(2, len(images), 1, size, size).to(views["global"])
         return views
 
     def step(self, views: Views, index: Tensor, progress: Progress) -> tuple[Tensor, dict[str, Tensor]]:
         """Update φ when its turn has come, then return the DINO loss of the masked views, which carry no gradient."""
-        due = self.taught and progress.step % self.recipe.every == 0
+        due = self.designer_trainable and progress.step % self.recipe.every == 0
         # Once a step, on its first micro-batch.
         if due and int(self.meta_done) != progress.step:
             self.start_centre(views)
@@ -111,7 +114,7 @@ class VPretrainingLearner(DINOLearner):
         parts |= {"keep": mask.mean(), "total_variation": designer.total_variation(mask)}
         if due:
             parts |= self.meta_parts
-        if self.taught and (progress.step + 1) % self.recipe.every == 0:
+        if self.designer_trainable and (progress.step + 1) % self.recipe.every == 0:
             self._remember(views)
         return loss, parts
 

@@ -1,4 +1,4 @@
-"""Does V foretell what happens? Predicted against realised fall of the downstream loss after one SSL step."""
+"""How well V predicts: expected against measured fall of the downstream loss after one SSL step."""
 
 from __future__ import annotations
 

@@ -1,50 +1,18 @@
-"""What masked reconstruction needs: random masks, mask tokens, light decoders, whole-backbone training (MAE, TEC)."""
+"""What masked reconstruction trains: the whole backbone, mask tokens, a light decoder (MAE; shared with TEC)."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from lowdata_cpt.backbones.vit import ViT
-from lowdata_cpt.core.errors import UserError
 
 # What a masked-reconstruction student trains; position embeddings (and poolers no feature passes) stay frozen.
 _TRAINED = ("patch_embed.", "cls_token", "reg_token", "parametrizations.cls_token", "norm_pre.", "blocks.", "norm.")
-
-
-class Mask(NamedTuple):
-    """A random split of N patches: indices of the visible [B, K] and of the masked [B, N - K] ones."""
-
-    visible: Tensor
-    masked: Tensor
-
-
-def random_mask(batch: int, patches: int, ratio: float, generator: torch.Generator | None = None) -> Mask:
-    """Draw a mask per image on the CPU, K = int(N · (1 - ratio)) but at least one patch on either side.
-
-    Args:
-        batch: B.
-        patches: N.
-        ratio: masked fraction.
-        generator: CPU generator; torch's global one when None.
-
-    Raises:
-        UserError: there are fewer than two patches.
-    """
-    if patches < 2:
-        raise UserError(f"masked reconstruction needs at least 2 patches an image, got {patches}; raise image_size")
-    kept = min(patches - 1, max(1, int(patches * (1 - ratio))))
-    order = torch.rand(batch, patches, generator=generator).argsort(dim=1)
-    return Mask(order[:, :kept], order[:, kept:])
-
-
-def take(tokens: Tensor, index: Tensor) -> Tensor:
-    """Gather tokens [B, N, D] at index [B, M] -> [B, M, D]."""
-    return tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
 
 
 def drop_registers(backbone: ViT, tokens: Tensor) -> Tensor:
@@ -88,23 +56,6 @@ def train_whole(backbone: ViT) -> None:
     """Train everything a feature passes, except position embeddings, which the MAE family keeps fixed."""
     for name, parameter in backbone.model.named_parameters():
         parameter.requires_grad_(name.startswith(_TRAINED))
-
-
-def decoder_shape(width: int, decoder_width: int | None, decoder_heads: int | None) -> tuple[int, int]:
-    """Return width and heads of the decoder for a backbone of `width`.
-
-    TEC's code has 512 for ViT-B and 768 for ViT-L, 16 heads; narrower backbones get 2/3 of their width, in steps of
-    64, with 32 channels a head.
-
-    Raises:
-        UserError: the given width is not divisible by 4 or by the number of heads.
-    """
-    default = round(width * (2 / 3 if width <= 768 else 3 / 4) / 64) * 64
-    chosen = decoder_width or max(64, default)
-    heads = decoder_heads or max(1, min(16, chosen // 32))
-    if chosen % 4 or chosen % heads:
-        raise UserError(f"decoder_width {chosen} must be divisible by 4 and by the {heads} heads of the decoder")
-    return chosen, heads
 
 
 class DecoderInput(nn.Module):

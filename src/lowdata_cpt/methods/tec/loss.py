@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lowdata_cpt.backbones.attention import block_query_key
 from lowdata_cpt.backbones.vit import ViT
-from lowdata_cpt.methods.mae.masking import take
+from lowdata_cpt.methods.mae.loss import gather_tokens
 
 EPSILON = 1e-6
 
@@ -83,7 +83,9 @@ def normalise_feature(feature: Tensor) -> Tensor:
 
 def feature_loss(prediction: Tensor, target: Tensor, masked: Tensor) -> Tensor:
     """Return the mean squared error of prediction [B, N, D] to the normalised target, on masked tokens [B, M] only."""
-    return F.mse_loss(take(prediction.float(), masked), take(normalise_feature(target.float()), masked))
+    return F.mse_loss(
+        gather_tokens(prediction.float(), masked), gather_tokens(normalise_feature(target.float()), masked)
+    )
 
 
 def relation_loss(prediction: Tensor, target: Tensor, temperature: float) -> Tensor:
