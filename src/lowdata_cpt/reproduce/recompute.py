@@ -16,7 +16,7 @@ import pandas as pd
 from lowdata_cpt.analysis.table import METRICS
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import read_json, sha256_file
-from lowdata_cpt.core.provenance import sidecar_path
+from lowdata_cpt.core.provenance import read_records
 from lowdata_cpt.study import job_params as params
 from lowdata_cpt.study.config import Study
 from lowdata_cpt.study.grid import Cell, cells, probes_of
@@ -29,6 +29,10 @@ TOLERANCE_FRACTION = 0.02
 """Largest difference of scores in [0, 1] (mIoU, accuracies, F1, δ)."""
 TOLERANCE_RELATIVE = 0.05
 """Largest relative difference of the other metrics (RMSE, AbsRel)."""
+
+
+Measure = tuple[str, str, str]
+"""task, metric, split."""
 
 
 class Score(NamedTuple):
@@ -89,12 +93,44 @@ def _command(*arguments: str) -> None:
         raise UserError(f"{arguments[0]} of the recomputed cell: {lines[-1].removeprefix('error: ')}")
 
 
-def _threads(sidecar: Path) -> str:
+def _threads(folder: Path, artifact: Path) -> str:
     """Return the thread count that made an artifact: it decides the last bit of a sum."""
-    if not sidecar.exists():
-        return "1"
-    command = read_json(sidecar)["command"]
+    command = read_records(folder).get(artifact.relative_to(folder).as_posix(), {}).get("command", [])
     return str(command[command.index("--threads") + 1]) if "--threads" in command else "1"
+
+
+def inputs_of(cell: Cell, folder: Path) -> list[Path]:
+    """Return what computing a cell needs: the backbone's weights, the data manifest, and its subset if it trains."""
+    model = cell.model
+    subset = folder / "subsets" / cell.domain / f"s{model.seed}" / f"n{model.n}.csv"
+    manifest = folder / "data" / cell.domain / "manifest.json"
+    return [folder / "backbones" / cell.backbone / "model.safetensors", manifest, *([subset] if model.n else [])]
+
+
+def _run_cell(study: Study, cell: Cell, inputs: list[Path], work: Path, compute: list[str]) -> dict[Measure, float]:
+    """Train, pass and probe a cell into folder `work`; return its scores. The only place that knows the commands."""
+    weights, manifest, *subset = inputs
+    data = ("--manifest", str(manifest))
+    _command(
+        *("pretrain", "--config", params.training_params(study, cell.backbone, cell.method)),
+        *("--backbone", str(weights.parent), *data, *(["--subset", str(subset[0])] if subset else [])),
+        *("--seed", str(cell.model.seed), "--checkpoints", str(work / "checkpoints"), "--out", str(work), *compute),
+    )
+    features = work / "features.safetensors"
+    _command(
+        *("features", "--config", params.features_params(study, cell.backbone, cell.domain)),
+        *("--model", str(work / "export"), *data, "--out", str(features), *compute),
+    )
+    found: dict[Measure, float] = {}
+    for probe in probes_of(study, cell.domain):
+        out = work / f"{probe}.json"
+        _command(
+            *("probe", probe, "--config", params.probe_params(study, probe), "--features", str(features)),
+            *(*data, "--seed", str(cell.seed), "--out", str(out), *compute),
+        )
+        for split, metrics in read_json(out)["metrics"].items():
+            found |= {(probe, metric, split): float(value) for metric, value in metrics.items()}
+    return found
 
 
 def recompute(study: Study, cell: Cell, folder: Path, device: str = "auto") -> Recomputed:
@@ -110,52 +146,24 @@ def recompute(study: Study, cell: Cell, folder: Path, device: str = "auto") -> R
     Raises:
         UserError: an input is missing, the cell has no row in scores.csv, or a step fails.
     """
-    model = cell.model
     stored = _stored(folder / "scores.csv", cell)
-    backbone, manifest = folder / "backbones" / cell.backbone, folder / "data" / cell.domain / "manifest.json"
-    subset = folder / "subsets" / cell.domain / f"s{model.seed}" / f"n{model.n}.csv"
-    needed = [backbone / "model.safetensors", manifest, *([subset] if model.n else [])]
-    for path in needed:
+    inputs = inputs_of(cell, folder)
+    for path in inputs:
         if not path.exists():
-            raise UserError(f"{path}: missing; run `make pull`")
-    original = model.folder(study.study) / "export" / "model.safetensors"
-    compute = ["--device", device, "--threads", _threads(sidecar_path(model.folder(study.study) / "cost.json"))]
+            raise UserError(f"{path}: missing; `make pull` gets it, `make reproduce` makes it")
+    original = cell.model.folder(study.study) / "export" / "model.safetensors"
+    compute = ["--device", device, "--threads", _threads(folder, cell.model.folder(study.study) / "cost.json")]
     WORK.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=WORK) as name:
-        work = Path(name)
-        found: dict[tuple[str, str, str], float] = {}
-        _command(
-            *("pretrain", "--config", params.training_params(study, cell.backbone, cell.method)),
-            *(
-                "--backbone",
-                str(backbone),
-                "--manifest",
-                str(manifest),
-                *(["--subset", str(subset)] if model.n else []),
-            ),
-            *("--seed", str(model.seed), "--checkpoints", str(work / "checkpoints"), "--out", str(work), *compute),
-        )
-        features = work / "features.safetensors"
-        _command(
-            *("features", "--config", params.features_params(study, cell.backbone, cell.domain)),
-            *("--model", str(work / "export"), "--manifest", str(manifest), "--out", str(features), *compute),
-        )
-        for probe in probes_of(study, cell.domain):
-            out = work / f"{probe}.json"
-            _command(
-                *("probe", probe, "--config", params.probe_params(study, probe), "--features", str(features)),
-                *("--manifest", str(manifest), "--seed", str(cell.seed), "--out", str(out), *compute),
-            )
-            for split, metrics in read_json(out)["metrics"].items():
-                found |= {(probe, metric, split): float(value) for metric, value in metrics.items()}
-        weights = work / "export" / "model.safetensors"
+        found = _run_cell(study, cell, inputs, Path(name), compute)
+        weights = Path(name) / "export" / "model.safetensors"
         same = sha256_file(weights) == sha256_file(original) if original.exists() else None
     scores = [Score(*key, stored.get(key, math.nan), found.get(key, math.nan)) for key in sorted(stored.keys() | found)]
     return Recomputed(scores, same)
 
 
-def _stored(scores: Path, cell: Cell) -> dict[tuple[str, str, str], float]:
-    """Return (task, metric, split) -> value of a cell's rows in the committed table."""
+def _stored(scores: Path, cell: Cell) -> dict[Measure, float]:
+    """Return the committed scores of a cell at its end: of its milestones the one that has seen most images."""
     if not scores.exists():
         raise UserError(f"{scores}: no such file")
     table = pd.read_csv(scores, float_precision="round_trip")
@@ -163,5 +171,6 @@ def _stored(scores: Path, cell: Cell) -> dict[tuple[str, str, str], float]:
         table = table[table[column] == value]
     if table.empty:
         raise UserError(f"{scores}: has no row of cell {'/'.join(map(str, cell))}")
+    table = table[table["images_seen"] == table["images_seen"].max()]
     keys = zip(table["task"], table["metric"], table["split"], strict=True)
     return {key: float(value) for key, value in zip(keys, table["value"], strict=True)}
