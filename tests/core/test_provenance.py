@@ -90,7 +90,9 @@ def test_tables_stand_once(folder: Path) -> None:
     found = gather(folder)
     assert len(found["code"]) == len(found["environment"]) == 1
     assert found["config"] == [{"method": "mae", "seed": 0}, {"resolution": 32}]
-    assert found["artifacts"]["scores.csv"]["inputs"] == [f"results/quick/{CELL}/{n}.json" for n in ("evaluation", "cost")]
+    assert found["artifacts"]["scores.csv"]["inputs"] == [
+        f"results/quick/{CELL}/{n}.json" for n in ("evaluation", "cost")
+    ]
 
 
 def test_equal_runs_give_an_equal_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
