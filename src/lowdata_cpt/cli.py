@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.reproduce.commands import COMMANDS
 
 if TYPE_CHECKING:
     from lowdata_cpt.study.grid import Cell
@@ -329,61 +330,6 @@ def scale_down(study: Path, only: str | None) -> None:
     run(load(study), only=only)
 
 
-def _of_study(function: Callable[..., None]) -> Callable[..., None]:
-    return click.option("--study", default="quick", show_default=True, help="Name of the study.")(function)
-
-
-@cli.command()
-@_of_study
-@click.option("--force", is_flag=True, help="Replace files that differ from dvc.lock.")
-def pull(study: str, force: bool) -> None:
-    """Get a study's results by DVC and tell Snakemake that they are up to date."""
-    from lowdata_cpt.reproduce import dvc
-
-    dvc.pull(study, force=force)
-
-
-@cli.command()
-@_of_study
-def push(study: str) -> None:
-    """Send a study's results to the DVC remote."""
-    from lowdata_cpt.reproduce import dvc
-
-    dvc.push(study)
-
-
-@cli.command("dvc-commit")
-@_of_study
-def dvc_commit(study: str) -> None:
-    """Write dvc.lock from a complete run."""
-    from lowdata_cpt.reproduce import dvc
-
-    dvc.commit(study)
-
-
-@cli.command()
-@_of_study
-@click.option("--cell", metavar=CELL, help="Compute this cell again and compare.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-def verify(study: str, cell: str | None, device: str) -> None:
-    """Check a study's hashes, figures and claims; status 1 if anything fails."""
-    from lowdata_cpt.reproduce.dvc import cache_folder
-    from lowdata_cpt.reproduce.verify import print_table
-    from lowdata_cpt.reproduce.verify import verify as check
-
-    if not print_table(list(check(study, cell, device, cache_folder()))):
-        raise click.exceptions.Exit(1)
-
-
-@cli.command()
-@_of_study
-def crate(study: str) -> None:
-    """Write a study's Workflow Run RO-Crate."""
-    from lowdata_cpt.reproduce.crate import write_crate
-
-    click.echo(write_crate(study))
-
-
 @cli.command()
 @click.argument("first", type=PATH)
 @click.argument("second", type=PATH)
@@ -394,6 +340,10 @@ def compare(first: Path, second: Path) -> None:
     if found := differences(first, second):
         raise UserError(found)
     click.echo("equal")
+
+
+for _command in COMMANDS:
+    cli.add_command(_command)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from lowdata_cpt.probes.feature_file import METADATA_KEY, Facts
 from safetensors.numpy import save_file
 
 from lowdata_cpt.core.io import sha256_file, write_json
 from lowdata_cpt.data.store import Store
-from lowdata_cpt.probes.feature_file import METADATA_KEY, Facts
 
 CONTENT = "a" * 64
 

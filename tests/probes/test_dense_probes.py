@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lowdata_cpt.probes.run import run_probe
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import read_json
 from lowdata_cpt.data.store import Store
 from lowdata_cpt.probes import depth, segmentation
 from lowdata_cpt.probes.config import DepthConfig, LinearConfig, SegmentationConfig
-from lowdata_cpt.probes.run import run_probe
 from tests.probes import synthetic
 
 RECIPE: dict[str, Any] = {"steps": 150, "batch_size": 8, "lr_grid": (1e-4, 3e-2), "train_stride": 2}

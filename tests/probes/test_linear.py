@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lowdata_cpt.probes.run import run_probe
 from sklearn.linear_model import LogisticRegression
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.probes import linear
 from lowdata_cpt.probes.config import LinearConfig
-from lowdata_cpt.probes.run import run_probe
 from tests.probes import synthetic
 
 CONFIG = LinearConfig(c_grid=(0.1, 10.0))

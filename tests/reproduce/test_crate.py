@@ -11,7 +11,7 @@ import pytest
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import sha256_file, write_json, write_text
-from lowdata_cpt.core.provenance import write_sidecar
+from lowdata_cpt.core.provenance import write_provenance, write_sidecar
 from lowdata_cpt.reproduce.crate import PROFILES, write_crate
 
 
@@ -108,5 +108,31 @@ def test_what_is_missing_is_named(folder: Path) -> None:
     (folder / "cells/m/linear.json").unlink()
     with pytest.raises(UserError, match=r"linear\.json: missing; run `make pull`"):
         write_crate("quick")
-    with pytest.raises(UserError, match="no sidecars"):
+    with pytest.raises(UserError, match="neither provenance"):
         write_crate("paper")
+
+
+def test_a_published_study_gives_the_same_runs_without_their_times(folder: Path) -> None:
+    def runs() -> dict[str, dict[str, Any]]:
+        found = graph(write_crate("quick"))
+        kept = {i: e for i, e in found.items() if e["@type"] == "CreateAction"}
+        return {i: {k: v for k, v in e.items() if k not in ("startTime", "endTime")} for i, e in kept.items()}
+
+    before = runs()
+    write_provenance(folder)
+    for sidecar in folder.rglob("*.prov.json"):
+        sidecar.unlink()
+    assert runs() == before
+    found = graph(folder / "ro-crate-metadata.json")
+    assert "endTime" not in found["#run/scores.csv"]
+    assert found["#run"]["endTime"] == found["./"]["datePublished"]
+
+
+def test_weights_that_were_deleted_after_scoring_are_named(folder: Path) -> None:
+    model = folder / "cells/m/export/model.safetensors"
+    write_text(model, "weights")
+    write_sidecar(model)
+    model.unlink()
+    found = graph(write_crate("quick"))
+    (result,) = found["#run/cells/m/export/model.safetensors"]["result"]
+    assert found[result["@id"]]["@type"] == "CreativeWork"

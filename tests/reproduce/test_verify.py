@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -14,8 +15,8 @@ from lowdata_cpt.analysis.metrics import write_metrics
 from lowdata_cpt.analysis.table import COLUMNS, read_scores
 from lowdata_cpt.analysis.tables import write_tables
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.core.io import write_json
-from lowdata_cpt.core.provenance import write_sidecar
+from lowdata_cpt.core.io import write_json, write_text
+from lowdata_cpt.core.provenance import sidecar_path, write_provenance, write_sidecar
 from lowdata_cpt.reproduce import dvc_files as dvcfiles
 from lowdata_cpt.reproduce import recompute, verify
 
@@ -60,7 +61,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def failing(rows: list[verify.Row]) -> dict[str, str]:
-    return {row.subject: row.verdict for row in rows if row.verdict != "ok"}
+    return {row.subject: row.verdict for row in rows if row.verdict != "held"}
 
 
 def test_files_are_hashed_and_named(folder: Path, tmp_path: Path) -> None:
@@ -74,14 +75,36 @@ def test_files_are_hashed_and_named(folder: Path, tmp_path: Path) -> None:
     lock({"results/quick/cells": dvcfiles.listing_md5(listing), "results/quick/scores.csv": table})
     assert not failing(verify.check_files("quick", None))
     (models / "b/x.bin").write_bytes(b"b/x.biN")
-    assert failing(verify.check_files("quick", None)) == {"results/quick/cells": "differs"}
+    assert failing(verify.check_files("quick", None)) == {"results/quick/cells": "failed"}
     cached = dvcfiles.object_path(tmp_path / "cache", dvcfiles.listing_md5(listing))
     cached.parent.mkdir(parents=True)
     entries = ", ".join(f'{{"md5": "{listing[n]}", "relpath": "{n}"}}' for n in sorted(listing))
     cached.write_text(f"[{entries}]")
-    assert failing(verify.check_files("quick", tmp_path / "cache")) == {"results/quick/cells/b/x.bin": "differs"}
+    assert failing(verify.check_files("quick", tmp_path / "cache")) == {"results/quick/cells/b/x.bin": "failed"}
     (models / "a/x.bin").unlink()
-    assert failing(verify.check_files("quick", tmp_path / "cache"))["results/quick/cells/a/x.bin"] == "missing"
+    assert failing(verify.check_files("quick", tmp_path / "cache"))["results/quick/cells/a/x.bin"] == "not here"
+
+
+def test_what_is_drawn_is_no_part_of_a_folder_and_a_report_is_judged_by_its_tables(folder: Path) -> None:
+    write_text(folder / "figures/gain.csv", "a\n1\n")
+    write_text(folder / "report.html", "<p>")
+    figures = dvcfiles.listing_md5(dvcfiles.listing(folder / "figures"))
+    lock({"results/quick/figures": figures, "results/quick/report.html": dvcfiles.file_md5(folder / "report.html")})
+    for name in ("gain.png", "gain.pdf", "gain.png.prov.json"):
+        write_text(folder / "figures" / name, "drawn elsewhere")
+    write_text(folder / "report.html", "<p>built elsewhere")
+    assert not failing(verify.check_files("quick", None))
+    (folder / "report.html").unlink()
+    assert failing(verify.check_files("quick", None)) == {"results/quick/report.html": "not here"}
+
+
+def test_a_study_that_dvc_does_not_carry_fails_nothing(folder: Path) -> None:
+    assert failing(verify.check_files("quick", None)) == {"quick": "not here"}
+    lock({})
+    assert failing(verify.check_files("embedded", None)) == {"embedded": "not here"}
+    Path("dvc.lock").write_text("stages: []")
+    with pytest.raises(UserError, match="not a lock file"):
+        verify.check_files("quick", None)
 
 
 def test_lock_without_the_study_is_refused(folder: Path) -> None:
@@ -102,17 +125,60 @@ def test_damaged_cache_objects_are_named(folder: Path, tmp_path: Path) -> None:
     assert dvcfiles.damaged_objects([out], tmp_path) == {stored: out.path}
 
 
-def test_sidecars(folder: Path) -> None:
-    assert verify.check_sidecars(folder)[0].verdict == "missing"
+def test_artifacts_are_held_against_their_records(folder: Path) -> None:
+    assert failing(verify.check_provenance(folder)) == {"results/quick": "not here"}
     write_json(folder / "claims.json", [])
     write_sidecar(folder / "claims.json", inputs=[folder / "scores.csv"])
-    assert not failing(verify.check_sidecars(folder))
+    assert not failing(verify.check_provenance(folder))
+    write_provenance(folder)
+    sidecar_path(folder / "claims.json").unlink()  # as in a fresh clone
+    assert not failing(verify.check_provenance(folder))
+    table = (folder / "scores.csv").read_text()
     (folder / "scores.csv").write_text("other")
-    assert "another" in verify.check_sidecars(folder)[0].detail
+    assert "another" in verify.check_provenance(folder)[0].detail
     write_json(folder / "claims.json", [1])
-    assert len(verify.check_sidecars(folder)) == 2
+    assert [row.verdict for row in verify.check_provenance(folder)] == ["failed", "failed"]
     (folder / "claims.json").unlink()
-    assert ("results/quick/claims.json", "missing") in {r[1:3] for r in verify.check_sidecars(folder)}
+    (folder / "scores.csv").write_text(table)
+    assert failing(verify.check_provenance(folder)) == {"results/quick/claims.json": "not here"}
+
+
+def test_what_a_run_deletes_itself_is_not_asked_for(folder: Path) -> None:
+    cell = folder / "cells/a/b/c/n1/s0"
+    for name in ("export/i400/model.safetensors", "features.safetensors", "evaluation.json"):
+        write_text(cell / name, name)
+    write_sidecar(cell / "export/i400/model.safetensors")
+    features = [cell / "features.safetensors", cell / "export/i400/model.safetensors"]
+    write_sidecar(cell / "evaluation.json", inputs=features)
+    for path in features:
+        path.unlink()
+    assert failing(verify.check_provenance(folder)) == {}
+    (cell / "evaluation.json").unlink()
+    assert set(failing(verify.check_provenance(folder)).values()) == {"not here"}
+
+
+def test_scores_need_the_cells_that_they_name(folder: Path, tmp_path: Path) -> None:
+    assert failing(verify.check_scores(folder, tmp_path)) == {"results/quick/cells": "not here"}
+    write_text(folder / "cells/a.json", "{}")
+    write_text(folder / "cells/b.json", "{}")
+    write_sidecar(folder / "scores.csv", inputs=[folder / "cells/a.json", folder / "cells/b.json"])
+    (folder / "cells/b.json").unlink()
+    assert failing(verify.check_scores(folder, tmp_path)) == {"results/quick/cells/b.json": "not here"}
+
+
+def test_tables_of_outcomes_that_are_not_here_have_not_failed(folder: Path) -> None:
+    write_text(folder / "statistics/cells.csv", "a\n1\n")
+    row = verify.Row("statistics", str(folder / "statistics/cells.csv"), "failed", "its values are others")
+    assert verify._without_outcomes(row, folder).verdict == "failed"
+    write_text(folder / "outcomes/a-b.npz", "x")
+    write_sidecar(folder / "outcomes/a-b.npz")
+    write_provenance(folder)
+    assert verify._without_outcomes(row, folder).verdict == "failed"
+    shutil.rmtree(folder / "outcomes")
+    assert verify._without_outcomes(row, folder).verdict == "not here"
+    assert verify._without_outcomes(row._replace(verdict="held"), folder).verdict == "held"
+    (folder / "statistics/cells.csv").unlink()
+    assert verify._without_outcomes(row, folder).verdict == "failed"
 
 
 def test_statistics_claims_and_figures_follow_from_the_table(folder: Path, tmp_path: Path) -> None:
@@ -139,10 +205,10 @@ def test_statistics_claims_and_figures_follow_from_the_table(folder: Path, tmp_p
     table.to_csv(source, index=False)
     (folder / "statistics/ranks.csv").unlink()
     assert check(1) == {
-        "results/quick/claims.json": "differs",
-        "results/quick/figures/claims.csv": "differs",  # it is drawn from claims.json
-        "results/quick/figures/gain_by_n.csv": "differs",
-        "results/quick/statistics/ranks.csv": "missing",
+        "results/quick/claims.json": "failed",
+        "results/quick/figures/claims.csv": "failed",  # it is drawn from claims.json
+        "results/quick/figures/gain_by_n.csv": "failed",
+        "results/quick/statistics/ranks.csv": "failed",
     }
 
 
@@ -152,16 +218,79 @@ def test_six_digits_are_compared() -> None:
     assert not verify._close([1.0], [1.0, 2.0])
 
 
-def test_verify_reports_everything_although_everything_is_missing(folder: Path) -> None:
+def test_only_a_failure_fails(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [verify.Row("scores", "a", "held", ""), verify.Row("scores", "b", "not here", "")]
+    assert verify.print_table(rows) is True
+    said = capsys.readouterr().out
+    assert "1 held, 0 failed, 1 not here" in said
+    assert "make pull" in said
+    assert "make reproduce" in said
+    assert verify.print_table([*rows, verify.Row("scores", "c", "failed", "")]) is False
+    assert "1 held, 1 failed, 1 not here" in capsys.readouterr().out
+    assert verify.print_table(rows[:1]) is True
+    assert "make pull" not in capsys.readouterr().out
+
+
+def test_everything_is_reported_although_tables_are_missing(folder: Path) -> None:
     rows = list(verify.verify("quick"))
-    assert {row.check for row in rows} == {"dvc.lock", "sidecar", "scores", "statistics", "claims", "figure", "table"}
+    assert {row.check for row in rows} == {
+        "dvc.lock",
+        "provenance",
+        "scores",
+        "statistics",
+        "claims",
+        "figure",
+        "table",
+    }
+    # The published statistics are gone: that is a failure, and `git checkout` mends it.
     assert verify.print_table(rows) is False
+
+
+def test_an_unknown_study_is_refused(folder: Path) -> None:
+    with pytest.raises(UserError, match="no such study"):
+        list(verify.verify("quik"))
 
 
 def test_an_unreadable_file_is_a_row(folder: Path) -> None:
     (folder / "scores.csv").write_bytes(b"\xff\xfe\x00")
     rows = list(verify.verify("quick"))
-    assert all(row.verdict != "ok" for row in rows)
+    assert all(row.verdict != "held" for row in rows)
+    assert {row.check for row in rows if row.verdict == "failed"} >= {"statistics", "claims", "figure"}
+
+
+def test_of_a_cell_only_the_cell_is_judged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(ROOT / "results/quick/study.json", folder)
+    name = "vits14_imgfocus/tabletop/diet_cp/n100/s0"
+    (row,) = verify.verify("quick", name)
+    assert (row.check, row.verdict) == ("cell", "not here")
+    assert "subsets/tabletop/s0/n100.csv" not in row.subject  # the first of three is named
+    assert "and 2 more" in row.subject
+    (row,) = verify.verify("quick", name.replace("diet_cp", "dietcp"))
+    assert row.verdict == "failed"
+    for path in recompute.inputs_of(recompute.Cell("vits14_imgfocus", "tabletop", "diet_cp", 100, 0), folder):
+        write_text(path, "x")
+    again = recompute.Recomputed([recompute.Score("depth", "rmse", "test", 1.0, 1.0)], same_weights=True)
+    monkeypatch.setattr(recompute, "recompute", lambda *arguments: again)
+    assert [row.verdict for row in verify.verify("quick", name)] == ["held", "held"]
+
+
+def test_a_cell_is_held_against_its_end(folder: Path) -> None:
+    table = scores()
+    early = table.assign(images_seen=table["images_seen"] // 2, value=0.0)[table["n"] > 0]
+    pd.concat([table, early]).to_csv(folder / "scores.csv", index=False)
+    found = recompute._stored(folder / "scores.csv", recompute.Cell("tiny", "tabletop", "dino", 100, 1))
+    assert found[("segmentation", "miou", "test")] == 0.44
+    assert min(found.values()) > 0
+
+
+def test_threads_are_those_of_the_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_text(folder / "cells/a/cost.json", "{}")
+    assert recompute._threads(folder, folder / "cells/a/cost.json") == "1"
+    monkeypatch.setattr("sys.argv", ["lowdata-cpt", "pretrain", "--threads", "3"])
+    write_sidecar(folder / "cells/a/cost.json")
+    write_provenance(folder)
+    sidecar_path(folder / "cells/a/cost.json").unlink()
+    assert recompute._threads(folder, folder / "cells/a/cost.json") == "3"
 
 
 @pytest.mark.parametrize(

@@ -137,9 +137,7 @@ def _evaluation(kind: str) -> Callable[[], Any]:
 def _decoded(kind: str) -> Callable[[], Any]:
     def compute() -> Any:
         _, cell, paths = _inputs(kind, "base")
-        folder = paths.manifest(cell.domain).parent / "store"
-        # meta.json names the content by a key that holds the code version; the arrays and the index are the content.
-        return {name: digest for name, digest in _files(folder).items() if name != "meta.json"}
+        return _files(paths.manifest(cell.domain).parent / "store")
 
     return compute
 
@@ -165,12 +163,11 @@ def units() -> dict[str, Unit]:
     }
     tasks = {kind: study_of((kind,), {}).domains[kind].tasks() for kind in LABELLED}
     for name, probe in PROBES.items():
-        kind = next(kind for kind in LABELLED if probe.task in tasks[kind])
+        kind = next(kind for kind in LABELLED if probe.TASK in tasks[kind])
         found[f"probes.{name}"] = Unit((f"probes.{name}",), _evaluation(kind))
     found["probes.evaluate"] = Unit(("probes.evaluate",), _evaluation("nyuv2"))
     for kind in MAKERS:
-        module = kinds[kind].__module__.removeprefix("lowdata_cpt.")
-        found[f"data.{kind}"] = Unit((module,), _decoded(kind))
+        found[f"data.{kind}"] = Unit(kinds[kind].code_modules(), _decoded(kind))
     found["data.subsets"] = Unit(("data.subsets",), _drawn)
     found["backbones.weights"] = Unit(("backbones.weights",), _opened)
     return found

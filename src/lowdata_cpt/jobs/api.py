@@ -53,7 +53,9 @@ def continue_pretraining(
     raw: dict[str, Any] = {
         "study": "images",
         "backbones": {"backbone": backbone or EMBEDDED},
-        "domains": {"images": {"kind": "imagefolder", "root": str(Path(images).resolve()), "sizes": [1]}},
+        "domains": {
+            "images": {"kind": "imagefolder", "root": str(Path(images).resolve()), "sizes": [1], "labels": "none"}
+        },
         "methods": {"base": {}, method: settings or {}},
         "training": {"epochs": 150, "batch_size": 32},
         "seeds": [seed],

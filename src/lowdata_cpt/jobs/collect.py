@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from lowdata_cpt.analysis.table import COLUMNS, SELECTED_COLUMNS, STEP_COLUMNS
-from lowdata_cpt.core.io import read_json, write_arrays, write_text
+from lowdata_cpt.core.io import read_json, write_arrays
 from lowdata_cpt.core.provenance import write_sidecar
+from lowdata_cpt.core.stable import write_table
 from lowdata_cpt.data.store import Store
 from lowdata_cpt.probes.metrics import trivial_scores
 from lowdata_cpt.probes.registry import probes_of_tasks
@@ -97,7 +98,7 @@ def _curve(log: pd.DataFrame, cell: Cell) -> pd.DataFrame:
 
 
 def _write_table(target: Path, frame: pd.DataFrame, inputs: list[Path]) -> None:
-    write_text(target, frame.to_csv(index=False, lineterminator="\n"))
+    write_table(target, frame)
     write_sidecar(target, inputs=list(inputs), rows=len(frame))
 
 

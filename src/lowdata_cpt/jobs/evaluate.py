@@ -42,7 +42,7 @@ def evaluate(params: dict[str, Any], cell: Cell, paths: Paths, *, device: str = 
         raise UserError(f"{exports}: no exported model; `snakemake --cores 1 {exports.parent / 'cost.json'}` makes it")
     store = Store.open(paths.manifest(cell.domain))
     subset = paths.subset(cell.domain, cell.n, cell.seed)
-    drawn = frozenset(read_manifest(subset, store)["sha256"]) if cell.n else frozenset()
+    drawn = frozenset(read_manifest(subset, store, cell.n)["sha256"]) if cell.n else frozenset()
     milestones: dict[str, Any] = {}
     arrays: dict[str, dict[str, NDArray[Any]]] = {kind: {} for kind in ARRAYS}
     for folder in models:

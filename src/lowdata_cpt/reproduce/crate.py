@@ -1,4 +1,4 @@
-"""The provenance sidecars of a study as one Workflow Run RO-Crate: results/<study>/ro-crate-metadata.json.
+"""The provenance of a study as one Workflow Run RO-Crate: results/<study>/ro-crate-metadata.json.
 
 Profiles: Process Run Crate 0.5, Workflow Run Crate 0.5, Workflow RO-Crate 1.0, on RO-Crate 1.1
 (https://www.researchobject.org/workflow-run-crate/). The crate is the results folder; what a run read from outside of
@@ -19,8 +19,8 @@ from rocrate.rocrate import ROCrate
 
 from lowdata_cpt import __version__
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.core.io import read_json, sha256_file, write_json
-from lowdata_cpt.core.provenance import SUFFIX, artifact_of
+from lowdata_cpt.core.io import sha256_file, write_json
+from lowdata_cpt.core.provenance import last_ended, read_records
 
 METADATA = "ro-crate-metadata.json"
 COPIES = "used"
@@ -48,7 +48,7 @@ class _Crate:
     def __init__(self, study: str, folder: Path) -> None:
         self.study, self.folder = study, folder
         self.crate = ROCrate(gen_preview=False, version="1.1")
-        self.actions: list[tuple[float, float]] = []
+        self.begun: list[float] = []
 
     def entity(self, identifier: str, kind: str, /, **properties: Any) -> Any:
         """Add a contextual entity, or return the one of that name."""
@@ -86,7 +86,7 @@ class _Crate:
         return self.crate.add_file(dest_path=name, properties=facts | properties | ({"@type": kinds} if kinds else {}))
 
     def software(self, facts: dict[str, Any]) -> Any:
-        """Describe the package at the commit that a sidecar names."""
+        """Describe the package at the commit that a record names."""
         code = facts["code"]
         version = f"{code['version']}+{(code['commit'] or 'unknown')[:12]}{'.dirty' if code['dirty'] else ''}"
         packages = [
@@ -102,25 +102,25 @@ class _Crate:
             description=f"commit {code['commit']}, uv.lock sha256 {code['lock_sha256']}",
         )
 
-    def action(self, sidecar: Path) -> None:
-        """Describe the run of one command: one CreateAction a sidecar."""
-        facts = read_json(sidecar)
-        artifact = artifact_of(sidecar)
-        if not artifact.exists():
-            raise UserError(f"{artifact}: missing; run `make pull` before `make crate`")
+    def action(self, name: str, facts: dict[str, Any]) -> None:
+        """Describe the run of one command: one CreateAction an artifact. When it ran is known where it ran."""
+        artifact = self.folder / name
+        if not artifact.exists() and "export" not in artifact.parts:  # weights may be deleted once they are scored
+            raise UserError(f"{artifact}: missing; run `make pull` or `make reproduce` before `make crate`")
         result = self.file(artifact, facts["artifact"]["sha256"])
         objects = [self.file(Path(one["path"]), one["sha256"]) for one in facts["inputs"]]
-        name = artifact.relative_to(self.folder).as_posix()
-        job, environment = facts["job"], facts["environment"]
-        seconds = job["seconds"] or facts.get("cost", {}).get("train_seconds")
-        times = {"endTime": _time(job["ended"])}
-        if seconds is not None:
-            times["startTime"] = _time(job["ended"] - seconds)
+        job, environment = facts.get("job", {}), facts["environment"]
+        seconds = job.get("seconds") or facts.get("cost", {}).get("train_seconds")
+        times = {}
+        if job:
+            times = {"endTime": _time(job["ended"])}
+            if seconds is not None:
+                times["startTime"] = _time(job["ended"] - seconds)
+            self.begun.append(job["ended"] - (seconds or 0))
         if facts["config"] is not None:
             for key, value in sorted(facts["config"].items()):
                 label = f"{name}#{key}"
                 objects.append(self.entity(f"#{label}", "PropertyValue", name=key, value=_text(value)))
-        self.actions.append((job["ended"] - (seconds or 0), job["ended"]))
         self.entity(
             f"#run/{name}",
             "CreateAction",
@@ -131,7 +131,7 @@ class _Crate:
             agent=self.entity("#authors", "Organization", name="The lowdata-cpt authors"),
             actionStatus="http://schema.org/CompletedActionStatus",
             description=f"python {environment['python']} on {environment['platform']}"
-            + (f", SLURM job {job['slurm_job_id']}" if job["slurm_job_id"] else ""),
+            + (f", SLURM job {job['slurm_job_id']}" if job.get("slurm_job_id") else ""),
             **times,
         )
 
@@ -162,18 +162,17 @@ def write_crate(study: str) -> Path:
     """Write the crate of a study and return its metadata file.
 
     Raises:
-        UserError: the study has no sidecars, or an artifact of one is missing.
+        UserError: nothing says how the study came about, or an artifact is missing.
     """
     folder = Path("results", study)
-    sidecars = sorted(folder.rglob(f"*{SUFFIX}"))
-    if not sidecars:
-        raise UserError(f"{folder}: has no sidecars; run the study, or `make pull`")
+    records, ended = read_records(folder), last_ended(folder)
+    if not records or ended is None:
+        raise UserError(f"{folder}: has neither provenance.json nor sidecars; run the study, or `make pull`")
     building = _Crate(study, folder)
     crate = building.crate
     workflow = building.workflow()
-    for sidecar in sidecars:
-        building.action(sidecar)
-    begun, ended = min(begin for begin, _ in building.actions), max(end for _, end in building.actions)
+    for name, facts in records.items():
+        building.action(name, facts)
     whole = building.entity(
         "#run",
         "CreateAction",
@@ -181,11 +180,11 @@ def write_crate(study: str) -> Path:
         instrument=workflow,
         object=[building.file(folder / "study.json")],
         result=[building.file(folder / name) for name in WORKFLOW_RESULTS if (folder / name).exists()],
-        startTime=_time(begun),
         endTime=_time(ended),
+        **({"startTime": _time(min(building.begun))} if building.begun else {}),
         agent=building.entity("#authors", "Organization", name="The lowdata-cpt authors"),
     )
-    actions = [crate.get(f"#run/{artifact_of(p).relative_to(folder).as_posix()}") for p in sidecars]
+    actions = [crate.get(f"#run/{name}") for name in records]
     crate.mainEntity = workflow
     root = crate.root_dataset
     root["conformsTo"] = [

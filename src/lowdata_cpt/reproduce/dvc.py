@@ -131,7 +131,10 @@ def pull(study: str, *, force: bool = False) -> None:
     cache = cache_folder()
     _fetch(study, cache)
     found = [one for out in _carried(study) for one in dvcfiles.differences(out, cache)]
-    wrong = [one for one in found if one.problem != "missing"]
+    for one in found:
+        if one.path.name in dvcfiles.BUILT:  # built here meanwhile: nobody's work is lost with it
+            one.path.unlink(missing_ok=True)
+    wrong = [one for one in found if one.problem != "missing" and one.path.exists()]
     if wrong and not force:
         named = _list(f"{one.path} ({one.problem})" for one in wrong)
         raise UserError(f"{named}: not as dvc.lock says; `make pull FORCE=1` replaces them (changes are lost)")

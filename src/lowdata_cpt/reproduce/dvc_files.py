@@ -9,17 +9,21 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import CHUNK
+from lowdata_cpt.core.provenance import SUFFIX
 
 LOCK = Path("dvc.lock")
 STAGES = ("data", "models", "evaluate", "figures")
 # As in .dvcignore: no part of a folder's content.
 IGNORED = frozenset({".snakemake_timestamp", "features.safetensors"})
+IGNORED_SUFFIXES = (SUFFIX, ".pdf", ".tex", ".png")
+# Made again anywhere from the tables, with bytes that depend on the machine: judged by those tables.
+BUILT = frozenset({"report.html"})
 
 
 class Out(NamedTuple):
@@ -41,18 +45,34 @@ def stage_names(study: str) -> list[str]:
     return [f"{stage}@{study}" for stage in STAGES]
 
 
-def locked_outs(study: str, lock: Path = LOCK) -> list[Out]:
-    """Return the outputs of a study's stages.
-
-    Raises:
-        UserError: there is no lock file, or it does not know the study.
-    """
+def _stages(lock: Path) -> dict[str, Any]:
     try:
         stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]
     except FileNotFoundError:
         raise UserError(f"{lock}: no such file; after a complete run, `make dvc-commit` writes it") from None
     except (yaml.YAMLError, KeyError, TypeError):
         raise UserError(f"{lock}: not a lock file of DVC") from None
+    if not isinstance(stages, dict):
+        raise UserError(f"{lock}: not a lock file of DVC")
+    return stages
+
+
+def is_locked(study: str, lock: Path = LOCK) -> bool:
+    """Whether dvc.lock is there and knows a stage of the study.
+
+    Raises:
+        UserError: it is not a lock file.
+    """
+    return lock.exists() and not set(stage_names(study)).isdisjoint(_stages(lock))
+
+
+def locked_outs(study: str, lock: Path = LOCK) -> list[Out]:
+    """Return the outputs of a study's stages.
+
+    Raises:
+        UserError: there is no lock file, or it does not know the study.
+    """
+    stages = _stages(lock)
     names = stage_names(study)
     absent = [name for name in names if name not in stages]
     if absent:
@@ -72,7 +92,9 @@ def file_md5(path: Path) -> str:
 def files_in(folder: Path) -> Iterator[Path]:
     """Yield the files of a folder that count, sorted."""
     for path in sorted(folder.rglob("*")):
-        if path.name not in IGNORED and (path.is_file() or path.is_symlink()):
+        if path.name in IGNORED or path.name.endswith(IGNORED_SUFFIXES):
+            continue
+        if path.is_file() or path.is_symlink():
             yield path
 
 

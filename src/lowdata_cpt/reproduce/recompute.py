@@ -16,7 +16,7 @@ from lowdata_cpt.analysis.table import METRICS
 from lowdata_cpt.backbones.weights import MODEL
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import read_json, sha256_file
-from lowdata_cpt.core.provenance import sidecar_path
+from lowdata_cpt.core.provenance import read_records
 from lowdata_cpt.jobs.pretrain import inputs_of
 from lowdata_cpt.study.grid import Cell
 from lowdata_cpt.study.paths import Paths
@@ -72,11 +72,9 @@ def _command(*arguments: str) -> None:
         raise UserError(f"{arguments[0]} of the recomputed cell: {lines[-1].removeprefix('error: ')}")
 
 
-def _threads(sidecar: Path) -> str:
+def _threads(folder: Path, artifact: Path) -> str:
     """Return the thread count that made an artifact: it decides the last bit of a sum."""
-    if not sidecar.exists():
-        return "1"
-    command = read_json(sidecar)["command"]
+    command = read_records(folder).get(artifact.relative_to(folder).as_posix(), {}).get("command", [])
     return str(command[command.index("--threads") + 1]) if "--threads" in command else "1"
 
 
@@ -96,8 +94,8 @@ def recompute(study_file: Path, cell: Cell, folder: Path, device: str = "auto") 
     stored, paths, trained = _stored(folder / "scores.csv", cell), Paths(folder), cell.trained
     for path in inputs_of(trained, paths):
         if not path.exists():
-            raise UserError(f"{path}: missing; run `make pull`")
-    end = f"i{read_json(paths.cell(trained) / 'cost.json')['images_seen']}" if trained.n else "i0"
+            raise UserError(f"{path}: missing; `make pull` gets it, `make reproduce` makes it")
+    end = f"i{max(images for *_, images in stored)}"
     original = paths.cell(trained) / "export" / end / MODEL
     WORK.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=WORK) as name:
@@ -107,7 +105,7 @@ def recompute(study_file: Path, cell: Cell, folder: Path, device: str = "auto") 
                 again.of_study(part).symlink_to((folder / part).resolve())
         for step, of in (("pretrain", trained), ("evaluate", cell)):
             options = ["--study", str(study_file), "--results", name, "--cell", of.name, "--device", device]
-            _command(step, *options, "--threads", _threads(sidecar_path(paths.cell(trained) / "cost.json")))
+            _command(step, *options, "--threads", _threads(folder, paths.cell(trained) / "cost.json"))
         found = {
             (probe, metric, split, int(images)): float(value)
             for images, probes in read_json(again.cell(cell) / "evaluation.json")["milestones"].items()

@@ -1,4 +1,8 @@
-"""`make verify`: does what is published follow from what it is said to follow from? One table, one exit status."""
+"""`make verify`: does what is published follow from what it is said to follow from? One table, three counts.
+
+A row is *held*, *failed*, or *not here*: what it judges is not in git and has not been pulled or made. Only a failure
+makes the exit status 1, so that a fresh clone without a remote can be verified as far as it goes.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +16,18 @@ import pandas as pd
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import read_json, sha256_file
-from lowdata_cpt.core.provenance import SUFFIX, artifact_of
+from lowdata_cpt.core.provenance import read_records
 from lowdata_cpt.reproduce import dvc_files as dvcfiles
 from lowdata_cpt.study.grid import cell_of
 from lowdata_cpt.study.paths import Paths
 
 CLAIMS = Path("config/claims.yaml")
-PULL = "run `make pull`"
 # Tables are written with six digits: one unit of the last may differ between versions of numpy.
 DIGITS = 1e-5
 SHOWN = 10
 """Rows for single files in one check at most."""
+DELETED = frozenset({"export"})
+"""Folders of a cell that a run deletes when its models are scored (`keep_models: false`)."""
 
 
 class Row(NamedTuple):
@@ -30,7 +35,7 @@ class Row(NamedTuple):
 
     check: str
     subject: str
-    verdict: Literal["ok", "differs", "missing"]
+    verdict: Literal["held", "failed", "not here"]
     detail: str
 
 
@@ -42,57 +47,71 @@ def _limited(rows: list[Row]) -> list[Row]:
     return [*rows[:SHOWN], Row(rows[0].check, f"and {left} more", rows[SHOWN].verdict, rows[SHOWN].detail)]
 
 
+def _not_here(check: str, missing: list[Path], what: str) -> list[Row]:
+    """Return one row for all files that are not here, if there are any."""
+    if not missing:
+        return []
+    names = sorted(map(str, missing))
+    return [Row(check, names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else ""), "not here", what)]
+
+
 def check_files(study: str, cache: Path | None) -> list[Row]:
-    """Hash every file that dvc.lock lists."""
-    rows = []
+    """Hash every file that dvc.lock lists. A study without a lock is not carried by DVC."""
+    if not dvcfiles.is_locked(study):
+        return [Row("dvc.lock", study, "not here", "DVC does not carry this study")]
+    rows: list[Row] = []
+    missing: list[Path] = []
     for out in dvcfiles.locked_outs(study):
         found = dvcfiles.differences(out, cache)
+        if out.path.name in dvcfiles.BUILT and out.path.exists():
+            rows.append(Row("dvc.lock", str(out.path), "held", "built on demand, judged by the tables it shows"))
+            continue
+        missing += [one.path for one in found if one.problem == "missing"]
+        wrong = [one for one in found if one.problem != "missing"]
         if not found:
             count = sum(1 for _ in dvcfiles.files_in(out.path)) if out.path.is_dir() else 1
-            rows.append(Row("dvc.lock", str(out.path), "ok", f"{count} file(s), md5 {out.md5[:12]}"))
-        rows += _limited(
-            [
-                Row("dvc.lock", str(one.path), "missing", PULL)
-                if one.problem == "missing"
-                else Row("dvc.lock", str(one.path), "differs", f"{one.problem}; `make pull FORCE=1` replaces it")
-                for one in found
-            ]
-        )
-    return rows
+            rows.append(Row("dvc.lock", str(out.path), "held", f"{count} file(s), md5 {out.md5[:12]}"))
+        advice = "`make pull FORCE=1` replaces it"
+        rows += _limited([Row("dvc.lock", str(one.path), "failed", f"{one.problem}; {advice}") for one in wrong])
+    return rows + _not_here("dvc.lock", missing, "carried by DVC")
 
 
-def check_sidecars(folder: Path) -> list[Row]:
-    """Hash every artifact that has a sidecar, and every input that it names and that is kept."""
+def _deleted(path: Path) -> bool:
+    """Whether a run deletes this file itself once it has been read."""
+    return path.name in dvcfiles.IGNORED or not DELETED.isdisjoint(path.parts)
+
+
+def check_provenance(folder: Path) -> list[Row]:
+    """Hash every artifact that has a record, and every input that it names; what is deleted by design is left out."""
     wrong: list[Row] = []
-    hashes: dict[Path, str] = {}
-    checked = inputs = 0
+    missing: set[Path] = set()
+    hashes: dict[Path, str | None] = {}
 
-    def hashed(path: Path) -> str:
+    def hashed(path: Path) -> str | None:
         if path not in hashes:
-            hashes[path] = sha256_file(path)
+            hashes[path] = sha256_file(path) if path.exists() else None
+            if hashes[path] is None and not _deleted(path):
+                missing.add(path)
         return hashes[path]
 
-    for sidecar in sorted(folder.rglob(f"*{SUFFIX}")):
-        artifact = artifact_of(sidecar)
-        facts = read_json(sidecar)
-        checked += 1
-        if not artifact.exists():
-            wrong.append(Row("sidecar", str(artifact), "missing", PULL))
-        elif hashed(artifact) != facts["artifact"]["sha256"]:
-            wrong.append(Row("sidecar", str(artifact), "differs", "sha256 is not its sidecar's"))
+    checked = inputs = 0
+    for name, facts in read_records(folder).items():
+        artifact = folder / name
+        found = hashed(artifact)
+        checked += found is not None
+        if found not in (None, facts["artifact"]["sha256"]):
+            wrong.append(Row("provenance", str(artifact), "failed", "sha256 is not the one on record"))
         for given in facts["inputs"]:
-            path = Path(given["path"])
-            if path.name in dvcfiles.IGNORED:
-                continue  # features are deleted once their probes have read them
-            inputs += 1
-            if not path.exists():
-                wrong.append(Row("sidecar", str(path), "missing", f"input of {artifact}; {PULL}"))
-            elif hashed(path) != given["sha256"]:
-                wrong.append(Row("sidecar", str(artifact), "differs", f"was made from another {path}"))
-    if not checked:
-        return [Row("sidecar", str(folder), "missing", f"no sidecars; {PULL}")]
-    summary = f"{checked} artifacts and {inputs} inputs, sha256"
-    return _limited(wrong) or [Row("sidecar", str(folder), "ok", summary)]
+            read = hashed(Path(given["path"]))
+            inputs += read is not None
+            if read not in (None, given["sha256"]):
+                wrong.append(Row("provenance", str(artifact), "failed", f"was made from another {given['path']}"))
+    rows = _limited(wrong)
+    if not rows and checked:
+        rows = [Row("provenance", str(folder), "held", f"{checked} artifacts and {inputs} inputs, sha256")]
+    if not hashes:
+        rows = [Row("provenance", str(folder), "not here", "neither provenance.json nor sidecars")]
+    return rows + _not_here("provenance", list(missing), "artifacts and inputs that git does not keep")
 
 
 def _close(first: Any, second: Any) -> bool:
@@ -109,21 +128,21 @@ def _close(first: Any, second: Any) -> bool:
 def _compare(check: str, committed: Path, again: Path) -> Row:
     """Compare a committed file with the one made again: by sha256, and tables to six digits."""
     if not committed.exists():
-        return Row(check, str(committed), "missing", "run `git checkout` on it")
+        return Row(check, str(committed), "failed", "missing; run `git checkout` on it")
     if not again.exists():
-        return Row(check, str(committed), "missing", f"could not be made again: its input is not here; {PULL}")
+        return Row(check, str(committed), "not here", "could not be made again: its input is not here")
     checksum = sha256_file(again)
     if sha256_file(committed) == checksum:
-        return Row(check, str(committed), "ok", f"made again, sha256 {checksum[:12]}")
+        return Row(check, str(committed), "held", f"made again, sha256 {checksum[:12]}")
     if committed.suffix == ".csv":
         tables = [pd.read_csv(path, keep_default_na=False).to_dict("list") for path in (committed, again)]
     elif committed.suffix == ".json":
         tables = [read_json(path) for path in (committed, again)]
     else:
-        return Row(check, str(committed), "differs", "made again, it is another file")
+        return Row(check, str(committed), "failed", "made again, it is another file")
     if list(tables[0]) == list(tables[1]) and _close(*tables):
-        return Row(check, str(committed), "ok", "made again, equal to six digits")
-    return Row(check, str(committed), "differs", "made again, its values are others")
+        return Row(check, str(committed), "held", "made again, equal to six digits")
+    return Row(check, str(committed), "failed", "made again, its values are others")
 
 
 def check_scores(folder: Path, work: Path) -> list[Row]:
@@ -131,11 +150,17 @@ def check_scores(folder: Path, work: Path) -> list[Row]:
     from lowdata_cpt.jobs import collect
 
     committed = folder / "scores.csv"
+    if not committed.exists():
+        return [Row("scores", str(committed), "failed", "missing; run `git checkout` on it")]
+    named = [Path(one["path"]) for one in read_records(folder).get("scores.csv", {"inputs": []})["inputs"]]
+    missing = [path for path in named if not path.exists()]
+    if missing or not (folder / "cells").is_dir():
+        return _not_here("scores", missing or [folder / "cells"], "the cells that scores.csv is collected from")
     collect.collect(Paths(folder), work)
     found = collect.differences(committed, work / "scores.csv")
     if found:
-        return [Row("scores", str(committed), "differs", found)]
-    return [Row("scores", str(committed), "ok", f"collected again, {len(pd.read_csv(committed))} rows equal")]
+        return [Row("scores", str(committed), "failed", found)]
+    return [Row("scores", str(committed), "held", f"collected again, {len(pd.read_csv(committed))} rows equal")]
 
 
 def check_statistics(folder: Path, work: Path) -> list[Row]:
@@ -145,7 +170,17 @@ def check_statistics(folder: Path, work: Path) -> list[Row]:
 
     again = make_statistics(folder / "scores.csv", work / "statistics")
     again.append(write_metrics(folder / "scores.csv", work / "statistics" / "metrics.json"))
-    return [_compare("statistics", folder / path.relative_to(work), path) for path in again]
+    rows = [_compare("statistics", folder / path.relative_to(work), path) for path in again]
+    return [_without_outcomes(row, folder) for row in rows]
+
+
+def _without_outcomes(row: Row, folder: Path) -> Row:
+    """A table that per-image outcomes enter cannot be made without them; it is not wrong for that."""
+    if row.verdict != "failed" or not Path(row.subject).exists() or (folder / "outcomes").is_dir():
+        return row
+    if not any(name.startswith("outcomes/") for name in read_records(folder)):
+        return row
+    return row._replace(verdict="not here", detail="made with the per-image outcomes, which are not here")
 
 
 def check_claims(folder: Path, work: Path) -> list[Row]:
@@ -154,6 +189,7 @@ def check_claims(folder: Path, work: Path) -> list[Row]:
 
     make_claims(folder / "scores.csv", CLAIMS, work, folder.name)
     rows = [_compare("claims", folder / name, work / name) for name in ("claims.json", "claims.md")]
+    rows = [_without_outcomes(row, folder) for row in rows]
     verdicts = [claim["verdict"] for claim in read_json(work / "claims.json")]
     counted = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in sorted(set(verdicts)))
     return [row._replace(detail=f"{row.detail}; {counted}") if row.subject.endswith("json") else row for row in rows]
@@ -173,7 +209,7 @@ def check_figures(folder: Path, work: Path) -> list[Row]:
         rows.append(_compare("table", path, work / path.relative_to(folder)))
     known = {path.name for path in _tables(folder / "figures")}
     new = [path.name for path in sorted((work / "figures").glob("*.csv")) if path.name not in known]
-    return rows + [Row("figure", name, "missing", "drawn now, but not among the published ones") for name in new]
+    return rows + [Row("figure", name, "failed", "drawn now, but not among the published ones") for name in new]
 
 
 def _tables(folder: Path) -> list[Path]:
@@ -184,23 +220,27 @@ def _tables(folder: Path) -> list[Path]:
 def check_cell(name: str, folder: Path, device: str) -> list[Row]:
     """Compute one cell from its subset manifest once more."""
     from lowdata_cpt.jobs.collect import read_study
+    from lowdata_cpt.jobs.pretrain import inputs_of
     from lowdata_cpt.reproduce.recompute import TOLERANCE_FRACTION, TOLERANCE_RELATIVE, recompute
 
-    study = read_study(folder / "study.json")
-    result = recompute(folder / "study.json", cell_of(name, study), folder, device)
+    cell = cell_of(name, read_study(folder / "study.json"))
+    missing = [path for path in inputs_of(cell.trained, Paths(folder)) if not path.exists()]
+    if missing:
+        return _not_here("cell", missing, "needed to compute the cell again")
+    result = recompute(folder / "study.json", cell, folder, device)
     rows: list[Row] = []
     for score in result.scores:
         how = "bit-equal" if score.stored == score.found else f"stored {score.stored:.6g}, found {score.found:.6g}"
-        subject = f"{score.task} {score.metric} {score.split}"
-        rows.append(Row("cell", subject, "ok" if score.holds else "differs", how))
-    if any(row.verdict == "differs" for row in rows) or not all(row.detail == "bit-equal" for row in rows):
+        subject = f"{score.task} {score.metric} {score.split} at {score.images_seen} images"
+        rows.append(Row("cell", subject, "held" if score.holds else "failed", how))
+    if any(row.verdict == "failed" for row in rows) or not all(row.detail == "bit-equal" for row in rows):
         allowed = f"tolerance: {TOLERANCE_FRACTION} for fractions, {TOLERANCE_RELATIVE:.0%} for errors"
         rows = [row if row.detail == "bit-equal" else row._replace(detail=f"{row.detail} ({allowed})") for row in rows]
     if result.same_weights is not None:
         how = (
             "bit-equal to the stored ones" if result.same_weights else "other bits than the stored ones; scores decide"
         )
-        rows.append(Row("cell", "trained weights", "ok", how))
+        rows.append(Row("cell", "trained weights", "held", how))
     return rows
 
 
@@ -209,46 +249,55 @@ def _guarded(check: str, subject: str, make: Callable[[], list[Row]]) -> list[Ro
     try:
         return make()
     except UserError as error:
-        return [Row(check, subject, "missing", str(error))]
+        return [Row(check, subject, "failed", str(error))]
     except Exception as error:
-        return [Row(check, subject, "differs", f"cannot be read: {type(error).__name__}: {error}")]
+        return [Row(check, subject, "failed", f"cannot be read: {type(error).__name__}: {error}")]
 
 
 def verify(study: str, cell: str | None = None, device: str = "auto", cache: Path | None = None) -> Iterator[Row]:
-    """Yield the rows of all checks of a study, one check after the other.
+    """Yield the rows of all checks of a study, one check after the other; of one cell only, if it is named.
 
     Args:
         study: its name.
         cell: BACKBONE/DOMAIN/METHOD/nN/sSEED of a cell to compute again.
         device: where to compute it.
         cache: DVC's cache folder; with it, damaged files of a folder are named.
+
+    Raises:
+        UserError: there is no such study.
     """
     folder = Path("results", study)
+    if not folder.is_dir():
+        known = ", ".join(sorted(path.parent.name for path in folder.parent.glob("*/study.json"))) or "none"
+        raise UserError(f"{folder}: no such study; there are results of: {known}")
+    if cell is not None:
+        yield from _guarded("cell", cell, lambda: check_cell(cell, folder, device))
+        return
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         yield from _guarded("dvc.lock", "dvc.lock", lambda: check_files(study, cache))
-        yield from _guarded("sidecar", str(folder), lambda: check_sidecars(folder))
+        yield from _guarded("provenance", str(folder), lambda: check_provenance(folder))
         yield from _guarded("scores", f"{folder}/scores.csv", lambda: check_scores(folder, work))
         yield from _guarded("statistics", f"{folder}/statistics", lambda: check_statistics(folder, work))
         yield from _guarded("claims", f"{folder}/claims.json", lambda: check_claims(folder, work))
         yield from _guarded("figure", f"{folder}/figures", lambda: check_figures(folder, work))
-        if cell is not None:
-            yield from _guarded("cell", cell, lambda: check_cell(cell, folder, device))
 
 
 def print_table(rows: list[Row]) -> bool:
-    """Print the table and the sum; return whether everything holds."""
+    """Print the table and the three counts; return whether nothing failed."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("check", "what", "verdict", "detail"):
         table.add_column(column, overflow="fold")
-    colours = {"ok": "green", "differs": "red", "missing": "yellow"}
+    colours = {"held": "green", "failed": "red", "not here": "yellow"}
     for row in rows:
         table.add_row(row.check, row.subject, f"[{colours[row.verdict]}]{row.verdict}[/]", row.detail)
     console = Console(width=None if Console().is_terminal else 160, markup=True, highlight=False)
     console.print(table)
-    failed = [row for row in rows if row.verdict != "ok"]
-    console.print(f"\n{len(rows) - len(failed)} of {len(rows)} hold" + (f", {len(failed)} do not" if failed else ""))
-    return not failed
+    counts = {verdict: sum(row.verdict == verdict for row in rows) for verdict in colours}
+    console.print("\n" + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
+    if counts["not here"]:
+        console.print("what is not here: `make pull` gets it from the DVC remote, `make reproduce` makes it (STUDY=…)")
+    return not counts["failed"]

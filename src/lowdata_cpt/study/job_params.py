@@ -41,11 +41,12 @@ def study_params(study: Study) -> Params:
 
 
 def data_params(study: Study, domain: str) -> Params:
-    """Return what a domain's decoded content depends on: not on how many images are drawn of it."""
+    """Return what a domain's decoded content depends on, its raw files included: not on how many images are drawn."""
     settings = study.domains[domain]
     return {
         "domain": settings.model_dump(mode="json", exclude={"sizes"}),
-        "code": code_of(type(settings).__module__.removeprefix("lowdata_cpt.")),
+        "raw": settings.raw_fingerprint(),
+        "code": code_of(*settings.code_modules()),
     }
 
 

@@ -1,0 +1,75 @@
+"""The commands that check and move a finished study; `cli` adds them to its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import click
+
+
+def _of_study(function: Callable[..., None]) -> Callable[..., None]:
+    return click.option("--study", default="quick", show_default=True, help="Name of the study.")(function)
+
+
+@click.command()
+@_of_study
+@click.option("--force", is_flag=True, help="Replace files that differ from dvc.lock.")
+def pull(study: str, force: bool) -> None:
+    """Get a study's results by DVC and tell Snakemake that they are up to date."""
+    from lowdata_cpt.reproduce import dvc
+
+    dvc.pull(study, force=force)
+
+
+@click.command()
+@_of_study
+def push(study: str) -> None:
+    """Send a study's results to the DVC remote."""
+    from lowdata_cpt.reproduce import dvc
+
+    dvc.push(study)
+
+
+@click.command("dvc-commit")
+@_of_study
+def dvc_commit(study: str) -> None:
+    """Write dvc.lock from a complete run."""
+    from lowdata_cpt.reproduce import dvc
+
+    dvc.commit(study)
+
+
+@click.command()
+@_of_study
+def publish(study: str) -> None:
+    """Gather what git keeps of a finished study: provenance, benchmarks, subsets."""
+    from lowdata_cpt.reproduce.publish import publish as gather
+
+    for path in gather(study):
+        click.echo(path)
+
+
+@click.command()
+@_of_study
+@click.option("--cell", metavar="BACKBONE/DOMAIN/METHOD/nN/sSEED", help="Compute this cell again and compare.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+def verify(study: str, cell: str | None, device: str) -> None:
+    """Check a study's hashes, figures and claims; status 1 if anything fails."""
+    from lowdata_cpt.reproduce.dvc import cache_folder
+    from lowdata_cpt.reproduce.verify import print_table
+    from lowdata_cpt.reproduce.verify import verify as check
+
+    if not print_table(list(check(study, cell, device, cache_folder()))):
+        raise click.exceptions.Exit(1)
+
+
+@click.command()
+@_of_study
+def crate(study: str) -> None:
+    """Write a study's Workflow Run RO-Crate."""
+    from lowdata_cpt.reproduce.crate import write_crate
+
+    click.echo(write_crate(study))
+
+
+COMMANDS = (pull, push, dvc_commit, publish, verify, crate)
