@@ -4,11 +4,12 @@ rule collect:
         study=PATHS.of_study("study.json"),
         evaluations=EVALUATIONS,
         costs=MODELS,
+    # A table whose results are equal stays as it is: `update` keeps Snakemake from deleting it first.
     output:
-        scores=PATHS.of_study("scores.csv"),
-        cost=PATHS.of_study("cost.csv"),
-        curves=PATHS.of_study("curves.csv"),
-        selected=PATHS.of_study("selected.csv"),
+        scores=update(PATHS.of_study("scores.csv")),
+        cost=update(PATHS.of_study("cost.csv")),
+        curves=update(PATHS.of_study("curves.csv")),
+        selected=update(PATHS.of_study("selected.csv")),
         outcomes=directory(PATHS.of_study("outcomes")),
     log:
         PATHS.log("collect"),
