@@ -165,7 +165,7 @@ def units() -> dict[str, Unit]:
     }
     tasks = {kind: study_of((kind,), {}).domains[kind].tasks() for kind in LABELLED}
     for name, probe in PROBES.items():
-        kind = next(kind for kind in LABELLED if probe.task in tasks[kind])
+        kind = next(kind for kind in LABELLED if probe.TASK in tasks[kind])
         found[f"probes.{name}"] = Unit((f"probes.{name}",), _evaluation(kind))
     found["probes.evaluate"] = Unit(("probes.evaluate",), _evaluation("nyuv2"))
     for kind in MAKERS:
