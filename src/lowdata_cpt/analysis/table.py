@@ -7,7 +7,6 @@ metric and milestone (`images_seen`). The row with the most images seen is the c
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pandas as pd
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.methods.registry import untrained
+from lowdata_cpt.probes import registry
 
 COLUMNS = (
     "study",
@@ -49,53 +49,7 @@ SPLITS = ("val", "test")
 UNTRAINED = untrained()
 
 
-@dataclass(frozen=True)
-class Metric:
-    """One metric of the table.
-
-    Attributes:
-        name: its name in the table.
-        task: the probe that reports it.
-        label: its name in figures and tables.
-        short: its name where space is short.
-        higher: whether a higher value is better.
-        bounded: whether it is a fraction in [0, 1].
-        relative: whether figures show its gain as % of the reference; otherwise in points (1/100).
-        unit: unit of the value, empty for fractions.
-    """
-
-    name: str
-    task: str
-    label: str
-    short: str
-    higher: bool = True
-    bounded: bool = True
-    relative: bool = False
-    unit: str = ""
-
-    @property
-    def gain_unit(self) -> str:
-        """Unit of the gain that figures show."""
-        return "%" if self.relative else "points"
-
-
-METRICS = {
-    metric.name: metric
-    for metric in (
-        Metric("knn_accuracy", "linear", "kNN accuracy", "kNN acc."),
-        Metric("knn_macro_f1", "linear", "kNN macro-F1", "kNN F1"),
-        Metric("bank_knn_accuracy", "linear", "kNN accuracy, labels of the n images only", "bank kNN acc."),
-        Metric("bank_knn_macro_f1", "linear", "kNN macro-F1, labels of the n images only", "bank kNN F1"),
-        Metric("linear_accuracy", "linear", "Linear accuracy", "linear acc."),
-        Metric("linear_macro_f1", "linear", "Linear macro-F1", "linear F1"),
-        Metric("linear_auc", "linear", "Linear AUC", "linear AUC"),
-        Metric("miou", "segmentation", "Segmentation mIoU", "mIoU"),
-        Metric("pixel_accuracy", "segmentation", "Pixel accuracy", "pixel acc."),
-        Metric("rmse", "depth", "Depth RMSE", "RMSE", higher=False, bounded=False, relative=True, unit="m"),
-        Metric("abs_rel", "depth", "Depth AbsRel", "AbsRel", higher=False, bounded=False, relative=True),
-        Metric("delta1", "depth", "Depth δ1", "δ1"),
-    )
-}
+METRICS = registry.METRICS
 # One metric a probe carries the figures and the family of tests; the others stay in the tables.
 HEADLINE = ("knn_accuracy", "linear_accuracy", "miou", "rmse")
 

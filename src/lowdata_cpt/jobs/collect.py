@@ -55,7 +55,11 @@ def collect(paths: Paths, target: Path | None = None) -> None:
             spent = {"images_seen": int(images), "train_seconds": cost["milestones"][images]}
             scores += [{"study": study.study} | key | row | spent for row in _score_rows(probes)]
             if int(images) == cost["images_seen"]:
-                selected += [key | {"task": name} | _selection(found["selected"]) for name, found in probes.items()]
+                selected += [
+                    key | {"task": name} | _selection(found["selected"])
+                    for name, found in probes.items()
+                    if found["selected"]
+                ]
     tables = {
         "scores.csv": (pd.DataFrame(scores, columns=COLUMNS), sources["evaluation.json"]),
         "selected.csv": (pd.DataFrame(selected, columns=SELECTED_COLUMNS), sources["evaluation.json"]),

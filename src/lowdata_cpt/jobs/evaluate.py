@@ -46,7 +46,8 @@ def evaluate(params: dict[str, Any], cell: Cell, paths: Paths, *, device: str = 
     milestones: dict[str, Any] = {}
     arrays: dict[str, dict[str, NDArray[Any]]] = {kind: {} for kind in ARRAYS}
     for folder in models:
-        key = identity({"params": params, "data": store.meta.content_sha256, "model": _content(folder)})
+        of = {"params": params, "data": store.meta.content_sha256, "drawn": sorted(drawn), "model": _content(folder)}
+        key = identity(of)
         part = paths.checkpoints(cell).with_name(f"{cell.seed}-evaluation") / folder.name / key[:12]
         if not (part / "summary.json").exists():
             vit = weights.open_export(folder, int(params["image_size"])).to(where)

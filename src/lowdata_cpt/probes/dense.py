@@ -168,7 +168,7 @@ def train_heads(
         # Looked at now and then, as a look waits for the device: what is not finite once stays so.
         looked_at = step % CHECK_EVERY == CHECK_EVERY - 1 or step == config.steps - 1
         if looked_at and not torch.isfinite(losses).all():
-            raise UserError(f"the dense probe's loss is not finite at step {step}; lower lr_grid {config.lr_grid}")
+            raise UserError(f"the dense probe's loss is not finite by step {step}; lower lr_grid {config.lr_grid}")
         (gradient,) = torch.autograd.grad(losses.sum(), heads.flat)
         optimiser.step(gradient, lr_factor(step, config.steps, config.warmup))
     heads.flat.requires_grad_(False)
@@ -190,13 +190,12 @@ def predict(
 
 
 class DenseTask(Protocol):
-    """What a task has to say: labels, loss, and the outcome of a prediction on each image.
+    """What a task has to say: labels, where heads start, loss, and the outcome of a prediction on each image.
 
     Attributes:
         name: of the task.
         info: its sets, classes and ranges.
         outputs: channels of a head.
-        bias: where a head's outputs start.
         metric, higher: what a learning rate is chosen by on validation.
     """
 
@@ -204,11 +203,11 @@ class DenseTask(Protocol):
     info: TaskInfo
     store: Store
     outputs: int
-    bias: float
     metric: str
     higher: bool
 
-    def labels(self, name: str, counted: bool) -> NDArray[Any]: ...  # noqa: D102
+    def labels(self, name: str, *, counted: bool) -> NDArray[Any]: ...  # noqa: D102
+    def bias(self, train: NDArray[Any]) -> float: ...  # noqa: D102
     def loss(self, maps: Tensor, labels: Tensor) -> Tensor: ...  # noqa: D102
     def predicted(self, maps: Tensor) -> NDArray[Any]: ...  # noqa: D102
     def outcomes(self, truth: NDArray[Any], predicted: NDArray[Any]) -> NDArray[Any]: ...  # noqa: D102
@@ -246,7 +245,8 @@ def run(
         `outcomes` of the test images as the task says, `examples`: `predicted` maps of the first test images.
     """
     sets = task.info.sets
-    truth = {split: task.labels(name, split != "train") for split, name in sets.items() if split != "test"}
+    truth = {split: task.labels(name, counted=split != "train") for split, name in sets.items() if split != "test"}
+    bias = task.bias(truth["train"])
     seeds = [seed + SEED_STRIDE * i for i in range(config.probe_seeds)]
     heads = [
         train_heads(
@@ -255,7 +255,7 @@ def run(
             task.outputs,
             task.loss,
             config,
-            bias=task.bias,
+            bias=bias,
             seed=one,
             device=device,
         )
@@ -267,7 +267,7 @@ def run(
     ]
     scores = [metrics[task.metric] for metrics in val]
     best = int(np.argmax(scores) if task.higher else np.argmin(scores))
-    test = task.labels(sets["test"], True)
+    test = task.labels(sets["test"], counted=True)
     outcomes, predicted = evaluate(task, heads, features.patches[sets["test"]], test, best, device)
     candidates = {repr(lr): score for lr, score in zip(config.lr_grid, scores, strict=True)}
     counts = {split: len(maps) for split, maps in truth.items()} | {"test": len(test)}

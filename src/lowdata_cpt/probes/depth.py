@@ -14,13 +14,18 @@ from numpy.typing import NDArray
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.data.store import Store, Task
 from lowdata_cpt.probes.config import DenseConfig
-from lowdata_cpt.probes.result import FeatureSet, ProbeResult
+from lowdata_cpt.probes.result import FeatureSet, Metric, ProbeResult
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 TASK: Task = "depth"
+METRICS = (
+    Metric("rmse", TASK, "Depth RMSE", "RMSE", higher=False, bounded=False, relative=True, unit="m"),
+    Metric("abs_rel", TASK, "Depth AbsRel", "AbsRel", higher=False, bounded=False, relative=True),
+    Metric("delta1", TASK, "Depth δ1", "δ1"),
+)
 
 
 class Config(DenseConfig):
@@ -39,7 +44,7 @@ def squared_error(maps: Tensor, labels: Tensor, depth_range: tuple[float, float]
 
 
 class Depth:
-    """What depth is to a dense probe (see `dense.DenseTask`); heads start at the train set's mean depth."""
+    """What depth is to a dense probe (see `dense.DenseTask`)."""
 
     name, metric, higher, outputs = TASK, "rmse", False, 1
 
@@ -47,11 +52,8 @@ class Depth:
         from lowdata_cpt.probes.metrics import valid_depth
 
         self.store, self.info, self.valid = store, store.task(TASK), valid_depth
-        truth = self.labels(self.info.sets["train"], False)
-        mean = float(truth[valid_depth(truth, self.info, crop=False)].mean(dtype=np.float64))
-        self.bias = mean + math.log(-math.expm1(-mean))
 
-    def labels(self, name: str, counted: bool) -> NDArray[np.float32]:
+    def labels(self, name: str, *, counted: bool) -> NDArray[np.float32]:
         """Return depth maps [M, H, W] in metres of a set; `counted`: only the evaluation crop counts.
 
         Raises:
@@ -61,6 +63,11 @@ class Depth:
         if not self.valid(truth, self.info, crop=counted).any():
             raise UserError(f"{self.store.root}: depth set {name!r} has no pixel within {self.info.depth_range} m")
         return truth
+
+    def bias(self, train: NDArray[np.float32]) -> float:
+        """Return where a head's outputs start: softplus of it is the mean of the train set's valid depths."""
+        mean = float(train[self.valid(train, self.info, crop=False)].mean(dtype=np.float64))
+        return mean + math.log(-math.expm1(-mean))
 
     def loss(self, maps: Tensor, labels: Tensor) -> Tensor:
         """Return each candidate's loss [L]."""

@@ -14,13 +14,22 @@ from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.strict import Strict
 from lowdata_cpt.data.store import Split, Store, Task
 from lowdata_cpt.probes.config import Grid
-from lowdata_cpt.probes.result import FeatureSet, ProbeResult
+from lowdata_cpt.probes.result import FeatureSet, Metric, ProbeResult
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier
 
 TASK: Task = "classification"
+METRICS = (
+    Metric("knn_accuracy", "linear", "kNN accuracy", "kNN acc."),
+    Metric("knn_macro_f1", "linear", "kNN macro-F1", "kNN F1"),
+    Metric("bank_knn_accuracy", "linear", "kNN accuracy, labels of the n images only", "bank kNN acc."),
+    Metric("bank_knn_macro_f1", "linear", "kNN macro-F1, labels of the n images only", "bank kNN F1"),
+    Metric("linear_accuracy", "linear", "Linear accuracy", "linear acc."),
+    Metric("linear_macro_f1", "linear", "Linear macro-F1", "linear F1"),
+    Metric("linear_auc", "linear", "Linear AUC", "linear AUC"),
+)
 Features = NDArray[np.float64]
 Labels = NDArray[np.int64]
 NEIGHBOURS = 4

@@ -1,7 +1,8 @@
-"""The probes, in one list. A new one is a file beside these, with `TASK`, `Config` and `run`, and a line in MODULES."""
+"""The probes, in one list. A new one: a file beside these with TASK, METRICS, Config and run, and a line in NAMES."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -9,11 +10,16 @@ from pydantic import Field, create_model
 
 from lowdata_cpt.core.strict import Strict
 from lowdata_cpt.data.store import Task
-from lowdata_cpt.probes import depth, linear, segmentation
 from lowdata_cpt.probes.config import FeaturesConfig
+from lowdata_cpt.probes.result import Metric
 
-MODULES: tuple[ModuleType, ...] = (linear, segmentation, depth)
-PROBES: dict[str, ModuleType] = {module.__name__.rpartition(".")[2]: module for module in MODULES}
+NAMES = (
+    "linear",
+    "segmentation",
+    "depth",
+)
+PROBES: dict[str, ModuleType] = {name: import_module(f"lowdata_cpt.probes.{name}") for name in NAMES}
+METRICS: dict[str, Metric] = {metric.name: metric for probe in PROBES.values() for metric in probe.METRICS}
 
 
 def probes_of_tasks(tasks: tuple[Task, ...]) -> tuple[str, ...]:

@@ -13,6 +13,36 @@ from lowdata_cpt.data.store import Split
 Metrics = dict[str, float]
 
 
+@dataclass(frozen=True)
+class Metric:
+    """One metric of a probe, as tables and figures show it.
+
+    Attributes:
+        name: its name in scores.csv.
+        task: the probe that reports it.
+        label: its name in figures and tables.
+        short: its name where space is short.
+        higher: whether a higher value is better.
+        bounded: whether it is a fraction in [0, 1].
+        relative: whether figures show its gain as % of the reference; otherwise in points (1/100).
+        unit: unit of the value, empty for fractions.
+    """
+
+    name: str
+    task: str
+    label: str
+    short: str
+    higher: bool = True
+    bounded: bool = True
+    relative: bool = False
+    unit: str = ""
+
+    @property
+    def gain_unit(self) -> str:
+        """Unit of the gain that figures show."""
+        return "%" if self.relative else "points"
+
+
 @dataclass
 class FeatureSet:
     """Features of a frozen backbone, by name of the image set.
@@ -34,7 +64,8 @@ class ProbeResult:
 
     Attributes:
         metrics: of val and test.
-        selected: what was chosen on validation, and every candidate's score there.
+        selected: what was chosen on validation (`lr` or `c`), and every candidate's score there
+            (`val_<metric>`); empty where nothing is chosen.
         counts: images per split, classes.
         outcomes: per test image, in the order of the test set (see the probes); the test metrics are theirs.
         examples: predictions of the first test images, or their neighbours.

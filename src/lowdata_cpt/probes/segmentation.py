@@ -13,13 +13,17 @@ from numpy.typing import NDArray
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.data.store import Store, Task
 from lowdata_cpt.probes.config import DenseConfig
-from lowdata_cpt.probes.result import FeatureSet, ProbeResult
+from lowdata_cpt.probes.result import FeatureSet, Metric, ProbeResult
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 TASK: Task = "segmentation"
+METRICS = (
+    Metric("miou", TASK, "Segmentation mIoU", "mIoU"),
+    Metric("pixel_accuracy", TASK, "Pixel accuracy", "pixel acc."),
+)
 
 
 class Config(DenseConfig):
@@ -41,13 +45,13 @@ def cross_entropy(maps: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
 class Segmentation:
     """What segmentation is to a dense probe (see `dense.DenseTask`)."""
 
-    name, metric, higher, bias = TASK, "miou", True, 0.0
+    name, metric, higher = TASK, "miou", True
 
     def __init__(self, store: Store) -> None:
         self.store, self.info = store, store.task(TASK)
         self.outputs = len(self.info.classes)
 
-    def labels(self, name: str, counted: bool) -> NDArray[np.uint8]:
+    def labels(self, name: str, *, counted: bool) -> NDArray[np.uint8]:
         """Return class maps [M, H, W] of a set.
 
         Raises:
@@ -64,6 +68,10 @@ class Segmentation:
         if not np.setdiff1d(found, [self.info.ignore_index]).size:
             raise UserError(f"{self.store.root}: segmentation set {name!r} is void everywhere: nothing can be scored")
         return truth
+
+    def bias(self, train: NDArray[np.uint8]) -> float:
+        """Return where a head's outputs start."""
+        return 0.0
 
     def loss(self, maps: Tensor, labels: Tensor) -> Tensor:
         """Return each candidate's loss [L]."""

@@ -12,6 +12,8 @@ from pathlib import Path
 from lowdata_cpt.backbones.flops import features_flops, geometry, parameters
 from lowdata_cpt.core.io import read_json
 from lowdata_cpt.data.domain import Domain
+from lowdata_cpt.probes.config import DenseConfig
+from lowdata_cpt.probes.registry import PROBES
 from lowdata_cpt.study.config import Study
 from lowdata_cpt.study.flops import training_flops
 from lowdata_cpt.study.grid import Cell, cells, diagnosed, pairs, probes_of
@@ -154,15 +156,15 @@ def evaluation_seconds(study: Study, cell: Cell, images: int, assumptions: Assum
     seconds = work / (assumptions.tflops * 1e12)
     for name in probes_of(study, cell.domain):
         probe = getattr(study.probes, name)
-        if name == "linear":
-            seconds += 8e-7 * images * shape.width * len(probe.c_grid)
+        if not isinstance(probe, DenseConfig):
+            seconds += 8e-7 * images * shape.width * len(getattr(probe, "c_grid", [1]))
             continue
-        outputs = CLASSES.get(domain.model_dump()["kind"], 20) if name == "segmentation" else 1
+        outputs = CLASSES.get(domain.model_dump()["kind"], 20) if PROBES[name].TASK == "segmentation" else 1
         pixels = (domain.resolution / probe.train_stride) ** 2 * outputs * len(probe.lr_grid)
         tokens = (side / shape.patch) ** 2 * shape.width * 3
         # About ten passes over the fp32 maps forward and backward, and over the tokens.
         read = probe.steps * probe.batch_size * (pixels + tokens) + images * domain.resolution**2 * outputs
-        seconds += 40 * float(read) / (assumptions.gbytes * 1e9)
+        seconds += 40 * probe.probe_seeds * float(read) / (assumptions.gbytes * 1e9)
     milestones = len(study.training_of(cell.method).milestone_steps(cell.n)) if cell.n else 1
     return assumptions.startup + milestones * seconds
 
