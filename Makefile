@@ -50,7 +50,7 @@ config docs: .venv/.ready ## regenerate schema, defaults, deviations ledger, env
 
 figures: .venv/.ready ## verdicts, statistics and figures of STUDY again, from its committed tables, without torch
 	@$(RUN)/lowdata-cpt claims results/$(STUDY) & $(RUN)/lowdata-cpt statistics results/$(STUDY) && wait $$!
-	@$(RUN)/lowdata-cpt figures results/$(STUDY) --workers $(CORES)
+	@$(RUN)/lowdata-cpt tables results/$(STUDY) & $(RUN)/lowdata-cpt figures results/$(STUDY) --workers $(CORES) && wait $$!
 
 report: .venv/.ready ## STUDY's report again, from its tables and figures
 	@$(RUN)/lowdata-cpt report results/$(STUDY)

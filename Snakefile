@@ -42,7 +42,8 @@ rule all:
             [
                 rules.report.output,
                 rules.claims.output,
-                rules.figures.output,
+                FIGURES,
+                rules.tables.output,
                 rules.trivial_baselines.output,
             ]
             if any(TASKS.values())

@@ -275,12 +275,23 @@ def claims(folder: Path) -> None:
 
 @cli.command()
 @click.argument("folder", type=PATH)
+@click.argument("names", nargs=-1)
+@click.option("--pdf", is_flag=True, help="Write each as PDF too.")
 @click.option("--workers", type=click.IntRange(1), default=1, help="Processes that draw.")
-def figures(folder: Path, workers: int) -> None:
-    """Draw every figure of FOLDER from its tables."""
+def figures(folder: Path, names: tuple[str, ...], pdf: bool, workers: int) -> None:
+    """Draw the figures NAMES of FOLDER from its tables; without a name all of the study's."""
     from lowdata_cpt.jobs import report as job
 
-    job.figures(folder, workers)
+    job.figures(folder, names, pdf=pdf, workers=workers)
+
+
+@cli.command()
+@click.argument("folder", type=PATH)
+def tables(folder: Path) -> None:
+    """Write FOLDER's tables in Markdown."""
+    from lowdata_cpt.jobs import report as job
+
+    job.tables(folder)
 
 
 @cli.command()

@@ -75,39 +75,57 @@ rule examples:
         f"lowdata-cpt examples {{params.folder}} --backbone {{wildcards.backbone}} --domain {{wildcards.domain}} {LOG}"
 
 
-rule figures:
-    """Draw every figure and table from the study's tables: torch is not needed."""
+rule figure:
+    """Draw one figure from the study's tables: torch is not needed."""
     input:
-        PATHS.of_study("scores.csv"),
-        PATHS.of_study("cost.csv"),
-        PATHS.of_study("curves.csv"),
-        PATHS.of_study("claims.json"),
-        [PATHS.examples(*pair) for pair in grid.pairs(STUDY)],
-        [PATHS.diagnostics(*place) for place in DIAGNOSTICS],
+        lambda wildcards: [PATHS.of_study(name) for name in figure_reads(wildcards.figure)],
     output:
-        figures=report(
-            directory(PATHS.of_study("figures")),
-            patterns=["{name}.png"],
+        png=report(
+            PATHS.of_study("figures/{figure}.png"),
             category="Figures",
-            labels={"figure": "{name}"},
+            labels={"figure": "{figure}"},
             caption="../report/figures.rst",
         ),
-        tables=directory(PATHS.of_study("tables")),
+        caption=PATHS.of_study("figures/{figure}.md"),
+        source=PATHS.of_study("figures/{figure}.csv"),
     log:
-        PATHS.log("figures"),
+        PATHS.log("figure", "{figure}"),
     conda:
         "../../environment.yml"
-    threads: 2
     resources:
         mem_mb=RESOURCES.mem_mb,
         runtime=RESOURCES.runtime,
     params:
-        code=job_params.code_of("jobs.report"),
+        code=lambda wildcards: job_params.code_of(*code_modules(wildcards.figure)),
         folder=PATHS.root,
     message:
-        "draw the figures of study {config[study]}"
+        "draw figure {wildcards.figure}"
     shell:
-        f"lowdata-cpt figures {{params.folder}} --workers {{threads}} {LOG}"
+        f"lowdata-cpt figures {{params.folder}} {{wildcards.figure}} {LOG}"
+
+
+rule tables:
+    """Write the tables of the answer, of every gain, of scores and verdicts."""
+    input:
+        PATHS.of_study("scores.csv"),
+        PATHS.of_study("outcomes"),
+        PATHS.of_study("curves.csv"),
+        PATHS.of_study("cost.csv"),
+        PATHS.of_study("study.json"),
+        PATHS.of_study("claims.json"),
+    output:
+        directory(PATHS.of_study("tables")),
+    log:
+        PATHS.log("tables"),
+    conda:
+        "../../environment.yml"
+    params:
+        code=job_params.code_of("analysis.tables"),
+        folder=PATHS.root,
+    message:
+        "tables of study {config[study]}"
+    shell:
+        f"lowdata-cpt tables {{params.folder}} {LOG}"
 
 
 rule statistics:
@@ -162,7 +180,8 @@ rule claims:
 rule report:
     """One offline page: the answer, the claims, the figures, where each number comes from."""
     input:
-        rules.figures.output,
+        FIGURES,
+        rules.tables.output,
         rules.statistics.output,
         rules.claims.output,
     output:

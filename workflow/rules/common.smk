@@ -5,8 +5,10 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+from lowdata_cpt.analysis.figures import figure_reads
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.paths import REPOSITORY
+from lowdata_cpt.jobs.figures import code_modules, figure_names
 from lowdata_cpt.study import grid, job_params
 from lowdata_cpt.study.grid import ANY
 from lowdata_cpt.study.load import validate
@@ -36,6 +38,7 @@ MANIFESTS = [PATHS.manifest(domain) for domain in STUDY.domains]
 MODELS = list(dict.fromkeys(PATHS.cell(cell.trained) / "cost.json" for cell in CELLS))
 EVALUATIONS = [PATHS.cell(cell) / "evaluation.json" for cell in CELLS if TASKS[cell.domain]]
 DIAGNOSTICS = {(c.backbone, c.domain, c.method): c for c in grid.diagnosed(STUDY)}
+FIGURES = [PATHS.of_study(f"figures/{name}.png") for name in figure_names(STUDY)]
 # The options by which a command is told what the workflow decided.
 STEP = f"--results {PATHS.root} --params {{params.job:q}}"
 CELL_OPTION = "--cell " + ANY.name.replace("{", "{wildcards.")
@@ -49,6 +52,7 @@ wildcard_constraints:
     method="|".join(STUDY.methods),
     n=r"\d+",
     seed=r"\d+",
+    figure=r"[\w-]+",
 
 
 def cell_of(wildcards):

@@ -7,6 +7,7 @@ the parent's colour with an open marker for a variant.
 from __future__ import annotations
 
 import contextlib
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -134,6 +135,11 @@ def style_of(method: str) -> MethodStyle:
     return MethodStyle(label, STYLES[parent].color, "hpv<>d"[pick % 6], ":", filled=False)
 
 
+def short_label(method: str) -> str:
+    """Return a method's label without what stands in brackets: `Base`, `DINO`."""
+    return re.sub(r" \([^)]*\)", "", style_of(method).label)
+
+
 def domain_label(domain: str) -> str:
     """Return the printed name of a domain."""
     if domain.startswith("medmnist_"):
@@ -185,21 +191,40 @@ def method_handles(methods: Iterable[str], *, line: bool = True) -> list[Line2D]
     return handles
 
 
-def save(figure: Figure, out: Path, name: str, caption: str, source: pd.DataFrame) -> list[Path]:
-    """Write `<name>.pdf`, `.png`, its caption `.md` and its source table `.csv`; equal input, equal bytes.
+@dataclass(frozen=True)
+class Drawing:
+    """A figure with what is written beside it: its caption and the table that it draws."""
+
+    figure: Figure
+    caption: str
+    source: pd.DataFrame
+
+
+def nothing(reason: str) -> Drawing:
+    """Return a figure that says why there is nothing to draw: a study's figures are named before its results exist."""
+    figure, (axis,) = panels(1, 1, 4.0, 0.6)
+    axis.set_axis_off()
+    axis.text(0, 0.5, reason, va="center", color=MUTED)
+    return Drawing(figure, reason, pd.DataFrame({"nothing": [reason]}))
+
+
+def save(drawing: Drawing, out: Path, name: str, *, pdf: bool = False) -> list[Path]:
+    """Write `<name>.png`, its caption `.md`, its source table `.csv` and on request `.pdf`; equal input, equal bytes.
 
     Returns:
-        The four paths.
+        The paths.
     """
-    paths = [out / f"{name}{suffix}" for suffix in (".pdf", ".png", ".md", ".csv")]
-    nothing = {"CreationDate": None, "ModDate": None, "Producer": None, "Creator": None}
+    figure, paths = drawing.figure, [out / f"{name}{suffix}" for suffix in (".png", ".md", ".csv")]
     # The layout is solved once and then kept. An engine, even the placeholder "none", makes each savefig draw twice.
     figure.draw_without_rendering()
     figure.set_layout_engine(None)
     with atomic_path(paths[0]) as temporary:
-        figure.savefig(temporary, format="pdf", metadata=nothing)
-    with atomic_path(paths[1]) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})
-    write_text(paths[2], caption.strip() + "\n")
-    write_text(paths[3], source.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    write_text(paths[1], drawing.caption.strip() + "\n")
+    write_text(paths[2], drawing.source.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    if pdf:
+        without = {"CreationDate": None, "ModDate": None, "Producer": None, "Creator": None}
+        paths.append(out / f"{name}.pdf")
+        with atomic_path(paths[-1]) as temporary:
+            figure.savefig(temporary, format="pdf", metadata=without)
     return paths

@@ -101,7 +101,7 @@ SHOWN = {
         "verdicts": "results/embedded/tables/verdicts.md",
     },
     "docs/probes.md": {"selected": "results/embedded/statistics/selected.csv"},
-    "docs/methods/v_pretraining.md": {"prediction": "results/embedded/figures/value-*-correlations.csv"},
+    "docs/methods/v_pretraining.md": {"prediction": "results/embedded/figures/value-*.csv"},
 }
 
 

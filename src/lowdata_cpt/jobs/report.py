@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
 
-from lowdata_cpt.analysis.claims import verdicts_markdown
-from lowdata_cpt.analysis.commands import make_claims, make_figures, make_statistics, read_results
+from lowdata_cpt.analysis.answer import UNSCORED, answer_of
+from lowdata_cpt.analysis.commands import make_claims, make_statistics, make_tables
+from lowdata_cpt.analysis.figures import missing_inputs
 from lowdata_cpt.analysis.metrics import write_metrics
 from lowdata_cpt.analysis.report import build_report
-from lowdata_cpt.analysis.table import read_scores
+from lowdata_cpt.analysis.study_files import StudyFiles
 from lowdata_cpt.analysis.tables import headline as headline_table
-from lowdata_cpt.analysis.tables import write_tables
 from lowdata_cpt.core.io import write_text
 from lowdata_cpt.core.provenance import write_sidecar
+from lowdata_cpt.jobs.collect import read_study
+from lowdata_cpt.jobs.figures import figure, figure_names
 
 CLAIMS = Path("config/claims.yaml")
 SUBMITTED = Path(".snakemake/submitit/ledger")
@@ -32,15 +38,21 @@ def claims(folder: Path) -> None:
     write_sidecar(folder / "claims.json", inputs=[folder / "scores.csv", CLAIMS])
 
 
-def figures(folder: Path, workers: int = 1) -> None:
-    """Write results/<study>/figures/ and tables/, each figure with its source table, caption and sidecar."""
-    drawn = make_figures(folder, folder / "figures", workers=workers)
-    write_tables(read_scores(folder / "scores.csv"), folder / "tables")
-    if (folder / "claims.json").exists():
-        write_text(folder / "tables" / "verdicts.md", verdicts_markdown(read_results(folder / "claims.json")) + "\n")
-    for figure, sources in drawn.items():
-        if figure.suffix == ".png":
-            write_sidecar(figure, inputs=list(sources))
+def tables(folder: Path) -> None:
+    """Write results/<study>/tables/."""
+    make_tables(folder, folder / "tables")
+
+
+def figures(folder: Path, names: Sequence[str] = (), *, pdf: bool = False, workers: int = 1) -> None:
+    """Draw figures into results/<study>/figures/, in `workers` processes: those named, or all whose inputs are here."""
+    if not names:
+        wanted = {name: missing_inputs(name, folder) for name in figure_names(read_study(folder / "study.json"))}
+        names = [name for name, missing in wanted.items() if not missing]
+        for path in sorted({path for missing in wanted.values() for path in missing}):
+            print(f"{folder / path}: not here; the figures of it are left out", file=sys.stderr)
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for drawn in [pool.submit(figure, folder, name, pdf=pdf) for name in names]:
+            drawn.result()
 
 
 def ledger(folder: Path, lines: Path = SUBMITTED) -> None:
@@ -66,9 +78,12 @@ def report(folder: Path) -> None:
 
 
 def headline(folder: Path) -> None:
-    """Print the headline table and where the figures are; without any labels, where the models are."""
-    if not (folder / "scores.csv").exists() and (folder / "cells").is_dir():
-        print(f"no domain has labels, so nothing was scored\nmodels:  {folder / 'cells'}/**/export/model.safetensors")
+    """Print the answer, the headline table and where the report is; without any labels, where the models are."""
+    files = StudyFiles(folder)
+    answer = answer_of(files)
+    print("\n".join(answer.sentences))
+    if answer == UNSCORED:
+        print(f"\nmodels:  {folder / 'cells'}/**/export/*/model.safetensors")
         return
-    print(headline_table(read_scores(folder / "scores.csv")).to_string(index=False))
+    print(f"\n{answer.how_sure}\n\n{headline_table(files.scores).to_string(index=False)}")
     print(f"\nfigures: {folder / 'figures'}\nreport:  {folder / 'report.html'}")

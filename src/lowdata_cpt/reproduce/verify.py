@@ -197,16 +197,19 @@ def check_claims(folder: Path, work: Path) -> list[Row]:
 
 def check_figures(folder: Path, work: Path) -> list[Row]:
     """Draw every figure from the committed tables once more and compare the table behind each."""
-    from lowdata_cpt.analysis.commands import make_figures
-    from lowdata_cpt.analysis.table import read_scores
-    from lowdata_cpt.analysis.tables import write_tables
+    from lowdata_cpt.analysis.commands import make_tables
+    from lowdata_cpt.analysis.figures import draw, missing_inputs
+    from lowdata_cpt.jobs.collect import read_study
+    from lowdata_cpt.jobs.figures import figure_names
 
-    make_figures(folder, work / "figures")
-    write_tables(read_scores(folder / "scores.csv"), work / "tables")
+    for name in figure_names(read_study(folder / "study.json")):
+        if not missing_inputs(name, folder):
+            draw(name, folder, work / "figures")
+    make_tables(folder, work / "tables")
     rows = [_compare("figure", path, work / path.relative_to(folder)) for path in _tables(folder / "figures")]
-    pages = [path for path in sorted((folder / "tables").glob("*.md")) if path.name != "verdicts.md"]
-    for path in [*_tables(folder / "tables"), *pages]:
+    for path in [*_tables(folder / "tables"), *sorted((folder / "tables").glob("*.md"))]:
         rows.append(_compare("table", path, work / path.relative_to(folder)))
+    rows = [_without_outcomes(row, folder) for row in rows]
     known = {path.name for path in _tables(folder / "figures")}
     new = [path.name for path in sorted((work / "figures").glob("*.csv")) if path.name not in known]
     return rows + [Row("figure", name, "failed", "drawn now, but not among the published ones") for name in new]

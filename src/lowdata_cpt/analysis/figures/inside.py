@@ -1,9 +1,8 @@
-"""Looks inside: V-pretraining's masks over time, what its value foretells, GLARE's regions, nearest neighbours."""
+"""Looks inside: V-pretraining's masks over time, what its value predicts, GLARE's regions, nearest neighbours."""
 
 from __future__ import annotations
 
 import zipfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,11 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from scipy import stats
 
-from lowdata_cpt.analysis.figures.qualitative import read_qualitative
-from lowdata_cpt.analysis.style import INK, PAGE_WIDTH, domain_label, house_style, panels, save, style_of
+from lowdata_cpt.analysis.figures import DIAGNOSTICS
+from lowdata_cpt.analysis.figures.qualitative import examples_of
+from lowdata_cpt.analysis.study_files import StudyFiles
+from lowdata_cpt.analysis.style import INK, PAGE_WIDTH, Drawing, domain_label, nothing, panels, short_label, style_of
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.core.io import write_text
 
 ROWS = 4
 NEIGHBOURS_OF = ("base", "diet_cp")
@@ -31,12 +31,13 @@ ARM_LABELS = {
 Arrays = dict[str, NDArray[Any]]
 
 
-def read_inside(path: Path) -> Arrays:
-    """Read one `inside-<backbone>-<domain>-<method>.npz` of the `illustration` rule.
+def read_diagnostics(files: StudyFiles, backbone: str, domain: str, method: str) -> Arrays:
+    """Read what a method shows of its inside on a domain.
 
     Raises:
         UserError: the file is unreadable or has no `image` and `step`.
     """
+    path = files.folder / DIAGNOSTICS.format(backbone, domain, method)
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
@@ -47,28 +48,12 @@ def read_inside(path: Path) -> Arrays:
     return arrays
 
 
-def draw_inside(path: Path, out: Path) -> list[Path]:
-    """Draw what one illustration file holds: masks, predicted against realised value, regions.
-
-    Raises:
-        UserError: as `read_inside`.
-    """
-    arrays = read_inside(path)
-    backbone, domain, _ = path.stem.removeprefix("inside-").split("-")
-    where = f"on {domain_label(domain)} ({backbone}; one cell, smallest n, one seed, so no confidence interval)"
-    written: list[Path] = []
-    with house_style():
-        if "mask" in arrays:
-            written += _masks(arrays, out, f"masks-{backbone}-{domain}", where)
-        if "predicted" in arrays:
-            written += _value(arrays, out, f"value-{backbone}-{domain}", where)
-        if "region" in arrays:
-            written += _regions(arrays, out, f"regions-{backbone}-{domain}", where)
-    return written
+def _where(backbone: str, domain: str) -> str:
+    return f"on {domain_label(domain)} ({backbone}; one cell, smallest n, one seed, so no confidence interval)"
 
 
 def _tiles(rows: int, columns: int, titles: list[str]) -> tuple[Any, NDArray[Any]]:
-    tile = min(1.1, PAGE_WIDTH / columns)
+    tile = 1.05  # inches: 210 pixels at the saved resolution
     figure, axes = panels(rows * columns, columns, tile * columns + 0.1, tile + 0.08)
     grid = np.array(axes, dtype=object).reshape(rows, columns)
     figure.get_layout_engine().set(w_pad=0.015, h_pad=0.02, wspace=0, hspace=0)  # type: ignore[union-attr,call-arg]
@@ -82,7 +67,13 @@ def _tiles(rows: int, columns: int, titles: list[str]) -> tuple[Any, NDArray[Any
     return figure, grid
 
 
-def _masks(arrays: Arrays, out: Path, name: str, where: str) -> list[Path]:
+def draw_masks(files: StudyFiles, backbone: str, domain: str, method: str) -> Drawing:
+    """Draw V-pretraining's masks at some steps.
+
+    Raises:
+        UserError: as `read_diagnostics`.
+    """
+    arrays = read_diagnostics(files, backbone, domain, method)
     mask, steps = arrays["mask"].astype(float), [int(step) for step in arrays["step"]]
     count = min(ROWS, len(arrays["image"]))
     figure, grid = _tiles(count, 1 + len(steps), ["Image", *[f"step {step}" for step in steps]])
@@ -94,17 +85,23 @@ def _masks(arrays: Arrays, out: Path, name: str, where: str) -> list[Path]:
             axis.set_xlabel(f"mean {moment[k].mean():.2f}", fontsize=6.5, labelpad=2)
             rows.append({"image": k, "step": step, "mean": moment[k].mean(), "sd": moment[k].std()})
     caption = (
-        f"**V-pretraining's masks over training** {where}. Yellow stays sharp (μ = 1), blue is blurred (μ = 0); "
-        f"{count} images of the subset, at the steps named above; below each mask its mean, which the regulariser "
-        "draws to the keep ratio."
+        f"**V-pretraining's masks over training** {_where(backbone, domain)}. Yellow stays sharp "
+        f"(μ = 1), blue is blurred (μ = 0); {count} images of the subset, at the steps named above; below each mask "
+        "its mean, which the regulariser draws to the keep ratio."
     )
-    return save(figure, out, name, caption, pd.DataFrame(rows))
+    return Drawing(figure, caption, pd.DataFrame(rows))
 
 
-def _value(arrays: Arrays, out: Path, name: str, where: str) -> list[Path]:
+def draw_value(files: StudyFiles, backbone: str, domain: str, method: str) -> Drawing:
+    """Draw the fall of the downstream loss that V-pretraining's value predicts against the one that comes about.
+
+    Raises:
+        UserError: as `read_diagnostics`.
+    """
+    arrays = read_diagnostics(files, backbone, domain, method)
     arms = [str(arm) for arm in arrays["arms"]]
     figure, axes = panels(len(arms), min(4, len(arms)), PAGE_WIDTH, 2.0)
-    tables, found_r = [], []
+    found_r = []
     for axis, arm, predicted, realised in zip(axes, arms, arrays["predicted"], arrays["realised"], strict=True):
         kind, _, rate = arm.rpartition(" ")
         found = stats.pearsonr(predicted, realised)
@@ -127,24 +124,27 @@ def _value(arrays: Arrays, out: Path, name: str, where: str) -> list[Path]:
         title = ARM_LABELS[kind].replace(" on ", "\non ")
         axis.set_title(f"{title}\nr = {found.statistic:.2f} [{low:.2f}, {high:.2f}]", fontsize=7)
         axis.set_xlabel("predicted fall, lr · V", loc="left")
-        tables.append(pairs)
         line = {"step": ARM_LABELS[kind], "rate": rate, "n": len(predicted), "pearson_r": found.statistic}
         line |= {"ci_low": low, "ci_high": high, "mean_predicted": predicted.mean(), "mean_realised": realised.mean()}
         found_r.append(line | {"share_fallen": (realised > 0).mean()})
     axes[0].set_ylabel("realised fall of L_down")
     count = arrays["predicted"].shape[1]
     caption = (
-        f"**Does the value foretell one step?** {where[0].upper()}{where[1:]}. Each point is one unlabelled and one "
+        f"**Does the value predict one step?** O{_where(backbone, domain)[1:]}. Each point is one unlabelled and one "
         f"labelled meta batch (n = {count} real batches, the same for all panels); intervals of Pearson's r by "
         f"Fisher's z, bands of the line by bootstrap. V knows only S, the last blocks, to first order. "
         f"The paper prints r ≈ {PAPER_R}."
     )
-    summary = out / f"{name}-correlations.csv"
-    write_text(summary, pd.DataFrame(found_r).to_csv(index=False, float_format="%.3g", lineterminator="\n"))
-    return [*save(figure, out, name, caption, pd.concat(tables, ignore_index=True)), summary]
+    return Drawing(figure, caption, pd.DataFrame(found_r))
 
 
-def _regions(arrays: Arrays, out: Path, name: str, where: str) -> list[Path]:
+def draw_regions(files: StudyFiles, backbone: str, domain: str, method: str) -> Drawing:
+    """Draw GLARE's regions and where the cross-attention finds them in the other view.
+
+    Raises:
+        UserError: as `read_diagnostics`.
+    """
+    arrays = read_diagnostics(files, backbone, domain, method)
     moments, last = (0, len(arrays["step"]) - 1), arrays["views"][-1]
     count = min(ROWS, last.shape[1])
     titles = ["View 1: region", "CLS attention", *[f"View 2: found,\nstep {arrays['step'][m]}" for m in moments]]
@@ -162,12 +162,12 @@ def _regions(arrays: Arrays, out: Path, name: str, where: str) -> list[Path]:
             axis.set_xlabel(f"entropy {spread:.2f}", fontsize=6.5, labelpad=2)
             rows.append({"image": k, "step": int(arrays["step"][moment]), "relative_entropy": spread})
     caption = (
-        f"**GLARE's regions and their counterparts** {where}. A region grown where the teacher attends (outline), the "
-        "teacher's attention of the class token, and the weights of the cross-attention that looks the region up in "
-        f"the other view, before and after training; {count} images, below each map its entropy as a share of the "
-        "uniform map's."
+        f"**GLARE's regions and their counterparts** {_where(backbone, domain)}. A region grown where the teacher "
+        "attends (outline), the attention of its class token, and the weights of the cross-attention that looks the "
+        f"region up in the other view, before and after training; {count} images, below each map its entropy as a "
+        "share of the uniform map's."
     )
-    return save(figure, out, name, caption, pd.DataFrame(rows))
+    return Drawing(figure, caption, pd.DataFrame(rows))
 
 
 def _outline(axis: Axes, region: NDArray[Any], side: int) -> None:
@@ -181,38 +181,36 @@ def _heat(axis: Axes, image: NDArray[Any], weights: NDArray[Any]) -> None:
     axis.imshow(weights.astype(float), cmap="cividis", alpha=0.65, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
 
 
-def draw_neighbours(path: Path, out: Path) -> list[Path]:
+def draw_neighbours(files: StudyFiles, backbone: str, domain: str) -> Drawing:
     """Draw the nearest train images of some test images by the base's and by DIET-CP's features, where both are there.
 
     Raises:
         UserError: as `read_qualitative`.
     """
-    arrays = read_qualitative(path)
+    arrays = examples_of(files, backbone, domain)
     methods = [name for name in NEIGHBOURS_OF if f"neighbours_{name}" in arrays]
     if len(methods) < len(NEIGHBOURS_OF):
-        return []
-    backbone, _, domain = path.stem.rpartition("-")
+        return nothing("Neighbours are shown of base and DIET-CP; one of them was not run here.")
     near = arrays[f"neighbours_{methods[0]}"].shape[1]
     count = min(ROWS, len(arrays["neighbours_query"]))
-    titles = ["Query", *[f"{style_of(m).label.partition(' (')[0]} {i + 1}" for m in methods for i in range(near)]]
-    with house_style():
-        figure, grid = _tiles(count, len(titles), titles)
-        rows = []
-        for k, line in enumerate(grid):
-            line[0].imshow(arrays["neighbours_query"][k])
-            places = [(method, i) for method in methods for i in range(near)]
-            for axis, (method, i) in zip(line[1:], places, strict=True):
-                same = bool(arrays[f"neighbours_{method}_same"][k, i])
-                axis.imshow(arrays[f"neighbours_{method}"][k, i])
-                axis.spines[:].set(visible=True, color=RIGHT if same else WRONG, linewidth=2)
-                rows.append({"query": k, "method": method, "rank": i + 1, "same_class": same})
-        source = pd.DataFrame(rows)
-        share = source.groupby("method")["same_class"].mean()
-        words = ", ".join(f"{style_of(m).label} {100 * share[m]:.0f} %" for m in methods)
-        caption = (
-            f"**Nearest neighbours before and after DIET-CP** on {domain_label(domain)} ({backbone}): test images and "
-            f"their {near} nearest labelled train images by cosine of the class token. Blue frame: the same class, "
-            f"orange: another ({words} of these). {count} evenly spaced test images, largest n, one seed, so no "
-            "confidence interval; the tables decide."
-        )
-        return save(figure, out, f"neighbours-{path.stem}", caption, source)
+    titles = ["Query", *[f"{short_label(m)} {i + 1}" for m in methods for i in range(near)]]
+    figure, grid = _tiles(count, len(titles), titles)
+    rows = []
+    for k, line in enumerate(grid):
+        line[0].imshow(arrays["neighbours_query"][k], interpolation="lanczos")
+        places = [(method, i) for method in methods for i in range(near)]
+        for axis, (method, i) in zip(line[1:], places, strict=True):
+            same = bool(arrays[f"neighbours_{method}_same"][k, i])
+            axis.imshow(arrays[f"neighbours_{method}"][k, i], interpolation="lanczos")
+            axis.spines[:].set(visible=True, color=RIGHT if same else WRONG, linewidth=2)
+            rows.append({"query": k, "method": method, "rank": i + 1, "same_class": same})
+    source = pd.DataFrame(rows)
+    share = source.groupby("method")["same_class"].mean()
+    words = ", ".join(f"{style_of(m).label} {100 * share[m]:.0f} %" for m in methods)
+    caption = (
+        f"**Nearest neighbours before and after DIET-CP** on {domain_label(domain)} ({backbone}): test images and "
+        f"their {near} nearest labelled train images by cosine of the class token. Blue frame: the same class, "
+        f"orange: another ({words} of these). {count} evenly spaced test images, largest n, one seed, so no "
+        "confidence interval; the tables decide."
+    )
+    return Drawing(figure, caption, source)

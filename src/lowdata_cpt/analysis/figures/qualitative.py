@@ -15,10 +15,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from lowdata_cpt.analysis.style import INK, PAGE_WIDTH, domain_label, house_style, is_variant, ordered, save, style_of
+from lowdata_cpt.analysis.figures import EXAMPLES
+from lowdata_cpt.analysis.study_files import StudyFiles
+from lowdata_cpt.analysis.style import INK, Drawing, domain_label, is_variant, nothing, ordered, short_label, style_of
+from lowdata_cpt.analysis.table import UNTRAINED
 from lowdata_cpt.core.errors import UserError
 
 ROWS = 4
+TILE = 0.95  # inches: 190 pixels at the saved resolution
 LEGEND_CLASSES = 14
 # Distinct under the common colour-vision deficiencies (Paul Tol's muted scheme); further classes follow by hue.
 CLASS_COLORS = ("#DDCC77", "#332288", "#CC6677", "#44AA99", "#AA4499", "#88CCEE", "#117733", "#882255", "#999933")
@@ -49,39 +53,46 @@ def read_qualitative(path: Path) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def draw_qualitative(path: Path, out: Path) -> list[Path]:
-    """Draw the sheets of one `<backbone>-<domain>.npz`: one for segmentation, one for depth, as present.
-
-    Returns:
-        The files written; empty if the archive has neither task.
+def draw_segmentation(files: StudyFiles, backbone: str, domain: str) -> Drawing:
+    """Draw image, true classes, and what a linear head on each backbone predicts.
 
     Raises:
         UserError: as `read_qualitative`.
     """
-    arrays = read_qualitative(path)
-    written: list[Path] = []
-    with house_style():
-        for task in ("segmentation", "depth"):
-            if f"{task}_truth" not in arrays:
-                continue
-            known = {f"{task}_truth", "segmentation_classes", "segmentation_ignore"}
-            names = [
-                name.removeprefix(f"{task}_") for name in arrays if name.startswith(f"{task}_") and name not in known
-            ]
-            methods = [name for name in ordered(names) if not is_variant(name)]
-            draw = _segmentation if task == "segmentation" else _depth
-            figure, source = draw(arrays, methods)
-            caption = _caption(task, path.stem, len(source), methods)
-            written += save(figure, out, f"qualitative-{path.stem}-{task}", caption, source)
-    return written
+    return _sheet(files, backbone, domain, "segmentation")
+
+
+def draw_depth(files: StudyFiles, backbone: str, domain: str) -> Drawing:
+    """Draw image, true depth, and what a linear head on each backbone predicts.
+
+    Raises:
+        UserError: as `read_qualitative`.
+    """
+    return _sheet(files, backbone, domain, "depth")
+
+
+def examples_of(files: StudyFiles, backbone: str, domain: str) -> dict[str, NDArray[Any]]:
+    """Return the example predictions of a domain, as `read_qualitative`."""
+    return read_qualitative(files.folder / EXAMPLES.format(backbone, domain))
+
+
+def _sheet(files: StudyFiles, backbone: str, domain: str, task: str) -> Drawing:
+    arrays = examples_of(files, backbone, domain)
+    if f"{task}_truth" not in arrays:
+        return nothing(f"There are no examples of {task} on {domain_label(domain)}.")
+    known = {f"{task}_truth", "segmentation_classes", "segmentation_ignore"}
+    names = [name.removeprefix(f"{task}_") for name in arrays if name.startswith(f"{task}_") and name not in known]
+    left_out = set(UNTRAINED) - {"base"}
+    methods = [name for name in ordered(names) if name not in left_out and not is_variant(name)]
+    figure, source = (_segmentation if task == "segmentation" else _depth)(arrays, methods)
+    return Drawing(figure, _caption(task, f"{domain_label(domain)}** ({backbone})", len(source), methods), source)
 
 
 def _grid(arrays: dict[str, NDArray[Any]], methods: list[str]) -> tuple[Figure, NDArray[Any]]:
     count = min(ROWS, len(arrays["image"]))
     height, width = arrays["image"].shape[1:3]
     columns = 2 + len(methods)
-    tile = PAGE_WIDTH / max(columns, 4)
-    figure = Figure(figsize=(tile * columns, (tile * height / width + 0.16) * count + 0.75), layout="constrained")
+    figure = Figure(figsize=(TILE * columns, (TILE * height / width + 0.16) * count + 0.75), layout="constrained")
     FigureCanvasAgg(figure)
     figure.get_layout_engine().set(w_pad=0.015, h_pad=0.03, wspace=0, hspace=0)  # type: ignore[union-attr,call-arg]
     axes = figure.subplots(count, columns, squeeze=False)
@@ -90,9 +101,8 @@ def _grid(arrays: dict[str, NDArray[Any]], methods: list[str]) -> tuple[Figure, 
         axis.set_yticks([])
         axis.grid(visible=False)
         axis.spines[:].set_visible(False)
-    for column, title in enumerate(["Image", "Truth", *[style_of(name).label for name in methods]]):
+    for column, title in enumerate(["Image", "Truth", *map(short_label, methods)]):
         color = INK if column < 2 else style_of(methods[column - 2]).color
-        title = title.replace(" (", "\n(")
         axes[0, column].set_title(title, fontsize=7, loc="center", color=color)
     return figure, axes
 
@@ -124,7 +134,7 @@ def _segmentation(arrays: dict[str, NDArray[Any]], methods: list[str]) -> tuple[
     rows = []
     for k, line in enumerate(axes):
         valid = truth[k] != ignore
-        line[0].imshow(arrays["image"][k])
+        line[0].imshow(arrays["image"][k], interpolation="lanczos")
         line[1].imshow(lookup[truth[k]], interpolation="nearest")
         for axis, method in zip(line[2:], methods, strict=True):
             guess = arrays[f"segmentation_{method}"][k]
@@ -150,7 +160,7 @@ def _depth(arrays: dict[str, NDArray[Any]], methods: list[str]) -> tuple[Figure,
     rows = []
     image = None
     for k, line in enumerate(axes):
-        line[0].imshow(arrays["image"][k])
+        line[0].imshow(arrays["image"][k], interpolation="lanczos")
         line[1].set_facecolor("#dddddd")
         image = line[1].imshow(np.ma.masked_array(truth[k], ~valid[k]), cmap="cividis_r", vmin=low, vmax=high)
         for axis, method in zip(line[2:], methods, strict=True):
@@ -166,15 +176,14 @@ def _depth(arrays: dict[str, NDArray[Any]], methods: list[str]) -> tuple[Figure,
     return figure, pd.DataFrame(rows, columns=["image", "method", "abs_rel"])
 
 
-def _caption(task: str, stem: str, tiles: int, methods: list[str]) -> str:
-    backbone, _, domain = stem.rpartition("-")
+def _caption(task: str, place: str, tiles: int, methods: list[str]) -> str:
     count = tiles // max(len(methods), 1)
     measure = "share of scored pixels that are right" if task == "segmentation" else "mean absolute relative error"
     extra = "White pixels are not scored."
     if task == "depth":
         extra = "Grey pixels have no true depth; one colour scale."
     return (
-        f"**{task.capitalize()} on {domain_label(domain)}** ({backbone}): image, truth, and what a linear head "
+        f"**{task.capitalize()} on {place}: image, truth, and what a linear head "
         f"predicts from each frozen backbone. {count} fixed test images, one seed, so no confidence interval; below "
         f"each tile the {measure} of that image. {extra} Examples illustrate, the tables decide."
     )

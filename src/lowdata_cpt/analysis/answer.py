@@ -1,0 +1,240 @@
+"""The answer in three sentences: what to do, where else, where not. And how sure that is, and what is not known.
+
+The report, the README's block and the `headline` command print the same sentences.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from lowdata_cpt.analysis.claims import signed
+from lowdata_cpt.analysis.study_files import StudyFiles, read_absent
+from lowdata_cpt.analysis.style import domain_label, ordered, style_of
+from lowdata_cpt.analysis.summary import LIMITS, covers_text, seeds_text
+from lowdata_cpt.analysis.table import HEADLINE, METRICS, records
+from lowdata_cpt.analysis.tables import idle_cells
+
+Row = dict[str, Any]
+Cell = tuple[str, str, str, int]
+LISTED = 4  # so many uses in a sentence; the others are counted
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a practitioner reads first.
+
+    Attributes:
+        sentences: what helps most surely; where else something helps; where nothing does, or harms.
+        how_sure: what the intervals cover, how many gains stand after correction, what could have been seen.
+        not_known: what the study does not say.
+    """
+
+    sentences: tuple[str, str, str]
+    how_sure: str = ""
+    not_known: str = ""
+
+
+UNSCORED = Answer(
+    (
+        "No domain of this study has labels, so nothing was scored.",
+        "The trained models are the result.",
+        "Labels of a few images per class, or dense labels, would tell whether they are better than the base.",
+    )
+)
+
+
+def answer_of(files: StudyFiles) -> Answer:
+    """Return the answer of a study's folder.
+
+    Raises:
+        UserError: a file is wrong.
+    """
+    if not (files.folder / "scores.csv").exists():
+        return UNSCORED
+    idle = idle_cells(files.checks)
+    first = sentences(files.gains, files.seconds, idle, files.machine)
+    return Answer(first, how_sure(files.gains, files.main), not_known(files, idle))
+
+
+def helps(row: Row) -> bool:
+    """Whether an interval over seeds lies above zero; one over test images alone says nothing of another run."""
+    return "seeds" in row["interval_covers"] and row["ci_low"] > 0
+
+
+def harms(row: Row) -> bool:
+    """Whether an interval over seeds lies below zero."""
+    return "seeds" in row["interval_covers"] and row["ci_high"] < 0
+
+
+def sentences(
+    gains: pd.DataFrame, seconds: Mapping[Cell, float] | None = None, idle: Collection[Cell] = (), machine: str = ""
+) -> tuple[str, str, str]:
+    """Return the three sentences.
+
+    On each domain and metric the method with the highest lower end of its interval is named, if that is above zero.
+
+    Args:
+        gains: rows of `by_domain` against base, one n per domain.
+        seconds: of training, by (backbone, domain, method, n).
+        machine: what the seconds were measured on: `on one CPU core`.
+        idle: cells whose method did not act; what they gain is not the method's, they are never named as help.
+    """
+    rows = records(gains)
+    if not rows:
+        return (
+            "Nothing was trained in this study: its table holds untrained backbones only.",
+            "So no gain can be told.",
+            "The scores of each backbone are in the tables.",
+        )
+    several = gains["backbone"].nunique() > 1
+    spent = {cell: f"{time_words(value)} {machine or 'of training'}" for cell, value in (seconds or {}).items()}
+    best: dict[tuple[str, str, str], Row] = {}
+    for row in rows:
+        key = (row["backbone"], row["domain"], row["metric"])
+        if helps(row) and _cell(row) not in idle and (key not in best or row["ci_low"] > best[key]["ci_low"]):
+            best[key] = row
+    uses: dict[Cell, list[Row]] = {}
+    for row in sorted(best.values(), key=lambda row: HEADLINE.index(row["metric"])):
+        uses.setdefault(_cell(row), []).append(row)
+    # The surest first: how many half-widths of its interval a gain is away from zero.
+    order = sorted(
+        uses.values(), key=lambda found: -max(row["mean"] / (row["ci_high"] - row["ci_low"]) for row in found)
+    )
+    told = [_use(found, rows, spent, several) for found in order]
+    worse = [row for row in rows if harms(row) and _cell(row) not in uses]
+    bare = [row for row in rows if (row["backbone"], row["domain"], row["metric"]) not in best]
+    last = _where_not(bare, worse, several, any_help=bool(told))
+    if not told:
+        return (
+            f"No method helps beyond chance on {_domains(rows, several)}.",
+            _nearest(rows, spent, several),
+            last,
+        )
+    more = "; ".join(told[1 : LISTED + 1]) + f"; and {len(told) - LISTED - 1} more" * (len(told) > LISTED + 1)
+    return f"{told[0]}.", f"Also: {more}." if more else "Nothing else gained beyond chance.", last
+
+
+def _cell(row: Row) -> Cell:
+    return row["backbone"], row["domain"], row["method"], int(row["sizes"].split()[0])
+
+
+def _place(row: Row, several: bool) -> str:
+    return domain_label(row["domain"]) + (f" ({row['backbone']})" if several else "")
+
+
+def _metric(row: Row) -> str:
+    label = METRICS[row["metric"]].label
+    return label if label.startswith("kNN") else label[0].lower() + label[1:]
+
+
+def gain_words(row: Row) -> str:
+    """Return a gain as `+13.9 points of kNN accuracy [+12.1, +15.7]`."""
+    unit = "% in" if METRICS[row["metric"]].relative else "points of"
+    known = math.isfinite(row["ci_low"])
+    span = f" [{signed(float(row['ci_low']), 1)}, {signed(float(row['ci_high']), 1)}]" if known else ""
+    return f"{signed(float(row['mean']), 1)} {unit} {_metric(row)}{span}"
+
+
+def time_words(seconds: float) -> str:
+    """Return a duration as a person says it."""
+    for size, unit in ((3600, "hour"), (60, "minute"), (1, "second")):
+        if seconds >= 0.95 * size:
+            count = round(seconds / size, 1) if size == 3600 and seconds < 10 * size else round(seconds / size)
+            return f"{count:g} {unit}{'s' * (count != 1)}"
+    return "less than a second"
+
+
+def _use(found: list[Row], rows: list[Row], spent: Mapping[Cell, str], several: bool) -> str:
+    cell = _cell(found[0])
+    time = f", {spent[cell]}" if cell in spent else ""
+    gained = " and ".join(gain_words(row) for row in found)
+    loses = [gain_words(row) for row in rows if _cell(row) == cell and harms(row)]
+    but = f", but {' and '.join(loses)}" if loses else ""
+    return f"{cell[3]} images of {_place(found[0], several)}: {style_of(cell[2]).label}{time}, {gained}{but}"
+
+
+def _where_not(bare: list[Row], worse: list[Row], several: bool, *, any_help: bool) -> str:
+    parts = []
+    if any_help and bare:
+        wanted: dict[str, list[str]] = {}
+        for row in bare:
+            wanted.setdefault(_place(row, several), []).append(_metric(row))
+        listed = [f"{place} ({', '.join(dict.fromkeys(names))})" for place, names in wanted.items()]
+        parts.append(f"No method helps beyond chance on {_listed(listed)}")
+    if worse:
+        worse = sorted(worse, key=lambda row: (HEADLINE.index(row["metric"]), row["mean"]))
+        listed = [f"{style_of(row['method']).label} on {_place(row, several)}, {gain_words(row)}" for row in worse]
+        parts.append(f"{'harmful' if parts else 'Harmful'} beyond chance: {_listed(listed, '; ')}")
+    if not parts:
+        return "Every domain and measure gained from some method." if any_help else "None harms beyond chance either."
+    return "; ".join(parts) + "."
+
+
+def _listed(items: list[str], between: str = ", ") -> str:
+    more = f"{between}and {len(items) - LISTED} more" if len(items) > LISTED else ""
+    return between.join(items[:LISTED]) + more
+
+
+def _domains(rows: list[Row], several: bool) -> str:
+    places = list(dict.fromkeys(_place(row, several) for row in rows))
+    return _listed(places)
+
+
+def _nearest(rows: list[Row], spent: Mapping[Cell, str], several: bool) -> str:
+    """Return the largest gain that is not told from chance, and why not."""
+    row = max(rows, key=lambda row: float(row["mean"]))
+    if row["seeds"] < 2:
+        over = " (interval over test images only)" if row["interval_covers"] else ""
+        return f"One seed: {_use([row], [], spent, several)}{over}; whether another seed gains too is not known."
+    if row["mean"] <= 0:
+        return "No mean gain is above zero."
+    return f"Largest, but not told from chance: {_use([row], [], spent, several)}."
+
+
+def how_sure(gains: pd.DataFrame, scores: pd.DataFrame) -> str:
+    """Say what the intervals cover, how many gains stand, and what effect would have been found."""
+    if gains.empty:
+        return ""
+    rows = records(gains)
+    sure = sum(helps(row) or harms(row) for row in rows)
+    text = (
+        f"{seeds_text(scores[scores['n'] > 0])} per domain, method and n; gains over the untouched backbone at the end "
+        "of each run, on test images, positive is better, also for depth error, whose gain is in %. "
+        f"{covers_text(gains['interval_covers'])} "
+    )
+    if not any("seeds" in row["interval_covers"] for row in rows):
+        return text + "No gain can be told from chance with one seed."
+    chance = f"chance alone: about {0.05 * len(rows):.0f}"
+    text += f"Of {len(rows)} gains {sure} have an interval that leaves out zero ({chance}), "
+    text += f"{int((gains['p_holm'] < 0.05).sum())} stay significant after Holm's correction over all of them."
+    if gains["mde"].notna().any():
+        text += (
+            f" Half of the comparisons would find a true gain of {gains['mde'].median():.1f} points or % (80 % power)."
+        )
+    return text
+
+
+def not_known(files: StudyFiles, idle: Collection[Cell]) -> str:
+    """Say what the study does not answer: what did not act, what was not run, what no interval covers."""
+    parts = []
+    silent: dict[str, list[str]] = {}
+    for _, domain, method, _ in sorted(idle):
+        places = silent.setdefault(method, [])
+        places += [] if domain_label(domain) in places else [domain_label(domain)]
+    for method in ordered(silent):
+        parts.append(
+            f"{style_of(method).label} on {', '.join(silent[method])}: its loss never left its trivial level, so its "
+            "numbers say nothing about the method."
+        )
+    absent = read_absent(files.folder)
+    if absent:
+        parts.append(f"Not run, for want of data: {', '.join(domain_label(name) for name in absent)}.")
+    trained = files.scores[files.scores["n"] > 0]
+    if len(trained) and trained.groupby("domain")["n"].nunique().max() < 2:
+        parts.append("Whether more or fewer images change it: each domain has one n.")
+    return " ".join([*parts, LIMITS])

@@ -1,0 +1,181 @@
+"""The main figure: score against images seen, and against seconds of training."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from lowdata_cpt.analysis.figures.axes import Panel, compact, log_axis, panels_of, rows_of, title_of
+from lowdata_cpt.analysis.study_files import StudyFiles
+from lowdata_cpt.analysis.style import (
+    INK,
+    MUTED,
+    PAGE_WIDTH,
+    Drawing,
+    domain_label,
+    method_handles,
+    nothing,
+    ordered,
+    panels,
+    style_of,
+)
+from lowdata_cpt.analysis.summary import gain_curve, references_of, seeds_text
+from lowdata_cpt.analysis.table import HEADLINE, METRICS, held_out, records
+
+PER_CELL = ["backbone", "domain", "method", "n"]
+BEYOND = 3.0  # a source's length further right than this is marked at the edge
+
+
+def draw_learning(files: StudyFiles) -> Drawing:
+    """Draw score against images seen: a panel per domain and headline metric, a line per method."""
+    return _draw(files, "images_seen")
+
+
+def draw_learning_seconds(files: StudyFiles) -> Drawing:
+    """Draw the same against seconds of training."""
+    return _draw(files, "train_seconds")
+
+
+def curve_of_scores(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return `gain_curve` over base with the mean score and its band, in what the axis shows: points, or metres.
+
+    The band is the interval of the gain, which is paired by seed, laid around the mean score.
+
+    Returns:
+        The rows of `gain_curve` with `score, low, high, base`.
+    """
+    test = held_out(scores)
+    curve = gain_curve(scores[scores["metric"].isin(HEADLINE)])
+    means = test.groupby(["backbone", "domain", "metric", "method", "n", "images_seen"])["value"].mean()
+    rows = []
+    for row in records(curve):
+        metric, place = METRICS[row["metric"]], (row["backbone"], row["domain"], row["metric"])
+        own = (row["method"], row["n"], row["images_seen"])
+        before = references_of(row["method"]).get("before", "base")
+        unit = 100.0 if metric.bounded else 1.0
+        base = unit * means[(*place, "base", 0, 0)]
+        score = unit * means[(*place, *(own if row["images_seen"] else (before, 0, 0)))]
+        # From the shown gain (points, % for an error) back to the axis.
+        scale = (base / 100 if metric.relative else 1.0) * (1 if metric.higher else -1)
+        ends = sorted(score + scale * (row[name] - row["mean"]) for name in ("ci_low", "ci_high"))
+        rows.append({**row, "score": score, "low": ends[0], "high": ends[1], "base": base})
+    return pd.DataFrame(rows)
+
+
+def source_lengths(files: StudyFiles) -> dict[tuple[str, str, str, int], float]:
+    """Return the images that a method's own source trains on, by (backbone, domain, method, n), where known."""
+    if files.checks.empty or files.cost.empty:
+        return {}
+    seen = files.cost.groupby(PER_CELL)["images_seen"].median().rename("images").reset_index()
+    known = files.checks.drop_duplicates(PER_CELL).merge(seen, on=PER_CELL)
+    known = known[known["share_images"] > 0]
+    return dict(
+        zip(known[PER_CELL].itertuples(index=False, name=None), known["images"] / known["share_images"], strict=True)
+    )
+
+
+def _draw(files: StudyFiles, x: Literal["images_seen", "train_seconds"]) -> Drawing:
+    if not (files.main["n"] > 0).any():
+        return nothing("Nothing was trained: there is no learning curve.")
+    curve = curve_of_scores(files.main)
+    lengths = source_lengths(files) if x == "images_seen" else {}
+    shown, several = panels_of(curve), curve["backbone"].nunique() > 1
+    columns = min(len(shown), 4 if len(shown) > 6 or len(shown) == 4 else 3)
+    figure, axes = panels(len(shown), columns, PAGE_WIDTH if columns > 2 else 2.9 * columns + 0.4, 1.85)
+    marked = set()
+    for index, (axis, panel) in enumerate(zip(axes, shown, strict=True)):
+        marked |= _panel(axis, rows_of(curve, panel), x, lengths)
+        axis.set_title(title_of(panel, several, _unit(panel)))
+        if index + columns >= len(shown):
+            axis.set_xlabel("images seen" if x == "images_seen" else "seconds of training")
+        if index % columns == 0:
+            axis.set_ylabel("score on test images")
+    handles = [Line2D([], [], color=INK, linestyle=(0, (4, 2)), linewidth=1, label="Base (no training)")]
+    handles += method_handles(curve["method"])
+    if marked:
+        handles.append(Line2D([], [], color=MUTED, marker="^", linestyle="none", label="its source's length"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 2 * columns, 6))
+    return Drawing(figure, _caption(files, curve, lengths, x), curve)
+
+
+def _unit(panel: Panel) -> str:
+    metric = METRICS[panel[2]]
+    return f"{metric.unit or 'points'}{'' if metric.higher else ', lower is better'}"
+
+
+def _panel(axis: Axes, rows: pd.DataFrame, x: str, lengths: dict[tuple[str, str, str, int], float]) -> set[str]:
+    """Draw one panel; return the methods whose source's length is marked."""
+    later = rows.loc[rows["images_seen"] > 0, x]
+    first, last = max(float(later.min()), 1e-3), float(later.max())
+    zero = first / 2.2
+    axis.axhline(rows["base"].iloc[0], color=INK, linewidth=1, linestyle=(0, (4, 2)), zorder=1.5)
+    for method in ordered(rows["method"]):
+        look = style_of(method)
+        line = rows[rows["method"] == method].sort_values("images_seen")
+        at = line[x].where(line["images_seen"] > 0, zero).to_numpy(float)
+        axis.plot(at, line["score"], color=look.color, linestyle=look.line, marker=look.marker, markersize=3.5)
+        axis.fill_between(at, line["low"], line["high"], color=look.color, alpha=0.1, linewidth=0)
+    # Two seeds give intervals of a hundred times their spread: the means, not these, set the axis.
+    centre = np.concatenate([rows["score"], rows["base"]])
+    reach = max(1.2 * np.ptp(centre), 1e-9)
+    low = np.nanmin([*centre, *rows["low"].clip(lower=centre.min() - reach)])
+    high = np.nanmax([*centre, *rows["high"].clip(upper=centre.max() + reach)])
+    pad = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
+    axis.set_ylim(low - pad, high + pad)
+    log_axis(
+        axis, rows.loc[rows["images_seen"] > 0, "images_seen"] if x == "images_seen" else _decades(first, last), zero
+    )
+    marked, right = set(), last * 1.25
+    for row in records(rows.drop_duplicates("method")):
+        length = lengths.get((row["backbone"], row["domain"], row["method"], row["n"]))
+        if length is None:
+            continue
+        marked.add(row["method"])
+        inside = length <= BEYOND * last
+        right = max(right, length * 1.15 if inside else right)
+        place, marker = (length, "^") if inside else (1.0, ">")
+        where = axis.get_xaxis_transform() if inside else axis.transAxes
+        height = 0.0 if inside else 0.1 * len(marked)
+        color = style_of(row["method"]).color
+        axis.plot(place, height, marker, color=color, transform=where, clip_on=False, zorder=5)
+    axis.set_xlim(zero / 1.2, right)
+    return marked
+
+
+def _decades(first: float, last: float) -> list[float]:
+    """Return the numbers 1, 3, 10, 30, … from `first` to `last`."""
+    numbers = [base * 10.0**power for power in range(-3, 9) for base in (1, 3)]
+    return [number for number in numbers if 0.9 * first <= number <= 1.1 * last]
+
+
+def _caption(files: StudyFiles, curve: pd.DataFrame, lengths: dict[tuple[str, str, str, int], float], x: str) -> str:
+    sizes = {(row["domain"], int(row["n"])) for row in records(curve[["domain", "n"]].drop_duplicates())}
+    words = ", ".join(f"{domain_label(domain)} {n}" for domain, n in sorted(sizes))
+    trained = files.main[files.main["n"] > 0]
+    cost = "images seen" if x == "images_seen" else "seconds of training on the study's machine"
+    text = (
+        f"**Score on the test split against {cost}**, one line per method (logarithmic axis; the left end is step 0, "
+        "for a method that normalises by the domain the base normalised so; dashed: the untouched backbone). "
+        f"n of each domain: {words}; means over {seeds_text(trained)}. "
+    )
+    known = curve["ci_low"].notna().any()
+    text += (
+        "Bands: 95 % interval over seeds of the gain over base, laid around the mean; cut off where they are far wider "
+        "than the curves. "
+        if known
+        else "One seed: no confidence interval can be given and none is drawn. "
+    )
+    if lengths:
+        known_lengths = {
+            method: f"{style_of(method).label} {compact(length)}" for (_, _, method, _), length in lengths.items()
+        }
+        text += (
+            "Triangles on the axis: how many images the method's own source trains on; at the right edge where that is "
+            "far beyond ("
+            f"{', '.join(known_lengths[method] for method in ordered(known_lengths))} images)."
+        )
+    return text

@@ -1,0 +1,127 @@
+"""The files of a study's folder as the analysis reads them, each once."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from lowdata_cpt.analysis.claims import Result
+from lowdata_cpt.analysis.outcomes import Outcomes, read_outcomes
+from lowdata_cpt.analysis.preconditions import check_preconditions
+from lowdata_cpt.analysis.style import is_variant
+from lowdata_cpt.analysis.summary import by_domain, main_sizes
+from lowdata_cpt.analysis.table import COST_COLUMNS, at_end, read_curves, read_scores, read_table
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.io import read_json
+
+
+def read_checks(study_dir: Path) -> pd.DataFrame:
+    """Return `check_preconditions` of a study's `curves.csv`, `study.json` and `cost.csv`; empty without curves.
+
+    Raises:
+        UserError: one of the files is wrong.
+    """
+    files = {name: study_dir / name for name in ("curves.csv", "study.json", "cost.csv")}
+    if not files["curves.csv"].exists():
+        return pd.DataFrame()
+    study = read_json(files["study.json"]) if files["study.json"].exists() else None
+    cost = read_table(files["cost.csv"], (*COST_COLUMNS, "steps")) if files["cost.csv"].exists() else None
+    return check_preconditions(read_curves(files["curves.csv"]), study, cost)
+
+
+def read_absent(study_dir: Path) -> dict[str, str]:
+    """Return the domains that were left out because their data was not on the machine, with the reason.
+
+    Raises:
+        UserError: `not_run.json` is there, but no mapping of names to reasons.
+    """
+    path = study_dir / "not_run.json"
+    found = read_json(path) if path.exists() else {}
+    if not isinstance(found, dict) or not all(isinstance(reason, str) for reason in found.values()):
+        raise UserError(f"{path}: expected a mapping of domains to reasons")
+    return found
+
+
+def read_results(path: Path) -> list[Result]:
+    """Read `claims.json`.
+
+    Raises:
+        UserError: not a list of judged claims.
+    """
+    found = read_json(path)
+    try:
+        return [Result.model_validate(one) for one in found]
+    except (TypeError, ValueError):
+        raise UserError(f"{path}: expected a list of judged claims, as `make_claims` writes it") from None
+
+
+class StudyFiles:
+    """A study's folder; every property raises `UserError` where its file is wrong."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """`scores.csv`; it must be there."""
+        return read_scores(self.folder / "scores.csv")
+
+    @cached_property
+    def outcomes(self) -> Outcomes:
+        """The outcomes of the test images, empty without `outcomes/`."""
+        return read_outcomes(self.folder)
+
+    @cached_property
+    def checks(self) -> pd.DataFrame:
+        """Which methods acted, as `check_preconditions`; empty without `curves.csv`."""
+        return read_checks(self.folder)
+
+    @cached_property
+    def cost(self) -> pd.DataFrame:
+        """`cost.csv`, empty without it."""
+        path = self.folder / "cost.csv"
+        return read_table(path, COST_COLUMNS) if path.exists() else pd.DataFrame(columns=list(COST_COLUMNS))
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """`curves.csv`; it must be there."""
+        return read_curves(self.folder / "curves.csv")
+
+    @cached_property
+    def claims(self) -> list[Result]:
+        """The judged claims, none without `claims.json`."""
+        path = self.folder / "claims.json"
+        return read_results(path) if path.exists() else []
+
+    @cached_property
+    def main(self) -> pd.DataFrame:
+        """The rows of `scores` at each domain's main n, without variants."""
+        chosen = main_sizes(self.scores)
+        return chosen[~chosen["method"].map(is_variant).astype(bool)].reset_index(drop=True)
+
+    @cached_property
+    def gains(self) -> pd.DataFrame:
+        """`by_domain` of `main`, gains over base only."""
+        table = by_domain(self.main, self.outcomes)
+        return table if table.empty else table[table["family"] == "base"].reset_index(drop=True)
+
+    @cached_property
+    def seconds(self) -> dict[tuple[str, str, str, int], float]:
+        """Seconds of training by (backbone, domain, method, n): the median, as one run may have had company."""
+        ends = at_end(self.main[self.main["n"] > 0])
+        found = ends.groupby(["backbone", "domain", "method", "n"])["train_seconds"].median()
+        return {cell: float(value) for cell, value in zip(found.index, found, strict=True)}
+
+    @cached_property
+    def machine(self) -> str:
+        """What training ran on, `on one CPU core`, where `cost.csv` says so with one voice; else nothing."""
+        if not {"device", "threads"} <= set(self.cost):
+            return ""
+        trained = self.cost.loc[self.cost["images_seen"] > 0, ["device", "threads"]].drop_duplicates()
+        if len(trained) != 1:
+            return ""
+        device, threads = trained.iloc[0]
+        cores = "one CPU core" if int(threads) == 1 else f"{int(threads)} CPU cores"
+        return f"on {cores}" if device == "cpu" else f"on one {device}"
