@@ -11,7 +11,7 @@ SNAKEMAKE := $(RUN)/snakemake --cores $(CORES) --rerun-incomplete $(CONFIG)
 export OMP_NUM_THREADS := 1
 export MPLBACKEND := Agg
 
-.PHONY: help reproduce test test-slow test-browser lint format config docs figures report forecast scale-down pull push verify crate dvc-commit test-slurm chaos-slurm slurm-up slurm-down clean
+.PHONY: help reproduce test test-slow test-browser lint format config docs golden publish figures report forecast scale-down pull push verify crate dvc-commit test-slurm chaos-slurm slurm-up slurm-down clean
 
 help: ## show the targets
 	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -38,7 +38,9 @@ lint: .venv/.ready ## formatting, lint, types, workflow lint, generated files
 	@$(RUN)/mypy
 	@$(RUN)/snakefmt --check Snakefile workflow
 	@$(RUN)/snakemake --lint
+	@$(RUN)/lint-imports --no-logo 2>/dev/null || $(RUN)/lint-imports
 	@$(RUN)/python -m lowdata_cpt.dev.generate --check
+	@$(RUN)/python -m lowdata_cpt.dev.golden --check
 
 format: .venv/.ready ## rewrite the formatting
 	@$(RUN)/ruff check --fix .
@@ -47,6 +49,12 @@ format: .venv/.ready ## rewrite the formatting
 
 config docs: .venv/.ready ## regenerate schema, defaults, deviations ledger, environment.yml's requirements
 	@$(RUN)/python -m lowdata_cpt.dev.generate
+
+golden: .venv/.ready ## after a change of code: compute the golden cells and record whether results changed
+	@$(RUN)/python -m lowdata_cpt.dev.golden
+
+publish: .venv/.ready ## gather what git keeps of a finished STUDY: provenance, benchmarks, subsets
+	@$(RUN)/lowdata-cpt publish --study $(STUDY)
 
 figures: .venv/.ready ## verdicts, statistics and figures of STUDY again, from its committed tables, without torch
 	@$(RUN)/lowdata-cpt claims results/$(STUDY) & $(RUN)/lowdata-cpt statistics results/$(STUDY) && wait $$!

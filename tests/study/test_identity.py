@@ -18,7 +18,7 @@ from lowdata_cpt.study.load import validate
 STUDY: dict[str, Any] = {
     "study": "s",
     "seeds": [0],
-    "backbones": {"tiny": {"model": "vit_tiny_patch16_224", "weights": "random", "image_size": 64}},
+    "backbones": {"tiny": {"model": "vit_tiny_patch16_224", "weights": "embedded:imgfocus", "image_size": 64}},
     "domains": {
         "camvid": {"resolution": 64, "sizes": [4]},
         "nyuv2": {"resolution": 64, "sizes": [4]},
@@ -60,12 +60,17 @@ def leaves(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
 
 def candidates(value: Any, key: str) -> list[Any]:
     """Return other values to try for a key; at least one has to be valid."""
+    named: dict[str, Any] = {"model": "vit_small_patch16_224", "weights": "timm"}
+    named |= {"training": {"epochs": 2}, "grid": [{"methods": list(EVERY)}], "diagnostics": {"camvid": ["glare"]}}
+    named |= {"image_sizes": {"camvid": 80}, "images_seen": 16, "milestones": [4], "region_sides": [1, 2]}
+    if key in named:
+        return [named[key]]
     if isinstance(value, bool):
         return [not value]
     if isinstance(value, int):
         return [value + 1, value * 2, value - 1, value + 64]
     if isinstance(value, float):
-        return [value / 2, value + 0.25, value * 2]
+        return [other for other in (value / 2, value + 0.25, value * 2, 1e-7) if other != value]
     if isinstance(value, list):
         return [
             value[:-1],
@@ -88,9 +93,8 @@ def candidates(value: Any, key: str) -> list[Any]:
         "seeded",
     ]
     words += ["pretraining", "domain", "base", "squash", "stretch", "crop", "frozen", "other", "0" * 64, "elsewhere"]
-    named = {"model": "vit_small_patch16_224", "weights": "timm"}
     numbers: list[Any] = [1, 0.5, 100, 50, [1, 2]] if value is None else []
-    return [named[key]] if key in named else [word for word in words if word != value] + numbers
+    return [word for word in words if word != value] + numbers
 
 
 def expected(place: tuple[str, ...]) -> set[str]:
@@ -103,7 +107,11 @@ def expected(place: tuple[str, ...]) -> set[str]:
         every = {"backbone tiny"} | {f"pretrain {name}" for name in EVERY}
         return {"backbone tiny"} if rest[-1] in ("weights", "sha256") else every | evaluated
     if top == "domains":
+        if rest[1] == "segmentation":  # whether the set is probed on it
+            return {"data nyuv2", "evaluate nyuv2"}
         return set() if rest[1] == "sizes" else {f"data {rest[0]}"}
+    if top == "methods" and rest[1] == "training" and rest[0] in UNTRAINED:
+        return set()  # what trains nothing does not depend on a length
     if top == "methods":
         return {f"pretrain {rest[0]}"}
     if top == "training":
@@ -111,7 +119,7 @@ def expected(place: tuple[str, ...]) -> set[str]:
     assert top == "probes", f"{'.'.join(place)}: a key that this table does not know"
     kind = rest[0]
     if kind == "image_sizes":
-        return {f"evaluate {rest[1]}"}
+        return {"evaluate camvid"}
     of = {"linear": {"neu_steel"}, "segmentation": {"camvid", "nyuv2"}, "depth": {"nyuv2"}}
     return {f"evaluate {name}" for name in of[kind]} if kind in of else evaluated
 
@@ -133,6 +141,8 @@ def test_a_key_decides_exactly_these_jobs(place: tuple[str, ...], value: Any) ->
         for key in place[:-1]:
             inner = inner[key]
         inner[place[-1]] = candidate
+        if place == ("training", "images_seen"):
+            raw["training"]["epochs"] = None
         try:
             study = validate(raw)
         except Exception as error:

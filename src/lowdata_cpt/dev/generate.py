@@ -95,13 +95,10 @@ def requirements() -> str:
 # page -> marker -> the study's tables that are shown between `<!-- marker:begin -->` and `<!-- marker:end -->`
 SHOWN = {
     "README.md": {
-        "answer": "results/embedded/tables/answer.md",
-        "domains": "results/embedded/tables/domains.md",
-        "headline": "results/embedded/tables/headline.md",
-        "verdicts": "results/embedded/tables/verdicts.md",
+        "answer": "results/quick/tables/answer.md",
+        "headline": "results/quick/tables/headline.md",
     },
-    "docs/probes.md": {"selected": "results/embedded/statistics/selected.csv"},
-    "docs/methods/v_pretraining.md": {"prediction": "results/embedded/figures/value-*.csv"},
+    "docs/probes.md": {"selected": "results/quick/statistics/selected.csv"},
 }
 
 

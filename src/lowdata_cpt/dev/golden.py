@@ -32,7 +32,7 @@ from lowdata_cpt.data.layouts.folders import DATA_ROOT
 from lowdata_cpt.data.registry import DOMAINS
 from lowdata_cpt.dev.fixtures import MAKERS
 from lowdata_cpt.dev.scale_down import SMALLER
-from lowdata_cpt.jobs.chain import run_inputs
+from lowdata_cpt.jobs.chain import run_cell, run_inputs
 from lowdata_cpt.methods.registry import METHODS
 from lowdata_cpt.probes.registry import PROBES
 from lowdata_cpt.study import job_params
@@ -121,12 +121,8 @@ def _method(name: str) -> Callable[[], Any]:
 
 def _evaluation(kind: str) -> Callable[[], Any]:
     def compute() -> Any:
-        from lowdata_cpt.jobs.evaluate import evaluate
-        from lowdata_cpt.jobs.pretrain import pretrain
-
         study, cell, paths = _inputs(kind, "base")
-        pretrain(job_params.pretrain_params(study, cell), cell, paths, device="cpu")
-        evaluate(job_params.evaluate_params(study, cell), cell, paths, device="cpu")
+        run_cell(study, cell, paths, device="cpu")
         with np.load(paths.cell(cell) / "outcomes.npz", allow_pickle=False) as outcomes:
             arrays = {name: sha256_bytes(outcomes[name].tobytes()) for name in outcomes.files}
         return arrays, read_json(paths.cell(cell) / "evaluation.json")

@@ -29,6 +29,7 @@ def run_inputs(study: Study, cell: Cell, paths: Paths) -> None:
 def run_cell(study: Study, cell: Cell, paths: Paths, *, device: str = "auto", scored: bool = True) -> None:
     """Run a cell from its inputs to its scores; with `scored` false, or without labels, to its models."""
     run_inputs(study, cell, paths)
-    pretrain.pretrain(job_params.pretrain_params(study, cell), cell, paths, device=device)
+    trained = cell.trained
+    pretrain.pretrain(job_params.pretrain_params(study, trained), trained, paths, device=device)
     if scored and probes_of(study, cell.domain):
         evaluate.evaluate(job_params.evaluate_params(study, cell), cell, paths, device=device)

@@ -17,6 +17,7 @@ from lowdata_cpt.analysis.metrics import write_metrics
 from lowdata_cpt.analysis.report import build_report
 from lowdata_cpt.analysis.study_files import StudyFiles
 from lowdata_cpt.analysis.tables import headline as headline_table
+from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import write_text
 from lowdata_cpt.core.provenance import write_sidecar
 from lowdata_cpt.jobs.collect import read_study
@@ -73,12 +74,19 @@ def ledger(folder: Path, lines: Path = SUBMITTED) -> None:
 
 def report(folder: Path) -> None:
     """Write results/<study>/report.html, and ledger.csv if the study's jobs were submitted."""
+    _check_folder(folder)
     ledger(folder)
     build_report(folder, folder / "report.html")
 
 
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; expected results/<study> of a study that has run")
+
+
 def headline(folder: Path) -> None:
     """Print the answer, the headline table and where the report is; without any labels, where the models are."""
+    _check_folder(folder)
     files = StudyFiles(folder)
     answer = answer_of(files)
     print("\n".join(answer.sentences))
