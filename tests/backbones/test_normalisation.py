@@ -8,9 +8,8 @@ import torch
 
 from lowdata_cpt.backbones import weights
 from lowdata_cpt.backbones.normalisation import fold
-from lowdata_cpt.core.io import write_json
 from lowdata_cpt.data.store import Store
-from lowdata_cpt.jobs import pretrain as train
+from lowdata_cpt.methods.untrained import BaseDomainNorm
 from lowdata_cpt.training.prepare import feedback_of
 from lowdata_cpt.vision.images import channel_statistics, normalise
 from tests.methods.harness import BACKBONES, make_backbone, make_images
@@ -41,22 +40,10 @@ def test_base_domain_norm_sees_the_pool_normalised_by_itself(tmp_path: Path) -> 
     vit, x = make_backbone("test_vit", 32).eval(), make_images(2, 32)
     pool = np.zeros((4, 32, 32, 3), np.uint8)
     pool[0] = 255  # mean .25, standard deviation .4330127
-    synthetic.write_store(tmp_path / "store", {"pool": {"images": pool}}, {}, resolution=32)
-    write_json(tmp_path / "manifest.json", {"content_sha256": synthetic.CONTENT})
-    weights.save_export(tmp_path / "base", "test_vit", vit.timm_state(), {}, None)
-    train.pretrain(
-        {"method": {"method": "base_domain_norm"}, "training": {"epochs": 1}, "image_size": 32},
-        backbone_folder=tmp_path / "base",
-        manifest=tmp_path / "manifest.json",
-        subset_manifest=None,
-        seed=0,
-        target=tmp_path / "out",
-        checkpoints=tmp_path / "checkpoints",
-        device="cpu",
-        checkpoint_seconds=1,
-    )
-    opened = weights.open_export(tmp_path / "out/export", 32)
     expected = vit(normalise(x, (0.25,) * 3, (0.4330127,) * 3)).cls
+    state = BaseDomainNorm().untrained_state(vit, pool, 0)
+    weights.save_export(tmp_path, "test_vit", state, {}, None)
+    opened = weights.open_export(tmp_path, 32)
     torch.testing.assert_close(opened(opened.normalise(x)).cls, expected, atol=1e-4, rtol=1e-4)
 
 

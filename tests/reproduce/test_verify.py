@@ -10,15 +10,17 @@ import pandas as pd
 import pytest
 import yaml
 
-from lowdata_cpt.analysis.commands import make_claims, make_figures, make_statistics
+from lowdata_cpt.analysis.commands import make_claims, make_statistics, make_tables
 from lowdata_cpt.analysis.metrics import write_metrics
-from lowdata_cpt.analysis.table import COLUMNS, read_scores
-from lowdata_cpt.analysis.tables import write_tables
+from lowdata_cpt.analysis.table import COLUMNS
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import write_json, write_text
 from lowdata_cpt.core.provenance import sidecar_path, write_provenance, write_sidecar
+from lowdata_cpt.jobs.report import figures
 from lowdata_cpt.reproduce import dvc_files as dvcfiles
 from lowdata_cpt.reproduce import recompute, verify
+from lowdata_cpt.study.grid import cell_of, cells
+from lowdata_cpt.study.load import load
 
 ROOT = Path(__file__).resolve().parents[2]
 CLAIMS = """head_room: 5
@@ -185,8 +187,8 @@ def test_statistics_claims_and_figures_follow_from_the_table(folder: Path, tmp_p
     make_statistics(folder / "scores.csv", folder / "statistics")
     write_metrics(folder / "scores.csv", folder / "statistics/metrics.json")
     make_claims(folder / "scores.csv", verify.CLAIMS, folder, "quick")
-    make_figures(folder, folder / "figures")
-    write_tables(read_scores(folder / "scores.csv"), folder / "tables")
+    make_tables(folder, folder / "tables")
+    figures(folder)
 
     def check(number: int) -> dict[str, str]:
         work = tmp_path / f"work{number}"
@@ -306,16 +308,15 @@ def test_threads_are_those_of_the_run(folder: Path, monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_tolerance(metric: str, stored: float, found: float, holds: bool) -> None:
-    assert recompute.Score("task", metric, "test", stored, found).holds is holds
+    assert recompute.Score("task", metric, "test", 0, stored, found).holds is holds
 
 
 def test_cells_are_named_as_their_folders() -> None:
-    from lowdata_cpt.study.load import load
-
     study = load(ROOT / "config/quick.yaml")
-    cell = next(recompute.cells(study))
-    name = f"{cell.backbone}/{cell.domain}/{cell.method}/n{cell.n}/s{cell.seed}"
-    assert recompute.parse_cell(name, study) == cell
-    for wrong in ("", "a/b", name.replace("/s0", "/s9"), f"../{name}"):
-        with pytest.raises(UserError, match="for example"):
-            recompute.parse_cell(wrong, study)
+    cell = next(cells(study))
+    assert cell_of(cell.name, study) == cell
+    for wrong in ("", "a/b", f"../{cell.name}"):
+        with pytest.raises(UserError, match="expected BACKBONE"):
+            cell_of(wrong, study)
+    with pytest.raises(UserError, match="for example"):
+        cell_of(cell.name.replace("/s0", "/s9"), study)

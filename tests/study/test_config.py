@@ -9,17 +9,19 @@ import yaml
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.dev.generate import GENERATED, ROOT
+from lowdata_cpt.methods.registry import by_name
 from lowdata_cpt.study import job_params as params
 from lowdata_cpt.study.config import Resources, Study
-from lowdata_cpt.study.grid import PROBES, cells, pairs, split_absent
-from lowdata_cpt.study.load import load, validate
+from lowdata_cpt.study.grid import cells, pairs, split_absent
+from lowdata_cpt.study.load import extended, load, validate
 
 STUDIES = sorted(path for path in (ROOT / "config").glob("*.yaml") if "study" in yaml.safe_load(path.read_text()))
 
 
 def raw() -> dict[str, Any]:
-    value: dict[str, Any] = yaml.safe_load((ROOT / "config/quick.yaml").read_text(encoding="utf-8"))
-    return value
+    """Return quick's configuration with the base that it extends."""
+    own: dict[str, Any] = yaml.safe_load((ROOT / "config/quick.yaml").read_text(encoding="utf-8"))
+    return extended(own, ROOT / "config")
 
 
 @pytest.mark.parametrize("path", [p for p in STUDIES if p.name != "defaults.yaml"], ids=lambda p: p.name)
@@ -117,14 +119,11 @@ def test_resources_are_in_no_identity() -> None:
     other = study.model_copy(update={"resources": Resources(device="cuda", threads=7, gpu=2, mem_mb=9999)})
 
     def texts(study: Study) -> list[str]:
-        backbone, domain = next(iter(study.backbones)), next(iter(study.domains))
-        return [
-            params.study_params(study),
-            params.data_params(study, domain),
-            params.features_params(study, backbone, domain),
-            *(params.training_params(study, backbone, method) for method in study.methods),
-            *(params.probe_params(study, probe) for probe in PROBES),
-        ]
+        found = [params.study_params(study)]
+        for cell in cells(study):
+            found += [params.data_params(study, cell.domain), params.backbone_params(study, cell.backbone)]
+            found += [params.pretrain_params(study, cell), params.evaluate_params(study, cell)]
+        return [params.dump(one) for one in found]
 
     assert texts(study) == texts(other)
 
@@ -228,15 +227,78 @@ def test_absent_domains_are_left_out_with_what_only_they_used(tmp_path: Path, mo
         split_absent(validate(raw))
 
 
-def test_probe_rates_reads_the_models_of_embedded() -> None:
-    short, long = (load(ROOT / "config" / f"{name}.yaml") for name in ("embedded", "probe_rates"))
-    assert long.backbones == short.backbones
-    for method in long.methods:
-        assert params.training_params(long, "vits14_imgfocus", method) == params.training_params(
-            short, "vits14_imgfocus", method
-        )
-    for name, domain in long.domains.items():
-        assert domain.model_dump(exclude={"sizes"}) == short.domains[name].model_dump(exclude={"sizes"})
-        assert set(domain.sizes) < set(short.domains[name].sizes)
-    for probe in ("segmentation", "depth"):
-        assert set(getattr(long.probes, probe).lr_grid) > set(getattr(short.probes, probe).lr_grid)
+TRAINED = [name for name, config in by_name().items() if config.learner_path]
+
+
+@pytest.mark.parametrize("method", TRAINED)
+@pytest.mark.parametrize(("block", "key"), [("optimiser", "lr"), ("schedule", "warmup")])
+def test_a_partial_block_keeps_the_rest_of_the_recipe(method: str, block: str, key: str) -> None:
+    recipe = by_name()[method]().model_dump()
+    entries = {method: {block: {key: 1e-5}}, f"{method}_variant": {"method": method, block: {key: 1e-5}}}
+    study = validate({**GRID, "domains": {"camvid": {"sizes": [10]}}, "methods": {"base": {}} | entries})
+    for name in entries:
+        assert study.methods[name].model_dump() == recipe | {block: recipe[block] | {key: 1e-5}}
+
+
+def test_glares_rate_alone_leaves_its_clipping_and_its_decay_schedule() -> None:
+    glare = validate({**GRID, "methods": {"base": {}, "glare": {"optimiser": {"lr": 1e-5}}}}).methods["glare"]
+    assert (glare.optimiser.lr, glare.optimiser.clip, glare.optimiser.weight_decay_end) == (1e-5, 3.0, 0.1)
+
+
+def test_a_methods_training_lies_over_the_studys() -> None:
+    training = {"images_seen": 100, "batch_size": 8, "precision": "bf16", "milestones": [20]}
+    study = validate(
+        {**GRID, "training": training, "methods": {"base": {}, "mae": {}, "diet_cp": {"training": {"epochs": 3}}}}
+    )
+    assert study.training_of("mae") == study.training
+    own = study.training_of("diet_cp")
+    assert (own.epochs, own.images_seen, own.batch_size, own.precision) == (3, None, 8, "bf16")
+    assert own.milestones == (20,)
+    with pytest.raises(UserError, match=r"methods.mae.training.*exactly one"):
+        validate({**GRID, "methods": {"base": {}, "mae": {"training": {"epochs": 3, "images_seen": 9}}}})
+
+
+def test_milestones_are_steps_and_end_with_the_run() -> None:
+    training = validate({**GRID, "training": {"epochs": 3, "batch_size": 4, "milestones": [1, 5, 10, 999]}}).training
+    # Ten images are batches of 4, 4 and 2: 1 image is seen after one step, 5 after two, 10 with the first epoch.
+    assert training.milestone_steps(10) == {1: 4, 2: 8, 3: 10, 9: 30}
+    with pytest.raises(UserError, match="ascending"):
+        validate({**GRID, "training": {"epochs": 1, "milestones": [5, 5]}})
+
+
+def write(path: Path, value: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(value), encoding="utf-8")
+    return path
+
+
+def test_a_study_lays_its_differences_over_another(tmp_path: Path) -> None:
+    write(tmp_path / "below.yaml", GRID | {"methods": {"base": {}, "mae": {"mask_ratio": 0.5}, "diet_cp": {}}})
+    own = {"extends": "below.yaml", "study": "own", "methods": {"mae": {"optimiser": {"lr": 1e-5}}, "diet_cp": None}}
+    study = load(write(tmp_path / "own.yaml", own))
+    assert (study.study, list(study.methods)) == ("own", ["base", "mae"])
+    assert study.methods["mae"].model_dump()["mask_ratio"] == 0.5
+    assert study.methods["mae"].optimiser.lr == 1e-5
+    assert "extends" not in study.model_dump()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("nowhere.yaml", r"nowhere\.yaml"), ("own.yaml", "circle"), (3, "no file's name")]
+)
+def test_a_file_that_cannot_be_extended_is_named(name: Any, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=expected):
+        load(write(tmp_path / "own.yaml", GRID | {"extends": name}))
+
+
+def test_blocks_may_name_seeds_and_come_in_their_order() -> None:
+    raw = GRID | {"seeds": [0, 1], "grid": [{"methods": ["base", "mae"], "seeds": [1]}, {}]}
+    found = list(cells(validate(raw)))
+    first = [cell for cell in found if cell.method == "mae"][:4]
+    assert {cell.seed for cell in first} == {1}
+    assert len(found) == len(set(found)) == 2 * len(list(cells(validate(GRID))))
+    with pytest.raises(UserError, match=r"grid.0.seeds: \[7\]"):
+        validate(raw | {"grid": [{"seeds": [7]}]})
+
+
+def test_diagnostics_need_something_to_show() -> None:
+    with pytest.raises(UserError, match=r"\['mae'\] have nothing to show"):
+        validate(GRID | {"diagnostics": {"camvid": ["mae"]}})

@@ -78,7 +78,9 @@ rule examples:
 rule figure:
     """Draw one figure from the study's tables: torch is not needed."""
     input:
-        lambda wildcards: [PATHS.of_study(name) for name in figure_reads(wildcards.figure)],
+        lambda wildcards: [
+            PATHS.of_study(name) for name in figure_reads(wildcards.figure)
+        ],
     output:
         png=report(
             PATHS.of_study("figures/{figure}.png"),

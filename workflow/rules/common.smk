@@ -36,12 +36,14 @@ PATHS = Paths(f"results/{STUDY.study}")
 CELL = PATHS.cell(ANY)
 MANIFESTS = [PATHS.manifest(domain) for domain in STUDY.domains]
 MODELS = list(dict.fromkeys(PATHS.cell(cell.trained) / "cost.json" for cell in CELLS))
-EVALUATIONS = [PATHS.cell(cell) / "evaluation.json" for cell in CELLS if TASKS[cell.domain]]
+EVALUATIONS = [
+    PATHS.cell(cell) / "evaluation.json" for cell in CELLS if TASKS[cell.domain]
+]
 DIAGNOSTICS = {(c.backbone, c.domain, c.method): c for c in grid.diagnosed(STUDY)}
 FIGURES = [PATHS.of_study(f"figures/{name}.png") for name in figure_names(STUDY)]
 # The options by which a command is told what the workflow decided.
 STEP = f"--results {PATHS.root} --params {{params.job:q}}"
-CELL_OPTION = "--cell " + ANY.name.replace("{", "{wildcards.")
+CELL_OPTION = f"--cell {ANY.name}".replace("{", "{wildcards.")
 COMPUTE = "--device {resources.device} --threads {threads}"
 LOG = ">> {log} 2> >(tee -a {log} >&2)"
 
@@ -70,3 +72,23 @@ def job(params, *names):
 def job_of_cell(params):
     """Return the same of a rule whose wildcards name a cell."""
     return lambda wildcards: job_params.dump(params(STUDY, cell_of(wildcards)))
+
+
+def inputs_of_training(wildcards):
+    """Return what a cell trains on; cells that train nothing (n = 0) have no subset."""
+    cell = cell_of(wildcards)
+    return {
+        "backbone": PATHS.backbone(cell.backbone) / "model.safetensors",
+        "manifest": PATHS.manifest(cell.domain),
+        "subset": PATHS.subset(cell.domain, cell.n, cell.seed) if cell.n else [],
+    }
+
+
+def inputs_of_evaluation(wildcards):
+    """Return what a cell's scores are made from: seeds share the one model of what does not depend on a seed."""
+    cell = cell_of(wildcards)
+    return {
+        "model": PATHS.cell(cell.trained) / "export",
+        "manifest": PATHS.manifest(cell.domain),
+        "subset": PATHS.subset(cell.domain, cell.n, cell.seed) if cell.n else [],
+    }

@@ -1,13 +1,3 @@
-def inputs_of_evaluation(wildcards):
-    """Return what a cell's scores are made from: seeds share the one model of what does not depend on a seed."""
-    cell = cell_of(wildcards)
-    return {
-        "model": PATHS.cell(cell.trained) / "export",
-        "manifest": PATHS.manifest(cell.domain),
-        "subset": PATHS.subset(cell.domain, cell.n, cell.seed) if cell.n else [],
-    }
-
-
 rule evaluate:
     """At each milestone of a cell: one feature pass, then every probe that the domain's labels allow."""
     input:

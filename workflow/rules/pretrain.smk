@@ -1,13 +1,3 @@
-def inputs_of_training(wildcards):
-    """Return what a cell trains on; cells that train nothing (n = 0) have no subset."""
-    cell = cell_of(wildcards)
-    return {
-        "backbone": PATHS.backbone(cell.backbone) / "model.safetensors",
-        "manifest": PATHS.manifest(cell.domain),
-        "subset": PATHS.subset(cell.domain, cell.n, cell.seed) if cell.n else [],
-    }
-
-
 rule pretrain:
     """Continue pretraining one cell, exported at each milestone; interrupted, it resumes from its last checkpoint."""
     input:

@@ -7,7 +7,7 @@ import operator
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from lowdata_cpt.core.strict import Strict
 from lowdata_cpt.data.domain import Domain
@@ -157,8 +157,9 @@ class Study(Strict):
         for name in self.methods:
             try:
                 self.training_of(name)
-            except ValueError as error:
-                raise ValueError(f"methods.{name}.training: {error}") from None
+            except ValidationError as error:
+                said = "; ".join(one["msg"].removeprefix("Value error, ") for one in error.errors())
+                raise ValueError(f"methods.{name}.training: {said}") from None
         if any(m.learner_path for m in self.methods.values()):
             empty = [name for name, domain in self.domains.items() if not domain.sizes]
             if empty:
