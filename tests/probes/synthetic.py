@@ -1,4 +1,4 @@
-"""Synthetic stores and feature files for the probe tests."""
+"""Synthetic stores and their features for the probe tests."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from lowdata_cpt.probes.feature_file import METADATA_KEY, Facts
-from safetensors.numpy import save_file
 
-from lowdata_cpt.core.io import sha256_file, write_json
+from lowdata_cpt.core.io import read_json, sha256_file, write_json
 from lowdata_cpt.data.store import Store
+from lowdata_cpt.probes.result import FeatureSet
 
 CONTENT = "a" * 64
 
@@ -52,19 +51,13 @@ def write_store(
     return Store(root)
 
 
-def write_features(path: Path, tensors: dict[str, np.ndarray], *, content: str = CONTENT) -> Path:
-    """Write a feature file; grid and width are those of the tensors."""
-    patches = [value for key, value in tensors.items() if key.endswith("/patches")]
-    facts = Facts(
-        domain="toy",
-        content_sha256=content,
-        backbone="toy",
-        image_size=16,
-        grid=patches[0].shape[1] if patches else 1,
-        width=next(iter(tensors.values())).shape[-1],
-    )
-    save_file(tensors, path, metadata={METADATA_KEY: facts.model_dump_json()})
-    return path
+def replace(store: Store, name: str, array: np.ndarray) -> None:
+    """Put other content into a file of a store, as a decoder would have written it."""
+    np.save(store.root / name, array)
+    meta = read_json(store.root / "meta.json")
+    meta["files"][name] = sha256_file(store.root / name)
+    write_json(store.root / "meta.json", meta)
+    store.__init__(store.root)  # type: ignore[misc] - read anew, in place
 
 
 def splits(prefix: str = "") -> dict[str, str]:
@@ -76,11 +69,11 @@ COUNTS = {"train": 24, "val": 12, "test": 12}
 
 def dense_toy(
     root: Path, *, seed: int = 0, counts: dict[str, int] = COUNTS, grid: int = 4, side: int = 16, width: int = 8
-) -> tuple[Store, Path]:
+) -> tuple[Store, FeatureSet]:
     """Class maps and depths that a linear head can read off the patch tokens; 20 % of the pixels are unlabelled."""
     rng = np.random.default_rng(seed)
     arrays: dict[str, dict[str, np.ndarray]] = {}
-    tensors: dict[str, np.ndarray] = {}
+    features = FeatureSet()
     columns = np.arange(grid)
     for split, count in counts.items():
         edge = rng.integers(1, grid, size=count)
@@ -100,28 +93,28 @@ def dense_toy(
             "segmentation": truth,
             "depth": metres,
         }
-        tensors[f"{split}/patches"] = patches.astype(np.float16)
+        features.patches[split] = patches.astype(np.float16)
     tasks = {
         "segmentation": {"sets": splits(), "classes": ["left", "right"]},
         "depth": {"sets": splits(), "depth_range": [0.1, 10.0]},
     }
     store = write_store(root / "store", arrays, tasks, resolution=side)
-    return store, write_features(root / "features.safetensors", tensors)
+    return store, features
 
 
 def linear_toy(
     root: Path, *, seed: int = 0, counts: dict[str, int] = COUNTS, classes: int = 3, width: int = 8, noise: float = 0.1
-) -> tuple[Store, Path]:
+) -> tuple[Store, FeatureSet]:
     """Class tokens around one direction per class."""
     rng = np.random.default_rng(seed)
     centres = np.eye(classes, width)
     arrays: dict[str, dict[str, np.ndarray]] = {}
-    tensors: dict[str, np.ndarray] = {}
+    features = FeatureSet()
     for split, count in counts.items():
         labels = np.arange(count, dtype=np.int64) % classes
         scale = rng.uniform(1, 5, (count, 1))
-        tensors[f"{split}/cls"] = (scale * (centres[labels] + rng.normal(0, noise, (count, width)))).astype(np.float32)
+        features.cls[split] = (scale * (centres[labels] + rng.normal(0, noise, (count, width)))).astype(np.float32)
         arrays[split] = {"labels": labels}
     names = [f"class{i}" for i in range(classes)]
     store = write_store(root / "store", arrays, {"classification": {"sets": splits(), "classes": names}})
-    return store, write_features(root / "features.safetensors", tensors)
+    return store, features

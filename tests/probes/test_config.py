@@ -7,20 +7,22 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from lowdata_cpt.probes.config import DepthConfig, FeaturesConfig, LinearConfig, SegmentationConfig
+from lowdata_cpt.probes import depth, linear, segmentation
+from lowdata_cpt.probes.config import FeaturesConfig
 
 
 @pytest.mark.parametrize(
     ("model", "values"),
     [
-        (LinearConfig, {"c_grid": []}),
-        (LinearConfig, {"c_grid": [10, 1]}),
-        (LinearConfig, {"c_grid": [0, 1]}),
-        (LinearConfig, {"bank": "both"}),
-        (SegmentationConfig, {"lr_grid": [1e-3, 1e-3]}),
-        (SegmentationConfig, {"lr_grid": [float("inf")]}),
-        (DepthConfig, {"warmup": 1.0}),
-        (DepthConfig, {"train_stride": 0}),
+        (linear.Config, {"c_grid": []}),
+        (linear.Config, {"c_grid": [10, 1]}),
+        (linear.Config, {"c_grid": [0, 1]}),
+        (linear.Config, {"bank": "both"}),
+        (segmentation.Config, {"lr_grid": [1e-3, 1e-3]}),
+        (segmentation.Config, {"lr_grid": [float("inf")]}),
+        (depth.Config, {"warmup": 1.0}),
+        (depth.Config, {"train_stride": 0}),
+        (depth.Config, {"probe_seeds": 0}),
         (FeaturesConfig, {"batchsize": 4}),
     ],
 )
@@ -30,8 +32,8 @@ def test_unusable_settings_are_refused(model: Any, values: dict[str, Any]) -> No
 
 
 def test_defaults_are_the_papers_recipe() -> None:
-    config = SegmentationConfig()
+    config = segmentation.Config()
     assert (config.steps, config.batch_size, config.weight_decay, config.clip) == (20_000, 8, 0.05, 1.0)
     assert config.warmup * config.steps == 1000
-    assert config.train_stride == 1
-    assert LinearConfig().k == 20
+    assert (config.train_stride, config.probe_seeds) == (1, 1)
+    assert linear.Config().k == 20

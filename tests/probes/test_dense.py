@@ -145,7 +145,9 @@ def test_a_stride_larger_than_the_labels_is_an_error() -> None:
 
 def test_a_loss_that_is_not_finite_stops_the_probe() -> None:
     patches, labels = toy()
-    with pytest.raises(UserError, match="not finite at step 0"):
+    with pytest.raises(UserError, match="not finite by step 99"):  # at the latest when it is looked at
+        dense.train_heads(patches, labels * np.inf, 1, squared, DenseConfig(steps=150), bias=0.0, seed=0, device=CPU)
+    with pytest.raises(UserError, match="not finite by step 1;"):
         dense.train_heads(patches, labels * np.inf, 1, squared, DenseConfig(steps=2), bias=0.0, seed=0, device=CPU)
 
 

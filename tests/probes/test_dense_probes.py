@@ -1,4 +1,4 @@
-"""Segmentation and depth probes from feature file to scores."""
+"""Segmentation and depth probes from features to scores and per-image outcomes."""
 
 from __future__ import annotations
 
@@ -8,38 +8,42 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lowdata_cpt.probes.run import run_probe
 
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.core.io import read_json
 from lowdata_cpt.data.store import Store
-from lowdata_cpt.probes import depth, segmentation
-from lowdata_cpt.probes.config import DepthConfig, LinearConfig, SegmentationConfig
+from lowdata_cpt.probes import dense, depth, linear, segmentation
+from lowdata_cpt.probes.registry import PROBES
+from lowdata_cpt.probes.result import FeatureSet, ProbeResult
 from tests.probes import synthetic
 
 RECIPE: dict[str, Any] = {"steps": 150, "batch_size": 8, "lr_grid": (1e-4, 3e-2), "train_stride": 2}
-CONFIGS = {"segmentation": SegmentationConfig(**RECIPE), "depth": DepthConfig(**RECIPE)}
+CONFIGS = {"segmentation": segmentation.Config(**RECIPE), "depth": depth.Config(**RECIPE)}
 QUICK = {task: config.model_copy(update={"steps": 10}) for task, config in CONFIGS.items()}
 TASKS = list(CONFIGS)
+OUTCOME = {"segmentation": "counts", "depth": "errors"}
+CLASSES = {"segmentation": segmentation.Segmentation, "depth": depth.Depth}
 
 
-def run(task: str, store: Store, features: Path, out: Path, config: Any = None, **rest: Any) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"seed": 0, "device": "cpu", "examples": 3} | rest
-    return run_probe(task, features, store, config or QUICK[task], out=out, **arguments)
+def run(task: str, store: Store, features: FeatureSet, config: Any = None, **rest: Any) -> ProbeResult:
+    arguments: dict[str, Any] = {"seed": 0, "device": torch.device("cpu"), "examples": 3} | rest
+    found: ProbeResult = PROBES[task].run(features, store, config or QUICK[task], **arguments)
+    return found
+
+
+def same(a: ProbeResult, b: ProbeResult) -> bool:
+    pairs = [(a.outcomes, b.outcomes), (a.examples, b.examples)]
+    return a.summary() == b.summary() and all(np.array_equal(x[k], y[k]) for x, y in pairs for k in x)
 
 
 def test_segmentation_toy_is_solved(tmp_path: Path) -> None:
-    store, features = synthetic.dense_toy(tmp_path)
-    result = run("segmentation", store, features, tmp_path / "out.json", CONFIGS["segmentation"])
-    assert result["metrics"]["test"]["pixel_accuracy"] > 0.97
-    assert result["metrics"]["test"]["miou"] > 0.93
-    assert result["selected"]["lr"] == 3e-2
-    assert read_json(tmp_path / "out.json") == result
+    result = run("segmentation", *synthetic.dense_toy(tmp_path), CONFIGS["segmentation"])
+    assert result.metrics["test"]["pixel_accuracy"] > 0.97
+    assert result.metrics["test"]["miou"] > 0.93
+    assert result.selected["lr"] == 3e-2
 
 
 def test_depth_toy_is_solved(tmp_path: Path) -> None:
-    store, features = synthetic.dense_toy(tmp_path)
-    test = run("depth", store, features, tmp_path / "out.json", CONFIGS["depth"])["metrics"]["test"]
+    test = run("depth", *synthetic.dense_toy(tmp_path), CONFIGS["depth"]).metrics["test"]
     assert test["rmse"] < 0.45, "what is left is the blur of bilinear upsampling at the step from 1 m to 3 m"
     assert test["delta1"] > 0.85
     assert test["abs_rel"] < 0.15
@@ -48,62 +52,124 @@ def test_depth_toy_is_solved(tmp_path: Path) -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_examples_are_the_first_test_predictions(tmp_path: Path, task: str) -> None:
     store, features = synthetic.dense_toy(tmp_path)
-    run(task, store, features, tmp_path / "few.json")
-    run(task, store, features, tmp_path / "all.json", examples=99)
-    few, everything = np.load(tmp_path / "few.npy"), np.load(tmp_path / "all.npy")
+    few = run(task, store, features).examples["predicted"]
+    everything = run(task, store, features, examples=99).examples["predicted"]
     assert few.shape == (3, 16, 16)
     assert everything.shape == (12, 16, 16)
     assert few.dtype == (np.uint8 if task == "segmentation" else np.float32)
     assert np.array_equal(few, everything[:3])
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_twice_gives_the_same_bytes_and_another_seed_does_not(tmp_path: Path, task: str) -> None:
+def test_counts_are_the_predictions_and_miou_is_theirs(tmp_path: Path) -> None:
     store, features = synthetic.dense_toy(tmp_path)
-    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        run(task, store, features, tmp_path / f"{name}.json", seed=seed)
-    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
-    assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
-    assert read_json(tmp_path / "a.json")["metrics"] != read_json(tmp_path / "c.json")["metrics"]
+    found = run("segmentation", store, features, examples=99)
+    counts, predicted, truth = found.outcomes["counts"], found.examples["predicted"], store.segmentation("test")
+    assert counts.dtype == np.int32
+    for c in range(2):
+        hits = ((truth == c) & (predicted == c)).sum((1, 2))
+        labelled = ((predicted == c) & (truth != 255)).sum((1, 2))
+        assert counts[:, c].tolist() == np.stack([hits, (truth == c).sum((1, 2)), labelled], 1).tolist()
+    hits, true, guessed = counts.sum(0).T
+    assert found.metrics["test"]["miou"] == float((hits / (true + guessed - hits)).mean())
+    assert found.metrics["test"]["pixel_accuracy"] == hits.sum() / true.sum()
+
+
+def test_errors_are_the_predictions_and_rmse_is_their_mean(tmp_path: Path) -> None:
+    store, features = synthetic.dense_toy(tmp_path)
+    blank = np.array(store.depth("test"))
+    blank[4] = 0  # an image without any depth
+    synthetic.replace(store, "test.depth.npy", blank)
+    found = run("depth", store, features, examples=99)
+    errors, predicted = found.outcomes["errors"], found.examples["predicted"]
+    assert np.isnan(errors[4]).all()
+    for i in (0, 11):
+        t, p = (a[i][blank[i] > 0].astype(np.float64) for a in (blank, predicted))
+        expected = [np.sqrt(((p - t) ** 2).mean()), (abs(p - t) / t).mean(), (np.maximum(p / t, t / p) < 1.25).mean()]
+        assert errors[i] == pytest.approx(expected)
+    means = np.nanmean(errors, 0).tolist()
+    assert list(found.metrics["test"].values()) == pytest.approx(means, rel=1e-12)
+    assert np.nanmean(errors.astype(np.float32), 0).tolist() == pytest.approx(means, rel=1e-6), "as it is stored"
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_probe_seeds_pool_what_single_seeds_predict(tmp_path: Path, task: str) -> None:
+    store, features = synthetic.dense_toy(tmp_path)
+    for patches in features.patches.values():  # noise, so that heads of other seeds predict otherwise
+        patches += np.random.default_rng(1).normal(0, 3, patches.shape).astype(np.float16)
+    one = QUICK[task].model_copy(update={"lr_grid": (1e-2,)})
+    pooled = run(task, store, features, one.model_copy(update={"probe_seeds": 3}))
+    name, alone = OUTCOME[task], [run(task, store, features, one, seed=dense.SEED_STRIDE * i) for i in range(3)]
+    outcomes = [found.outcomes[name] for found in alone]
+    assert not np.array_equal(outcomes[0], outcomes[1])
+    assert not np.array_equal(outcomes[1], outcomes[2])
+    if task == "segmentation":
+        assert np.array_equal(pooled.outcomes[name], sum(outcomes))
+    else:
+        np.testing.assert_allclose(pooled.outcomes[name], np.mean(outcomes, axis=0), rtol=1e-12)
+    assert np.array_equal(pooled.examples["predicted"], alone[0].examples["predicted"]), "the first head's"
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_rate_is_chosen_on_all_probe_seeds(tmp_path: Path, task: str) -> None:
+    store, features = synthetic.dense_toy(tmp_path)
+    config = QUICK[task].model_copy(update={"probe_seeds": 2})
+    found = run(task, store, features, config)
+    (scores,) = (value for key, value in found.selected.items() if key.startswith("val_"))
+    for lr in config.lr_grid:
+        alone = run(task, store, features, config.model_copy(update={"lr_grid": (lr,)}))
+        (expected,) = (value for key, value in alone.selected.items() if key.startswith("val_"))
+        assert scores[repr(lr)] == pytest.approx(expected[repr(lr)], abs=1e-3)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_twice_gives_the_same_and_another_seed_does_not(tmp_path: Path, task: str) -> None:
+    store, features = synthetic.dense_toy(tmp_path)
+    a, b, c = (run(task, store, features, seed=seed) for seed in (0, 0, 1))
+    assert same(a, b)
+    assert a.metrics != c.metrics
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_test_labels_cannot_change_the_selection(tmp_path: Path, task: str) -> None:
     store, features = synthetic.dense_toy(tmp_path)
-    before = run(task, store, features, tmp_path / "out.json")
+    before = run(task, store, features)
     for kind in ("segmentation", "depth"):
         path = store.root / f"test.{kind}.npy"
-        np.save(path, np.load(path)[::-1, ::-1, ::-1].copy())
-    after = run(task, store, features, tmp_path / "out.json")
-    assert after["selected"] == before["selected"]
-    assert after["metrics"]["val"] == before["metrics"]["val"]
-    assert after["metrics"]["test"] != before["metrics"]["test"]
+        synthetic.replace(store, path.name, np.load(path)[::-1, ::-1, ::-1].copy())
+    after = run(task, store, features)
+    assert after.selected == before.selected
+    assert after.metrics["val"] == before.metrics["val"]
+    assert after.metrics["test"] != before.metrics["test"]
 
 
-@pytest.mark.parametrize(("task", "module"), [("segmentation", segmentation), ("depth", depth)])
+@pytest.mark.parametrize("task", TASKS)
 def test_the_test_split_is_read_once_after_selection(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, module: Any
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:
     store, features = synthetic.dense_toy(tmp_path, counts={"train": 24, "val": 12, "test": 15})
     loaded: list[str] = []
     evaluated: list[tuple[int, int]] = []
-    load, evaluate = module.load, module.evaluate
-    monkeypatch.setattr(module, "load", lambda *a: loaded.append(a[3]) or load(*a))
-    monkeypatch.setattr(module, "evaluate", lambda *a: evaluated.append((len(a[1]), a[4])) or evaluate(*a))
-    result = run(task, store, features, tmp_path / "out.json")
-    best = RECIPE["lr_grid"].index(result["selected"]["lr"])
+    load, evaluate = CLASSES[task].labels, dense.evaluate
+
+    def labels(self: Any, name: str, *, counted: bool) -> Any:
+        loaded.append(name)
+        return load(self, name, counted=counted)
+
+    monkeypatch.setattr(CLASSES[task], "labels", labels)
+    monkeypatch.setattr(dense, "evaluate", lambda *a: evaluated.append((len(a[2]), a[4])) or evaluate(*a))
+    result = run(task, store, features)
+    best = RECIPE["lr_grid"].index(result.selected["lr"])
     assert loaded == ["train", "val", "test"]
     assert evaluated == [(12, 0), (12, 1), (15, best)]
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_selection_is_by_the_stated_validation_metric(tmp_path: Path, task: str) -> None:
-    store, features = synthetic.dense_toy(tmp_path)
-    result = run(task, store, features, tmp_path / "out.json")
+    result = run(task, *synthetic.dense_toy(tmp_path))
     name, best = ("miou", max) if task == "segmentation" else ("rmse", min)
-    scores = result["selected"][f"val_{name}"]
-    assert len(scores) == 2
-    assert scores[repr(result["selected"]["lr"])] == best(scores.values()) == result["metrics"]["val"][name]
+    scores = result.selected[f"val_{name}"]
+    assert len(set(scores.values())) == 2
+    assert scores[repr(result.selected["lr"])] == best(scores.values()) == result.metrics["val"][name]
 
 
 def test_ignored_pixels_do_not_train() -> None:
@@ -131,43 +197,41 @@ def test_invalid_depth_does_not_train() -> None:
 
 def test_depth_starts_at_the_train_mean(tmp_path: Path) -> None:
     store, features = synthetic.dense_toy(tmp_path)
-    config = DepthConfig(steps=1, batch_size=8, lr_grid=(1e-9,))
-    run("depth", store, features, tmp_path / "out.json", config)
+    found = run("depth", store, features, depth.Config(steps=1, batch_size=8, lr_grid=(1e-9,)))
     train = store.depth("train")
-    assert np.load(tmp_path / "out.npy").mean() == pytest.approx(train[train > 0].mean(), abs=0.1)
+    assert found.examples["predicted"].mean() == pytest.approx(train[train > 0].mean(), abs=0.1)
 
 
 def test_a_label_that_is_no_class_is_an_error(tmp_path: Path) -> None:
     store, features = synthetic.dense_toy(tmp_path)
-    np.save(store.root / "val.segmentation.npy", np.full((12, 16, 16), 7, dtype=np.uint8))
+    synthetic.replace(store, "val.segmentation.npy", np.full((12, 16, 16), 7, dtype=np.uint8))
     with pytest.raises(UserError, match="'val' has label 7; expected 0 to 1 or 255"):
-        run("segmentation", store, features, tmp_path / "out.json")
-    assert not (tmp_path / "out.json").exists()
+        run("segmentation", store, features)
+
+
+def test_a_split_without_any_class_is_an_error(tmp_path: Path) -> None:
+    store, features = synthetic.dense_toy(tmp_path)
+    synthetic.replace(store, "test.segmentation.npy", np.full((12, 16, 16), 255, dtype=np.uint8))
+    with pytest.raises(UserError, match="'test' is void everywhere"):
+        run("segmentation", store, features)
 
 
 def test_a_split_without_valid_depth_is_an_error(tmp_path: Path) -> None:
     store, features = synthetic.dense_toy(tmp_path)
-    np.save(store.root / "test.depth.npy", np.zeros((12, 16, 16), dtype=np.float32))
+    synthetic.replace(store, "test.depth.npy", np.zeros((12, 16, 16), dtype=np.float32))
     with pytest.raises(UserError, match="'test' has no pixel within"):
-        run("depth", store, features, tmp_path / "out.json")
+        run("depth", store, features)
 
 
 def test_a_domain_without_the_labels_is_an_error(tmp_path: Path) -> None:
     store, features = synthetic.dense_toy(tmp_path)
     with pytest.raises(UserError, match="no classification labels"):
-        run("linear", store, features, tmp_path / "out.json", LinearConfig())
-
-
-@pytest.mark.parametrize(("task", "config"), [("flow", LinearConfig()), ("depth", LinearConfig())])
-def test_an_unknown_probe_or_other_settings_are_an_error(tmp_path: Path, task: str, config: Any) -> None:
-    store, features = synthetic.dense_toy(tmp_path)
-    with pytest.raises(UserError, match="expected one of"):
-        run(task, store, features, tmp_path / "out.json", config)
+        linear.run(features, store, linear.Config())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("task", TASKS)
 def test_a_gpu_gives_the_cpu_scores(tmp_path: Path, task: str) -> None:
     store, features = synthetic.dense_toy(tmp_path)
-    scores = [run(task, store, features, tmp_path / "o.json", device=d)["metrics"]["test"] for d in ("cpu", "cuda")]
+    scores = [run(task, store, features, device=torch.device(d)).metrics["test"] for d in ("cpu", "cuda")]
     assert scores[0] == pytest.approx(scores[1], abs=0.02)

@@ -51,20 +51,33 @@ def test_segmentation_metrics_match_torchmetrics_with_ignored_pixels(rng: np.ran
     truth = rng.integers(0, 4, (6, 9, 9)).astype(np.uint8)
     predicted = np.where(rng.random(truth.shape) < 0.5, truth, rng.integers(0, 4, truth.shape)).astype(np.uint8)
     truth[rng.random(truth.shape) < 0.3] = IGNORE
-    ours = metrics.segmentation_metrics(metrics.confusion(truth, predicted, 4, IGNORE))
+    ours = metrics.segmentation_metrics(metrics.segmentation_counts(truth, predicted, 4, IGNORE))
     t, p = torch.from_numpy(truth.astype(np.int64)), torch.from_numpy(predicted.astype(np.int64))
     assert ours["miou"] == pytest.approx(MulticlassJaccardIndex(4, ignore_index=IGNORE)(p, t).item())
     reference = MulticlassAccuracy(4, average="micro", ignore_index=IGNORE)(p, t).item()
     assert ours["pixel_accuracy"] == pytest.approx(reference)
 
 
+def test_counts_are_of_each_image_and_class(rng: np.random.Generator) -> None:
+    truth, predicted = (rng.integers(0, 3, (4, 6, 5)).astype(np.uint8) for _ in range(2))
+    truth[:, 0] = IGNORE
+    counts = metrics.segmentation_counts(truth, predicted, 3, IGNORE)
+    assert counts.dtype == np.int32
+    for image in range(4):
+        t, p = truth[image, 1:], predicted[image, 1:]
+        expected = [[((t == c) & (p == c)).sum(), (t == c).sum(), (p == c).sum()] for c in range(3)]
+        assert counts[image].tolist() == expected
+
+
 def test_a_class_absent_from_truth_and_prediction_is_left_out_and_a_false_alarm_is_not() -> None:
     truth = np.zeros((1, 2, 2), dtype=np.uint8)
-    absent = metrics.segmentation_metrics(metrics.confusion(truth, truth, 3, IGNORE))
+    absent = metrics.segmentation_metrics(metrics.segmentation_counts(truth, truth, 3, IGNORE))
     assert absent["miou"] == 1.0
     alarm = truth.copy()
     alarm[0, 0, 0] = 2
-    assert metrics.segmentation_metrics(metrics.confusion(truth, alarm, 3, IGNORE))["miou"] == pytest.approx(0.375)
+    assert metrics.segmentation_metrics(metrics.segmentation_counts(truth, alarm, 3, IGNORE))["miou"] == pytest.approx(
+        0.375
+    )
 
 
 def test_depth_metrics_match_scikit_learn_per_image(rng: np.random.Generator) -> None:
@@ -86,7 +99,10 @@ def test_depth_counts_neither_invalid_pixels_nor_pixels_outside_the_crop() -> No
     truth[0, 3, 5:], truth[0, 4, 5], truth[0, 5, 5] = 0.0, np.nan, 9.0  # not measured, NaN, beyond the range
     truth[1] = 0.0  # an image without any depth
     predicted = np.full_like(truth, 2.0)
-    assert metrics.depth_errors(truth, predicted, info) == [(0.0, 0.0, 1.0)]
+    errors = metrics.depth_errors(truth, predicted, info)
+    assert errors[0].tolist() == [0.0, 0.0, 1.0]
+    assert np.isnan(errors[1]).all()
+    assert metrics.depth_metrics(errors) == {"rmse": 0.0, "abs_rel": 0.0, "delta1": 1.0}
     whole = TaskInfo(sets=synthetic.splits(), depth_range=(0.5, 5.0))
     assert metrics.depth_errors(truth, predicted, whole)[0][0] > 0
 
@@ -94,18 +110,18 @@ def test_depth_counts_neither_invalid_pixels_nor_pixels_outside_the_crop() -> No
 def test_predicted_depth_is_clamped_to_the_range() -> None:
     info = TaskInfo(sets=synthetic.splits(), depth_range=(1.0, 5.0))
     truth = np.full((1, 4, 4), 5.0, dtype=np.float32)
-    assert metrics.depth_errors(truth, np.full_like(truth, 80.0), info) == [(0.0, 0.0, 1.0)]
+    assert metrics.depth_errors(truth, np.full_like(truth, 80.0), info).tolist() == [[0.0, 0.0, 1.0]]
 
 
-def test_floors_are_the_majority_class_and_the_mean_depth(tmp_path: Path) -> None:
+def test_trivial_predictors_are_the_majority_class_and_the_mean_depth(tmp_path: Path) -> None:
     store, _ = synthetic.dense_toy(tmp_path / "dense")
-    floors = metrics.floors(store)
+    trivial = metrics.trivial_scores(store)
     train, test = store.depth("train"), store.depth("test")
     mean = train[train > 0].mean()
     rows = [(np.abs(t[t > 0] - mean) / t[t > 0]).mean() for t in test]
-    assert floors["depth"]["abs_rel"] == pytest.approx(np.mean(rows), rel=1e-5)
+    assert trivial["depth"]["abs_rel"] == pytest.approx(np.mean(rows), rel=1e-5)
     labelled, _ = synthetic.linear_toy(tmp_path / "linear")
-    assert metrics.floors(labelled)["classification"]["accuracy"] == pytest.approx(1 / 3)
+    assert metrics.trivial_scores(labelled)["classification"]["accuracy"] == pytest.approx(1 / 3)
 
 
 def test_the_majority_is_the_train_sets(tmp_path: Path) -> None:
@@ -116,9 +132,9 @@ def test_the_majority_is_the_train_sets(tmp_path: Path) -> None:
         for split, classes in maps.items()
     }
     task = {"segmentation": {"sets": synthetic.splits(), "classes": ["a", "b"]}}
-    found = metrics.floors(synthetic.write_store(tmp_path / "dense", dense, task))["segmentation"]
+    found = metrics.trivial_scores(synthetic.write_store(tmp_path / "dense", dense, task))["segmentation"]
     assert found == pytest.approx({"pixel_accuracy": 2 / 3, "miou": (0 + 2 / 3) / 2})
     classes = {split: {"labels": np.array(ids, np.int64)} for split, ids in labels.items()}
     task = {"classification": {"sets": synthetic.splits(), "classes": ["a", "b", "c"]}}
-    found = metrics.floors(synthetic.write_store(tmp_path / "labels", classes, task))["classification"]
+    found = metrics.trivial_scores(synthetic.write_store(tmp_path / "labels", classes, task))["classification"]
     assert found["accuracy"] == pytest.approx(1 / 5)

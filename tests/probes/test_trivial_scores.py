@@ -1,3 +1,5 @@
+"""The scores of predictors that never look at an image, through the command."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -9,10 +11,11 @@ import pytest
 from lowdata_cpt.cli import main
 from lowdata_cpt.dev.fixtures import MAKERS
 from lowdata_cpt.jobs import inputs
+from lowdata_cpt.study import job_params
 from lowdata_cpt.study.load import validate
 
 
-def test_floors_are_one_row_a_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trivial_scores_are_one_row_a_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LOWDATA_DATA", "data")
     study = validate(
@@ -26,10 +29,10 @@ def test_floors_are_one_row_a_metric(tmp_path: Path, monkeypatch: pytest.MonkeyP
     )
     folder = Path("results/tiny")
     manifests = [folder / "data" / name / "manifest.json" for name in study.domains]
-    for (name, domain), manifest in zip(study.domains.items(), manifests, strict=True):
+    for name, manifest in zip(study.domains, manifests, strict=True):
         MAKERS[name](Path("data", name))
-        inputs.data(domain.model_dump(mode="json"), manifest)
-    assert main(["floors", "--manifests", *map(str, manifests), "--out", str(folder / "floors.csv")]) == 0
+        inputs.data(job_params.data_params(study, name), manifest)
+    assert main(["trivial-baselines", *map(str, manifests), "--out", str(folder / "floors.csv")]) == 0
     found = pd.read_csv(folder / "floors.csv").set_index(["domain", "task", "metric"])["value"]
     assert {domain for domain, *_ in found.index} == {"nyuv2", "cifar10"}
     assert {task for _, task, _ in found.index} == {"linear", "segmentation", "depth"}
