@@ -232,5 +232,5 @@ def study(folder: Path, **options) -> Path:
     curves(table[table["domain"].isin(["tabletop", "nyuv2"])]).to_csv(folder / "curves.csv", index=False)
     cost(table).to_csv(folder / "cost.csv", index=False)
     for domain in sorted({"tabletop", "nyuv2"} & set(table["domain"])):
-        qualitative(folder / "qualitative" / f"vits14_imgfocus-{domain}.npz")
+        qualitative(folder / "qualitative" / f"examples-vits14_imgfocus-{domain}.npz")
     return folder

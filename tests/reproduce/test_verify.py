@@ -11,12 +11,12 @@ import pytest
 import yaml
 
 from lowdata_cpt.analysis.commands import make_claims, make_statistics, make_tables
+from lowdata_cpt.analysis.figures import draw
 from lowdata_cpt.analysis.metrics import write_metrics
 from lowdata_cpt.analysis.table import COLUMNS
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import write_json, write_text
 from lowdata_cpt.core.provenance import sidecar_path, write_provenance, write_sidecar
-from lowdata_cpt.jobs.report import figures
 from lowdata_cpt.reproduce import dvc_files as dvcfiles
 from lowdata_cpt.reproduce import recompute, verify
 from lowdata_cpt.study.grid import cell_of, cells
@@ -187,8 +187,9 @@ def test_statistics_claims_and_figures_follow_from_the_table(folder: Path, tmp_p
     make_statistics(folder / "scores.csv", folder / "statistics")
     write_metrics(folder / "scores.csv", folder / "statistics/metrics.json")
     make_claims(folder / "scores.csv", verify.CLAIMS, folder, "quick")
+    for name in ("gains", "learning", "claims"):
+        draw(name, folder, folder / "figures")
     make_tables(folder, folder / "tables")
-    figures(folder)
 
     def check(number: int) -> dict[str, str]:
         work = tmp_path / f"work{number}"
@@ -200,7 +201,7 @@ def test_statistics_claims_and_figures_follow_from_the_table(folder: Path, tmp_p
     claims = (folder / "claims.json").read_text()
     assert '"verdict": "reproduced"' in claims
     (folder / "claims.json").write_text(claims.replace('"reproduced"', '"not reproduced"'))
-    source = folder / "figures/gain_by_n.csv"
+    source = folder / "figures/gains.csv"
     table = pd.read_csv(source)
     number = table.select_dtypes("float").columns[0]
     table[number] = table[number] + 0.01
@@ -209,8 +210,10 @@ def test_statistics_claims_and_figures_follow_from_the_table(folder: Path, tmp_p
     assert check(1) == {
         "results/quick/claims.json": "failed",
         "results/quick/figures/claims.csv": "failed",  # it is drawn from claims.json
-        "results/quick/figures/gain_by_n.csv": "failed",
+        "results/quick/figures/gains.csv": "failed",
         "results/quick/statistics/ranks.csv": "failed",
+        "results/quick/tables/answer.md": "failed",
+        "results/quick/tables/verdicts.md": "failed",
     }
 
 

@@ -97,9 +97,10 @@ class StudyFiles:
 
     @cached_property
     def main(self) -> pd.DataFrame:
-        """The rows of `scores` at each domain's main n, without variants."""
+        """The untrained rows of `scores`, and of each domain's main n the trained ones without variants."""
         chosen = main_sizes(self.scores)
-        return chosen[~chosen["method"].map(is_variant).astype(bool)].reset_index(drop=True)
+        shown = (chosen["n"] == 0) | ~chosen["method"].map(is_variant).astype(bool)
+        return chosen[shown].reset_index(drop=True)
 
     @cached_property
     def gains(self) -> pd.DataFrame:

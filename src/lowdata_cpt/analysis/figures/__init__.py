@@ -40,7 +40,6 @@ class Figure:
         return 3 if DIAGNOSTICS in self.reads else 2 if any("{1}" in path for path in (*self.reads, self.needs)) else 0
 
 
-OPTIONAL = ("outcomes", "cost.csv", "study.json")
 _LOGS = ("curves.csv", "study.json", "cost.csv")
 FIGURES = {
     "answer": Figure("answer", "draw_answer", ("scores.csv", "outcomes", *_LOGS)),
@@ -114,7 +113,9 @@ def figure_reads(name: str) -> list[str]:
 
 def missing_inputs(name: str, study_dir: Path) -> list[str]:
     """Return what a figure cannot be drawn without and is not in the study's folder."""
-    wanted = [path for path in figure_reads(name) if path not in OPTIONAL]
+    reads = figure_reads(name)
+    # What lies beside the scores makes such a figure say more; without scores the first file is what is drawn.
+    wanted = ["scores.csv"] if "scores.csv" in reads else reads[:1]
     return [path for path in wanted if not (study_dir / path).exists()]
 
 

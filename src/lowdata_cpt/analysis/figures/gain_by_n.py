@@ -29,7 +29,7 @@ LINE = ["backbone", "domain", "metric", "method"]
 def draw_gain_by_n(files: StudyFiles) -> Drawing:
     """Draw one panel per domain and headline metric in which a method was run at several n."""
     scores = files.scores[files.scores["metric"].isin(HEADLINE)]
-    scores = scores[~scores["method"].map(is_variant).astype(bool)]
+    scores = scores[(scores["n"] == 0) | ~scores["method"].map(is_variant).astype(bool)]
     table = gains_by_n(scores)
     if table.empty:
         return nothing("No method was run at several n: there is no trend in n.")

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lowdata_cpt.analysis.answer import UNSCORED, answer_of, sentences, time_words
+from lowdata_cpt.analysis.study_files import StudyFiles
+from tests.analysis import synthetic_study
+
+BOTH = "seeds and test images"
+
+
+def gain(
+    method: str, domain: str, metric: str, mean: float, low: float, high: float, covers: str = BOTH, seeds: int = 5
+) -> dict[str, Any]:
+    """A row of `by_domain`."""
+    place = {"backbone": "b", "domain": domain, "method": method, "metric": metric, "sizes": "100", "seeds": seeds}
+    found = {"mean": mean, "ci_low": low, "ci_high": high, "interval_covers": covers, "mde": 2.0, "p_holm": 0.01}
+    return {**place, **found}
+
+
+STEEL = gain("diet_cp", "neu_steel", "knn_accuracy", 13.94, 12.06, 15.83)
+SCENES = gain("glare", "tabletop", "miou", 1.04, 0.21, 1.87)
+NOTHING = gain("mae", "cifar10", "knn_accuracy", 0.5, -1.0, 2.0)
+HARM = gain("mae", "neu_steel", "linear_accuracy", -4.4, -6.0, -2.8)
+
+
+def say(*rows: dict[str, Any], **options: Any) -> tuple[str, str, str]:
+    return sentences(pd.DataFrame(list(rows)), **options)
+
+
+def test_the_surest_gain_first_then_the_others_then_where_nothing_helps() -> None:
+    first, second, third = say(
+        SCENES, STEEL, NOTHING, HARM, seconds={("b", "neu_steel", "diet_cp", 100): 431.0}, machine="on one CPU core"
+    )
+    assert first == (
+        "100 images of NEU steel: DIET-CP, 7 minutes on one CPU core, +13.9 points of kNN accuracy [+12.1, +15.8]."
+    )
+    assert second == "Also: 100 images of Tabletop: GLARE, +1.0 points of segmentation mIoU [+0.2, +1.9]."
+    assert third == (
+        "No method helps beyond chance on CIFAR-10 (kNN accuracy), NEU steel (linear accuracy); harmful beyond chance: "
+        "MAE (control) on NEU steel, −4.4 points of linear accuracy [−6.0, −2.8]."
+    )
+
+
+def test_the_best_method_is_the_one_whose_interval_ends_highest_at_its_lower_end() -> None:
+    wide = gain("tec", "neu_steel", "knn_accuracy", 15.0, 2.0, 28.0)
+    assert say(wide, STEEL)[0].startswith("100 images of NEU steel: DIET-CP, +13.9")
+    assert say(wide, STEEL)[1] == "Nothing else gained beyond chance."
+    assert say(wide, STEEL)[2] == "Every domain and measure gained from some method."
+
+
+def test_one_method_on_one_domain_is_named_once_with_what_it_costs() -> None:
+    linear = gain("diet_cp", "neu_steel", "linear_accuracy", 2.0, 1.0, 3.0)
+    depth = gain("diet_cp", "neu_steel", "rmse", -3.0, -5.0, -1.0)
+    first, second, third = say(STEEL, linear, depth, seconds={("b", "neu_steel", "diet_cp", 100): 7200.0})
+    assert first == (
+        "100 images of NEU steel: DIET-CP, 2 hours of training, +13.9 points of kNN accuracy [+12.1, +15.8] and "
+        "+2.0 points of linear accuracy [+1.0, +3.0], but −3.0 % in depth RMSE [−5.0, −1.0]."
+    )
+    assert second == "Nothing else gained beyond chance."
+    assert third == "No method helps beyond chance on NEU steel (depth RMSE)."
+
+
+@pytest.mark.parametrize("low", [0.0, -0.01])
+def test_an_interval_that_touches_zero_helps_nobody(low: float) -> None:
+    first, second, third = say(gain("diet_cp", "neu_steel", "knn_accuracy", 5.0, low, 10.0))
+    assert first == "No method helps beyond chance on NEU steel."
+    assert second.startswith("Largest, but not told from chance: 100 images of NEU steel: DIET-CP, +5.0 points")
+    assert third == "None harms beyond chance either."
+
+
+def test_one_seed_is_never_told_from_chance() -> None:
+    row = gain("diet_cp", "tabletop", "knn_accuracy", 9.0, 4.0, 14.0, covers="test images", seeds=1)
+    first, second, _ = say(row)
+    assert first == "No method helps beyond chance on Tabletop."
+    assert second == (
+        "One seed: 100 images of Tabletop: DIET-CP, +9.0 points of kNN accuracy [+4.0, +14.0] (interval over test "
+        "images only); whether another seed gains too is not known."
+    )
+    bare = gain("diet_cp", "tabletop", "knn_accuracy", 9.0, math.nan, math.nan, covers="", seeds=1)
+    assert "+9.0 points of kNN accuracy; whether another seed" in say(bare)[1]
+
+
+def test_a_method_that_did_not_act_is_never_named_as_help() -> None:
+    first, _, third = say(STEEL, NOTHING, idle={("b", "neu_steel", "diet_cp", 100)})
+    assert first.startswith("No method helps beyond chance")
+    assert third == "None harms beyond chance either."
+
+
+def test_losses_only() -> None:
+    first, second, third = say(HARM)
+    assert first == "No method helps beyond chance on NEU steel."
+    assert second == "No mean gain is above zero."
+    assert third.startswith("Harmful beyond chance: MAE (control) on NEU steel")
+
+
+def test_a_long_list_is_counted() -> None:
+    rows = [gain("diet_cp", f"d{i}", "knn_accuracy", 5.0 + i, 4.0 + i, 6.0 + i) for i in range(8)]
+    second = say(*rows)[1]
+    assert second.count("images of") == 4
+    assert second.endswith("; and 3 more.")
+
+
+def test_several_backbones_are_named() -> None:
+    other = {**STEEL, "backbone": "c"}
+    assert "NEU steel (b)" in " ".join(say(STEEL, other))
+
+
+def test_durations() -> None:
+    found = [time_words(seconds) for seconds in (0.2, 1, 58, 431, 3600, 9000, 86_400)]
+    assert found == ["less than a second", "1 second", "1 minute", "7 minutes", "1 hour", "2.5 hours", "24 hours"]
+
+
+def test_the_answer_of_a_study(small: Path, tmp_path: Path) -> None:
+    answer = answer_of(StudyFiles(small))
+    assert len(answer.sentences) == 3
+    assert answer.how_sure.startswith("2 seeds per domain, method and n;")
+    assert "Intervals cover seeds and test images." in answer.how_sure
+    assert "stay significant after Holm's correction" in answer.how_sure
+    assert answer.not_known == "Nothing here covers the choice of domains: it holds for these domains."
+    folder = Path(shutil.copytree(small, tmp_path / "study"))
+    curves = pd.read_csv(folder / "curves.csv")
+    curves.loc[curves["method"].eq("diet_cp"), "loss"] = np.log(1000)
+    curves.to_csv(folder / "curves.csv", index=False)
+    (folder / "not_run.json").write_text('{"nyuv2": "no folder"}')
+    known = answer_of(StudyFiles(folder)).not_known
+    assert known.startswith("DIET-CP on Tabletop: its loss never left its trivial level")
+    assert "Not run, for want of data: NYUv2." in known
+
+
+def test_studies_with_little_to_say(tmp_path: Path) -> None:
+    assert answer_of(StudyFiles(tmp_path)) == UNSCORED
+    table = synthetic_study.scores(domains=("camvid",), methods=("glare",), seeds=1)
+    table[table["n"].isin([0, 100])].to_csv(tmp_path / "scores.csv", index=False)
+    answer = answer_of(StudyFiles(tmp_path))
+    assert answer.how_sure.endswith("No gain can be told from chance with one seed.")
+    assert "each domain has one n" in answer.not_known
+    table[table["n"].eq(0)].to_csv(tmp_path / "scores.csv", index=False)
+    assert answer_of(StudyFiles(tmp_path)).sentences[0].startswith("Nothing was trained in this study")
+
+
+def test_the_machine_is_named_where_all_runs_had_the_same(small: Path, tmp_path: Path) -> None:
+    assert StudyFiles(small).machine == ""
+    cost = pd.read_csv(small / "cost.csv")
+    for device, threads, expected in (
+        ("cpu", 1, "on one CPU core"),
+        ("cpu", 2, "on 2 CPU cores"),
+        ("H100", 4, "on one H100"),
+    ):
+        cost.assign(device=device, threads=threads).to_csv(tmp_path / "cost.csv", index=False)
+        assert StudyFiles(tmp_path).machine == expected
+    mixed = ["cpu", *["H100"] * (len(cost) - 1)]
+    cost.assign(device=mixed, threads=1).to_csv(tmp_path / "cost.csv", index=False)
+    assert StudyFiles(tmp_path).machine == ""
