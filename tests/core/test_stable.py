@@ -53,8 +53,8 @@ def test_any_other_difference_is_written(target: Path, other: pd.DataFrame) -> N
 
 def test_a_table_without_measurements(tmp_path: Path) -> None:
     frame = table().drop(columns="train_seconds")
-    assert write_table(tmp_path / "floors.csv", frame)
-    assert not write_table(tmp_path / "floors.csv", frame)
+    assert write_table(tmp_path / "trivial_baselines.csv", frame)
+    assert not write_table(tmp_path / "trivial_baselines.csv", frame)
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xff\xfe", b'a,"b\n1', b"method,value,train_seconds\nmae,0.3,x\n"])

@@ -53,7 +53,15 @@ def test_what_a_run_makes_anew_is_ignored(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("scores.csv", "cost.csv", "curves.csv", "selected.csv", "floors.csv", "study.json", "not_run.json"),
+        *(
+            "scores.csv",
+            "cost.csv",
+            "curves.csv",
+            "selected.csv",
+            "trivial_baselines.csv",
+            "study.json",
+            "not_run.json",
+        ),
         *("claims.json", "claims.md", "statistics/summary.csv", "statistics/metrics.json"),
         *("figures/gain_by_n.png", "figures/gain_by_n.csv", "figures/gain_by_n.md"),
         *("tables/headline.csv", "tables/answer.md", "provenance.json", "benchmarks.csv", "subsets.csv"),

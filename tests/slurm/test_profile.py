@@ -26,6 +26,6 @@ def test_a_study_through_the_profile_gives_the_local_scores(cluster: None, tmp_p
     assert set(spent.loc[spent["rule"] == "pretrain", "method"]) == {"base", "diet_cp", "mae"}
     assert "Ledger of the cluster" in (remote / "results/quick/report.html").read_text()
     said = tiny.run(
-        remote, *profile, "--dry-run", "--set-resources", "pretrain:mem_mb=900", "features:runtime=3", **slurm
+        remote, *profile, "--dry-run", "--set-resources", "pretrain:mem_mb=900", "evaluate:runtime=3", **slurm
     )
     assert "Nothing to be done" in said.stdout

@@ -17,6 +17,7 @@ def finished_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tiny.tiny_study(tmp_path_factory.mktemp("finished") / "checkout")
     tiny.snakemake(folder, "--quiet", "all")
     tiny.git(folder, "init", "--quiet", "--initial-branch", "main")
+    tiny.lowdata(folder, "publish")
     tiny.lowdata(folder, "dvc-commit")
     tiny.git(folder, "add", "--all")
     tiny.git(folder, "commit", "--quiet", "--message", "Run the study")

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from lowdata_cpt.dev.fixtures import camvid
 from tests.workflow import tiny
 
 pytestmark = pytest.mark.slow
-PRESENTED = {"qualitative": 1, "scores": 1, "statistics": 1, "claims": 1, "figures_drawn": 1, "report": 1}
-ONE_METHOD = {"pretrain": 1, "features": 1, "segmentation": 1} | PRESENTED
+PRESENTED = {"examples": 1, "collect": 1, "statistics": 1, "claims": 1, "figure": 8, "tables": 1, "report": 1}
+ONE_METHOD = {"pretrain": 1, "evaluate": 1} | PRESENTED
 
 
 def test_nothing_to_do_after_a_run(study: Path) -> None:
@@ -39,12 +40,11 @@ def test_a_comment_re_runs_nothing(study: Path, tmp_path: Path) -> None:
 
 def test_one_probes_settings_train_nothing(study: Path) -> None:
     tiny.write_config(study, probes={"segmentation": {"steps": 3}})
-    # The features were deleted once they had been read, so they are computed again; no model is trained.
-    assert tiny.planned(study) == {"features": 3, "segmentation": 3, "study": 1} | PRESENTED
+    assert tiny.planned(study) == {"evaluate": 3, "study": 1} | PRESENTED
 
 
 def test_another_profiles_resources_re_run_nothing(study: Path) -> None:
-    resources = ["pretrain:mem_mb=9000", "pretrain:gpu=1", "pretrain:runtime=7", "features:mem_mb=900"]
+    resources = ["pretrain:mem_mb=9000", "pretrain:gpu=1", "pretrain:runtime=7", "evaluate:mem_mb=900"]
     defaults = ["--default-resources", "mem_mb=500", "slurm_partition='other'"]
     assert tiny.planned(study, "--set-resources", *resources, *defaults, "--set-threads", "pretrain=2") == {}
 
@@ -65,3 +65,15 @@ def test_a_clone_without_records_takes_the_configuration_it_is_given(study: Path
     camvid(clone / "data/camvid")
     tiny.write_config(clone, seeds=[0, 1])
     assert tiny.planned(clone)["study"] == 1
+
+
+def test_replaced_raw_images_re_run_what_depends_on_them(study: Path) -> None:
+    """The same files with other content, and back again: content decides, not time."""
+    path = next((study / "data/camvid").glob("train/*.png"))
+    before = path.read_bytes()
+    Image.new("RGB", Image.open(path).size, (1, 2, 3)).save(path)
+    found = tiny.planned(study)
+    assert found["data"] == 1
+    assert found["pretrain"] == 3
+    path.write_bytes(before)
+    assert "data" not in tiny.planned(study)

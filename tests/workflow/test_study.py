@@ -14,9 +14,10 @@ import pandas as pd
 import pytest
 import timm
 import torch
+import yaml
 from PIL import Image
 
-from tests.workflow.tiny import environment, lowdata, planned, run, snakemake, tiny_study, write_config
+from tests.workflow.tiny import STUDY, environment, lowdata, merged, planned, run, snakemake, tiny_study, write_config
 
 pytestmark = pytest.mark.slow
 COLUMNS = "study,backbone,domain,method,n,seed,task,metric,split,value,images_seen,train_seconds"
@@ -62,16 +63,16 @@ def test_figures_have_a_caption_and_a_source_table(study: Path, figure: str) -> 
 
 
 def test_every_number_leads_to_its_inputs(study: Path) -> None:
-    sidecar = json.loads((study / CELLS / "mae/n4/s0/segmentation.json.prov.json").read_text())
+    sidecar = json.loads((study / CELLS / "mae/n4/s0/evaluation.json.prov.json").read_text())
     assert sidecar["config"]["seed"] == 0
-    assert {Path(i["path"]).name for i in sidecar["inputs"]} == {"manifest.json", "features.safetensors"}
-    model = json.loads((study / CELLS / "mae/n4/s0/export/model.safetensors.prov.json").read_text())
+    assert {Path(i["path"]).name for i in sidecar["inputs"]} == {"manifest.json", "model.safetensors"}
+    model = json.loads((study / CELLS / "mae/n4/s0/export/i4/model.safetensors.prov.json").read_text())
     assert any(i["path"].endswith("subsets/camvid/s0/n4.csv") for i in model["inputs"])
     assert model["environment"]["packages"]["torch"]
 
 
 def test_timm_opens_the_exported_model(study: Path) -> None:
-    export = study / CELLS / "mae/n4/s0/export"
+    export = study / CELLS / "mae/n4/s0/export/i4"
     name = json.loads((export / "model.json").read_text())["timm_model"]
     model = timm.create_model(name, num_classes=0, checkpoint_path=str(export / "model.safetensors"))
     assert torch.isfinite(model(torch.zeros(1, *model.pretrained_cfg["input_size"]))).all()
@@ -79,10 +80,10 @@ def test_timm_opens_the_exported_model(study: Path) -> None:
 
 def test_base_is_the_released_backbone_and_the_methods_are_not(study: Path) -> None:
     weights = {
-        name: (study / CELLS / f"{name}/export/model.safetensors").read_bytes()
-        for name in ("base/n0/s0", "random/n0/s0", "mae/n4/s0")
+        name: (study / CELLS / f"{name}/model.safetensors").read_bytes()
+        for name in ("base/n0/s0/export/i0", "random/n0/s0/export/i0", "mae/n4/s0/export/i4")
     }
-    assert weights["base/n0/s0"] == (study / "results/quick/backbones/tiny/model.safetensors").read_bytes()
+    assert weights["base/n0/s0/export/i0"] == (study / "results/quick/backbones/tiny/model.safetensors").read_bytes()
     assert len(set(weights.values())) == 3
 
 
@@ -103,17 +104,19 @@ def test_from_scratch_again_the_scores_are_bit_equal(study: Path, tmp_path: Path
     assert "rows differ" in lowdata(study, "compare", str(first), str(second), fails=True).stderr
 
 
+CELL = "tiny/camvid/mae/n4/s0"
+
+
 def training_command(folder: Path) -> list[str]:
-    config = {
-        "method": {"method": "mae", "optimiser": {"lr": 1e-3}},
-        "training": {"epochs": 40, "batch_size": 4},
-        "image_size": 32,
+    """Return a longer training with two milestones on the study's inputs, in a results folder of its own."""
+    long = {
+        "methods": {"mae": {"optimiser": {"lr": 1e-3}}},
+        "training": {"epochs": 40, "max_steps": None, "milestones": [40, 100]},
     }
+    (folder / "long.yaml").write_text(yaml.safe_dump(merged(STUDY, long)))
     return [
-        *("lowdata-cpt", "pretrain", "--config", json.dumps(config), "--seed", "0", "--device", "cpu"),
-        *("--backbone", "results/quick/backbones/tiny", "--manifest", "results/quick/data/camvid/manifest.json"),
-        *("--subset", "results/quick/subsets/camvid/s0/n4.csv", "--checkpoint-seconds", "0.01"),
-        *("--checkpoints", f"{folder}/checkpoints", "--out", f"{folder}/out"),
+        *("lowdata-cpt", "pretrain", "--study", f"{folder}/long.yaml", "--results", f"{folder}/results"),
+        *("--cell", CELL, "--device", "cpu", "--checkpoint-seconds", "0.01"),
     ]
 
 
@@ -121,12 +124,18 @@ def training_command(folder: Path) -> list[str]:
 def test_training_killed_again_and_again_ends_bit_equal(
     study: Path, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
+    def checkpoints(folder: Path) -> Path:
+        return study / "work/checkpoints" / str(folder / "results").lstrip("/") / CELL
+
     def start(folder: Path) -> subprocess.Popen[bytes]:
-        (folder / "out").mkdir(parents=True, exist_ok=True)
+        (folder / "results").mkdir(parents=True, exist_ok=True)
+        for part in ("backbones", "data", "subsets"):
+            if not (folder / "results" / part).exists():
+                (folder / "results" / part).symlink_to(study / "results/quick" / part)
         return subprocess.Popen(training_command(folder), cwd=study, env=environment(), stdout=subprocess.DEVNULL)
 
     def step(folder: Path) -> int:
-        found = list(folder.glob("checkpoints/*/progress.json"))
+        found = list(checkpoints(folder).glob("*/progress.json"))
         return int(json.loads(found[0].read_text())["step"]) if found else 0
 
     assert start(tmp_path / "whole").wait(300) == 0
@@ -140,9 +149,12 @@ def test_training_killed_again_and_again_ends_bit_equal(
             stopped += process.wait(60) == status
     assert stopped >= 2, "the run ended before it could be stopped"
     assert start(folder).wait(300) == 0
-    whole, killed = (tmp_path / name / "out/export/model.safetensors" for name in ("whole", "killed"))
-    assert whole.read_bytes() == killed.read_bytes()
-    assert not list(folder.glob("checkpoints/*"))
+    whole, killed = (tmp_path / name / "results/cells" / CELL / "export" for name in ("whole", "killed"))
+    assert sorted(path.name for path in whole.iterdir()) == ["i100", "i160", "i40"]
+    for milestone in ("i40", "i100", "i160"):
+        model = f"{milestone}/model.safetensors"
+        assert (whole / model).read_bytes() == (killed / model).read_bytes()
+    assert not checkpoints(folder).exists()
 
 
 def error_of(folder: Path, **overrides: Any) -> str:
@@ -190,7 +202,7 @@ def test_images_without_labels_give_models(tmp_path: Path) -> None:
         Image.new("RGB", (40, 40), (i * 40, 100 + i, 200 - i)).save(folder / f"data/mine/{i}.png")
     snakemake(folder)
     cells = folder / "results/quick/cells/tiny/imagefolder"
-    assert {path.parts[-5] for path in cells.glob("*/*/*/export/model.safetensors")} == {"base", "diet_cp", "mae"}
+    assert {path.parts[-6] for path in cells.glob("*/*/*/export/*/model.safetensors")} == {"base", "diet_cp", "mae"}
     assert "nothing was scored" in lowdata(folder, "headline", "results/quick").stdout
     assert planned(folder) == {}
     assert "nothing would be left" in error_of(folder, domains=domains, keep_models=False)

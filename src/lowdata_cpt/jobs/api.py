@@ -49,7 +49,7 @@ def continue_pretraining(
     Raises:
         UserError: the images, the backbone or a setting cannot be used; one sentence says why.
     """
-    paths = Paths(out)
+    paths = Paths(out, work=Path(out) / "work")
     raw: dict[str, Any] = {
         "study": "images",
         "backbones": {"backbone": backbone or EMBEDDED},

@@ -33,7 +33,7 @@ TERMS = "https://w3id.org/ro/terms/workflow-run/context"
 KINDS = {".smk": "text/x-python", "": "text/x-python", ".yaml": "application/yaml", ".md": "text/markdown"}
 LICENCE = "https://spdx.org/licenses/Apache-2.0"
 WORKFLOW_RESULTS = (
-    *("scores.csv", "cost.csv", "curves.csv", "selected.csv", "floors.csv"),
+    *("scores.csv", "cost.csv", "curves.csv", "selected.csv", "trivial_baselines.csv"),
     *("claims.json", "claims.md", "report.html"),
 )
 

@@ -13,8 +13,10 @@ CHECKPOINTS = Path("work/checkpoints")
 class Paths:
     """The files of one study below its folder `root` (results/<study>)."""
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, work: Path | None = None) -> None:
+        """Name the files below `root`; unfinished trainings lie below `work`, or in a place of the study's own."""
         self.root = Path(root)
+        self.work = work or CHECKPOINTS / self.root.relative_to(self.root.anchor)
 
     def of_study(self, name: str) -> Path:
         """Return a file of the whole study: study.json, scores.csv, …."""
@@ -38,7 +40,7 @@ class Paths:
 
     def checkpoints(self, cell: Cell) -> Path:
         """Return where the unfinished training of a cell keeps its state."""
-        return CHECKPOINTS / self.root / cell.name
+        return self.work / cell.name
 
     def diagnostics(self, backbone: str, domain: str, method: str) -> Path:
         """Return what a method shows of its inside on a domain."""
