@@ -159,7 +159,8 @@ def _caption(files: StudyFiles, curve: pd.DataFrame, lengths: dict[tuple[str, st
     cost = "images seen" if x == "images_seen" else "seconds of training on the study's machine"
     text = (
         f"**Score on the test split against {cost}**, one line per method (logarithmic axis; the left end is step 0, "
-        "for a method that normalises by the domain the base normalised so; dashed: the untouched backbone; ↓: lower is better). "
+        "for a method that normalises by the domain the base normalised so; dashed: the untouched backbone; ↓: lower "
+        "is better). "
         f"n of each domain: {words}; means over {seeds_text(trained)}. "
     )
     known = curve["ci_low"].notna().any()
