@@ -78,14 +78,17 @@ def test_an_interval_that_touches_zero_helps_nobody(low: float) -> None:
 
 def test_one_seed_is_never_told_from_chance() -> None:
     row = gain("diet_cp", "tabletop", "knn_accuracy", 9.0, 4.0, 14.0, covers="test images", seeds=1)
-    first, second, _ = say(row)
-    assert first == "No method helps beyond chance on Tabletop."
-    assert second == (
-        "One seed: 100 images of Tabletop: DIET-CP, +9.0 points of kNN accuracy [+4.0, +14.0] (interval over test "
-        "images only); whether another seed gains too is not known."
+    loss = gain("tec", "tabletop", "miou", -1.4, -3.0, -0.2, covers="test images", seeds=1)
+    first, second, third = say(row, loss)
+    assert first == (
+        "One seed, largest gain: 100 images of Tabletop: DIET-CP, +9.0 points of kNN accuracy [+4.0, +14.0] (interval "
+        "over test images only)."
     )
+    assert second.startswith("No method helps beyond chance: with one seed none could")
+    assert third == "Largest loss: TEC on Tabletop, −1.4 points of segmentation mIoU [−3.0, −0.2]."
     bare = gain("diet_cp", "tabletop", "knn_accuracy", 9.0, math.nan, math.nan, covers="", seeds=1)
-    assert "+9.0 points of kNN accuracy; whether another seed" in say(bare)[1]
+    assert say(bare)[0].endswith("+9.0 points of kNN accuracy.")
+    assert say(bare)[2] == "No mean gain is below zero."
 
 
 def test_a_method_that_did_not_act_is_never_named_as_help() -> None:

@@ -93,6 +93,8 @@ def sentences(
         )
     several = gains["backbone"].nunique() > 1
     spent = {cell: f"{time_words(value)} {machine or 'of training'}" for cell, value in (seconds or {}).items()}
+    if not any("seeds" in row["interval_covers"] for row in rows):
+        return _one_seed(rows, spent, several)
     best: dict[tuple[str, str, str], Row] = {}
     for row in rows:
         key = (row["backbone"], row["domain"], row["metric"])
@@ -186,14 +188,24 @@ def _domains(rows: list[Row], several: bool) -> str:
 
 
 def _nearest(rows: list[Row], spent: Mapping[Cell, str], several: bool) -> str:
-    """Return the largest gain that is not told from chance, and why not."""
+    """Return the largest gain that is not told from chance."""
     row = max(rows, key=lambda row: float(row["mean"]))
-    if row["seeds"] < 2:
-        over = " (interval over test images only)" if row["interval_covers"] else ""
-        return f"One seed: {_use([row], [], spent, several)}{over}; whether another seed gains too is not known."
     if row["mean"] <= 0:
         return "No mean gain is above zero."
     return f"Largest, but not told from chance: {_use([row], [], spent, several)}."
+
+
+def _one_seed(rows: list[Row], spent: Mapping[Cell, str], several: bool) -> tuple[str, str, str]:
+    """Return what a single seed shows: its largest gain, that it proves nothing, its largest loss."""
+    order = sorted(rows, key=lambda row: float(row["mean"]))
+    least, most = order[0], order[-1]
+    over = " (interval over test images only)" if most["interval_covers"] else ""
+    loss = f"{style_of(least['method']).label} on {_place(least, several)}, {gain_words(least)}"
+    return (
+        f"One seed, largest gain: {_use([most], [], spent, several)}{over}.",
+        "No method helps beyond chance: with one seed none could, and whether another seed gains too is not known.",
+        f"Largest loss: {loss}." if least["mean"] < 0 else "No mean gain is below zero.",
+    )
 
 
 def how_sure(gains: pd.DataFrame, scores: pd.DataFrame) -> str:

@@ -147,11 +147,6 @@ def domain_label(domain: str) -> str:
     return DOMAIN_LABELS.get(domain, domain.replace("_", " "))
 
 
-def domain_labels(names: str) -> str:
-    """Return the printed names of domains that a table lists with spaces between: `NYUv2, Tabletop`."""
-    return ", ".join(domain_label(name) for name in names.split())
-
-
 def ordered(methods: Iterable[str]) -> list[str]:
     """Sort methods into the fixed order: untrained, controls, methods, then variants and unknown by name."""
     rank = {name: index for index, name in enumerate(MAIN)}

@@ -206,12 +206,6 @@ def main_sizes(scores: pd.DataFrame) -> pd.DataFrame:
     return chosen[(chosen["n"] == 0) | (chosen["n"] == chosen["chosen"])].drop(columns="chosen").reset_index(drop=True)
 
 
-def on_fewer_domains(table: pd.DataFrame) -> pd.Series:
-    """Return whether a row of `summary` pools fewer domains than its metric has: no fair neighbour to the others."""
-    domains = table["over"].map(lambda names: len(names.split()))
-    return domains < domains.groupby([table["family"], table["metric"]]).transform("max")
-
-
 def paired_cells(scores: pd.DataFrame, first: str, second: str, metrics: Sequence[str]) -> list[stats.PairedCell]:
     """Collect the cells in which two methods can be compared, oriented so that higher is better.
 

@@ -104,7 +104,7 @@ def _draw(files: StudyFiles, x: Literal["images_seen", "train_seconds"]) -> Draw
 
 def _unit(panel: Panel) -> str:
     metric = METRICS[panel[2]]
-    return f"{metric.unit or 'points'}{'' if metric.higher else ', lower is better'}"
+    return f"{metric.unit or 'points'}{'' if metric.higher else ', ↓'}"
 
 
 def _panel(axis: Axes, rows: pd.DataFrame, x: str, lengths: dict[tuple[str, str, str, int], float]) -> set[str]:
@@ -159,7 +159,8 @@ def _caption(files: StudyFiles, curve: pd.DataFrame, lengths: dict[tuple[str, st
     cost = "images seen" if x == "images_seen" else "seconds of training on the study's machine"
     text = (
         f"**Score on the test split against {cost}**, one line per method (logarithmic axis; the left end is step 0, "
-        "for a method that normalises by the domain the base normalised so; dashed: the untouched backbone). "
+        "for a method that normalises by the domain the base normalised so; dashed: the untouched backbone; ↓: lower "
+        "is better). "
         f"n of each domain: {words}; means over {seeds_text(trained)}. "
     )
     known = curve["ci_low"].notna().any()
