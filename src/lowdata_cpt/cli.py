@@ -319,7 +319,7 @@ def headline(folder: Path) -> None:
 @click.option("--startup", type=float, help="Seconds before a job computes (default: 20 or 5).")
 def forecast(study: Path, tflops: float | None, gbytes: float | None, startup: float | None) -> None:
     """Print jobs, device-hours and disk of a study that has not run."""
-    from lowdata_cpt.study import forecast as planned
+    from lowdata_cpt.jobs import forecast as planned
     from lowdata_cpt.study.load import load
     from lowdata_cpt.study.paths import Paths
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +10,13 @@ from lowdata_cpt.backbones.flops import Geometry, features_flops, geometry
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.data.registry import DOMAINS
 from lowdata_cpt.dev.generate import ROOT
+from lowdata_cpt.jobs.forecast import PUBLISHED, Assumptions, forecast, render
 from lowdata_cpt.methods.mae.config import MAE
 from lowdata_cpt.methods.untrained import Base
 from lowdata_cpt.study.config import Study
 from lowdata_cpt.study.flops import training_flops
-from lowdata_cpt.study.forecast import PUBLISHED, Assumptions, forecast, render
 from lowdata_cpt.study.load import load
+from lowdata_cpt.study.paths import Paths
 
 A = Assumptions()
 
@@ -28,7 +28,7 @@ def study(name: str) -> Study:
 def test_jobs_are_those_that_snakemake_lists(tmp_path: Path) -> None:
     (tmp_path / "config").symlink_to(ROOT / "config")
     command = [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules", "--forceall", "--nolock"]
-    command += ["--snakefile", str(ROOT / "Snakefile"), "--configfile", str(ROOT / "config/real.yaml")]
+    command += ["--snakefile", str(ROOT / "Snakefile"), "--configfile", str(ROOT / "config/embedded.yaml")]
     command += ["--config", "absent_data=stop", "--directory", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -37,7 +37,7 @@ def test_jobs_are_those_that_snakemake_lists(tmp_path: Path) -> None:
         words = line.split()
         if len(words) == 2 and words[1].isdigit():
             listed[words[0]] = int(words[1])
-    found = forecast(study("real"), tmp_path / "results", A)
+    found = forecast(study("embedded"), Paths(tmp_path / "results/embedded"), A)
     assert {**{rule: line.jobs for rule, line in found.lines.items()}, "total": found.jobs} == listed
 
 
@@ -75,68 +75,26 @@ def test_published_counts_are_the_cards(kind: str) -> None:
     assert all(f"{count:,}" in card for count in PUBLISHED[kind])
 
 
-def write_benchmark(results: Path, other: Study, seconds: float, place: str) -> None:
-    folder = results / other.study
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "study.json").write_text(json.dumps(other.model_dump(mode="json", exclude={"resources"})))
-    path = folder / "benchmarks" / place
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"s\th:m:s\n{seconds}\t0:00:00\n")
-
-
-def test_a_recorded_job_replaces_the_estimate_and_scales_with_images(tmp_path: Path) -> None:
-    real = study("real")
-    before = forecast(real, tmp_path, A)
-    assert all(line.recorded == 0 for line in before.lines.values())
-    pilot = real.model_copy(
-        update={"study": "pilot", "training": real.training.model_copy(update={"images_seen": 800})}
-    )
-    write_benchmark(tmp_path, pilot, 100.0, "pretrain/vits14_imgfocus/camvid/diet_cp/n100/s0.tsv")
-    after = forecast(real, tmp_path, A)
-    assert after.lines["pretrain"].recorded == 6  # one method: five sets, one of them at two sizes
-    estimated = {(m, n): s for m, n, s in [("diet_cp", 100, 125.0), ("diet_cp", 795, 100 / 800 * 795)]}
-    recorded = 5 * estimated["diet_cp", 100] + estimated["diet_cp", 795]
-    shape = geometry("vit_small_patch14_dinov2")
-    flops = training_flops(real.methods["diet_cp"], shape, 98, 32) * (5 * 1000 + 795)
-    replaced = 6 * A.startup + flops * A.fp32_slowdown / (A.tflops * 1e12)
-    change = after.lines["pretrain"].seconds - before.lines["pretrain"].seconds
-    assert change == pytest.approx(recorded - replaced)
-
-
-def test_another_recipe_is_not_comparable(tmp_path: Path) -> None:
-    real = study("real")
-    wider = real.methods["diet_cp"].model_copy(update={"trained_blocks": 3})
-    other = real.model_copy(update={"study": "pilot", "methods": {**real.methods, "diet_cp": wider}})
-    write_benchmark(tmp_path, other, 100.0, "pretrain/vits14_imgfocus/camvid/diet_cp/n100/s0.tsv")
-    assert forecast(real, tmp_path, A).lines["pretrain"].recorded == 0
-
-
-def test_an_unreadable_study_is_left_out(tmp_path: Path) -> None:
-    (tmp_path / "old").mkdir()
-    (tmp_path / "old/study.json").write_text('{"study": "old", "unknown": 1}')
-    assert forecast(study("real"), tmp_path, A).jobs > 0
-
-
 def test_twice_as_fast_devices_halve_the_computed_part() -> None:
-    paper, nowhere = study("paper"), Path("nowhere")
+    paper, nowhere = study("paper"), Paths("nowhere")
     slow, fast = (forecast(paper, nowhere, Assumptions(tflops=t, startup=0)) for t in (30, 60))
     assert slow.lines["pretrain"].seconds == pytest.approx(2 * fast.lines["pretrain"].seconds)
 
 
 def test_the_text_names_totals_and_assumptions() -> None:
     paper = study("paper")
-    text = render(forecast(paper, Path("nowhere"), A), A)
-    for part in ("GPU-hours", "disk:", "60 TFLOP/s", "recorded", "estimated", "pretrain"):
+    text = render(forecast(paper, Paths("nowhere"), A), A)
+    for part in ("GPU-hours", "disk:", "60 TFLOP/s", "evaluate", "pretrain"):
         assert part in text
 
 
 def test_models_that_are_not_kept_take_no_disk() -> None:
     paper = study("paper")
     kept = paper.model_copy(update={"keep_models": True})
-    assert forecast(paper, Path("nowhere"), A).disk["models kept"] == 0
-    assert forecast(kept, Path("nowhere"), A).disk["models kept"] > 1e11
+    assert forecast(paper, Paths("nowhere"), A).disk["models kept"] == 0
+    assert forecast(kept, Paths("nowhere"), A).disk["models kept"] > 1e11
 
 
 def test_no_torch_is_needed() -> None:
-    code = "import sys, lowdata_cpt.study.forecast; sys.exit('torch' in sys.modules)"
+    code = "import sys, lowdata_cpt.jobs.forecast; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

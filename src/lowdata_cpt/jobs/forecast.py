@@ -12,6 +12,7 @@ from pathlib import Path
 from lowdata_cpt.backbones.flops import features_flops, geometry, parameters
 from lowdata_cpt.core.io import read_json
 from lowdata_cpt.data.domain import Domain
+from lowdata_cpt.jobs.figures import figure_names
 from lowdata_cpt.probes.config import DenseConfig
 from lowdata_cpt.probes.registry import PROBES
 from lowdata_cpt.study.config import Study
@@ -49,7 +50,7 @@ PUBLISHED: dict[str, tuple[int, ...]] = {
 
 CLASSES = {"ade20k": 150, "pascal_context": 59, "cityscapes": 19, "loveda": 7, "camvid": 11, "nuclei": 2, "nyuv2": 40}
 DEVICE_RULES = ("pretrain", "evaluate", "diagnostics")
-REPORTING = ("trivial_baselines", "collect", "statistics", "claims", "figures", "report")
+REPORTING = ("trivial_baselines", "collect", "statistics", "claims", "tables", "report")
 GIB = 1024.0**3
 
 
@@ -200,7 +201,7 @@ def forecast(study: Study, paths: Paths, assumptions: Assumptions) -> Forecast:
     found = Forecast(study.study, study.resources.gpu)
     for rule, seconds in _jobs(study, images, assumptions):
         found.add(rule, seconds)
-    for rule in REPORTING:
+    for rule in (*REPORTING, *("figure" for _ in figure_names(study))):
         found.add(rule, assumptions.startup)
     found.add("all", 0.0)
     size = {name: 4.0 * parameters(geometry(b.model)) for name, b in study.backbones.items()}
