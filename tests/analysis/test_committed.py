@@ -27,7 +27,7 @@ def check(folder: Path) -> None:
     table = read_scores(folder / "scores.csv")
     assert table["value"].notna().all()
     assert set(table[KEY].itertuples(index=False, name=None)) == set(cells(read_study(folder / "study.json")))
-    assert not table.duplicated([*KEY, "task", "metric", "split"]).any()
+    assert not table.duplicated([*KEY, "images_seen", "task", "metric", "split"]).any()
     measured = table.groupby(KEY)[["task", "metric", "split"]].apply(lambda rows: frozenset(map(tuple, rows.values)))
     for domain, found in measured.groupby("domain"):
         assert found.nunique() == 1, f"{domain}: some cells lack metrics that others have"

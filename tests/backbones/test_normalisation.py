@@ -8,6 +8,7 @@ import torch
 
 from lowdata_cpt.backbones import weights
 from lowdata_cpt.backbones.normalisation import fold
+from lowdata_cpt.core.io import read_json, sha256_file, write_json
 from lowdata_cpt.data.store import Store
 from lowdata_cpt.methods.untrained import BaseDomainNorm
 from lowdata_cpt.training.prepare import feedback_of
@@ -53,5 +54,7 @@ def test_a_held_out_feedback_image_stops_the_run(split: str, tmp_path: Path) -> 
     assert feedback_of(store, ()).sha256 == tuple(f"train{i}" for i in range(24))
     index = store.root / "index.csv"
     index.write_text(index.read_text().replace(",train3,", f",{split}3,"))
+    meta = read_json(store.root / "meta.json")
+    write_json(store.root / "meta.json", meta | {"files": meta["files"] | {"index.csv": sha256_file(index)}})
     with pytest.raises(AssertionError, match=f"a {split} image"):
         feedback_of(Store(store.root), ())

@@ -57,8 +57,7 @@ def test_recipes_stay_but_for_what_is_said(paper: Study) -> None:
     assert set(small.methods) == set(paper.methods)
     for name, method in small.methods.items():
         assert method.optimiser == paper.methods[name].optimiser
-        training = method.training or small.training
-        assert training.length(4) == (2, 1)
+        assert small.training_of(name).length(4) == (2, 1)
     assert {b.weights for b in small.backbones.values()} == {"random"}
     assert all(small.probes.image_sizes[d] != b.image_size for d in ("ade20k",) for b in small.backbones.values())
 

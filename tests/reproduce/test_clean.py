@@ -33,7 +33,6 @@ def test_nothing_tracked_is_ignored() -> None:
         f"{CELL}/outcomes.npz",
         "data/tabletop/manifest.json",
         "backbones/vits14_imgfocus/model.safetensors",
-        "outcomes/vits14_imgfocus-tabletop.npz",
         "qualitative/vits14_imgfocus-tabletop.npz",
         "subsets/tabletop/s0/n100.csv",
         f"benchmarks/pretrain/{CELL.removeprefix('cells/')}.tsv",

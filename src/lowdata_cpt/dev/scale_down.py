@@ -104,10 +104,10 @@ def reduced(study: Study, chosen: list[Cell]) -> Study:
         domain |= dict.fromkeys(("max_images", "val_images", "test_images"))
         if domain["kind"] == "medmnist":
             domain |= {"flag": "pathmnist", "pixels": 28}
-    for method in raw["methods"].values():
+    for name, method in raw["methods"].items():
         method |= {key: value for key, value in SMALLER.items() if key in method}
         if method["training"]:
-            method["training"] = _two_steps(method["training"])
+            method["training"] = _two_steps(study.training_of(name).model_dump(mode="json"))
     raw["training"] = _two_steps(raw["training"])
     probes = raw["probes"]
     probes["image_sizes"] = {
@@ -122,7 +122,7 @@ def reduced(study: Study, chosen: list[Cell]) -> Study:
 def _two_steps(training: dict[str, Any]) -> dict[str, Any]:
     """Return the same kind of run with two epochs of one batch, so that phases that end by epoch are passed too."""
     accumulation = min(2, training["accumulation"])
-    short = {"images_seen": None, "epochs": 2, "batch_size": IMAGES, "accumulation": accumulation}
+    short = {"images_seen": None, "epochs": 2, "milestones": [], "batch_size": IMAGES, "accumulation": accumulation}
     return training | short | {"precision": "fp32", "compile": False}
 
 
