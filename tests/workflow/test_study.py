@@ -230,5 +230,10 @@ def test_bad_images_are_quarantined_and_too_many_stop_the_study(tmp_path: Path) 
 
 def test_a_cluster_that_would_cut_threads_is_refused(tmp_path: Path) -> None:
     folder = tiny_study(tmp_path / "project", resources={"threads": 3})
-    said = run(folder, "snakemake", "--executor", "submitit", "--jobs", "1", "--cores", "2", fails=True)
+    sbatch = tmp_path / "bin/sbatch"  # never called: the refusal comes before the first job
+    sbatch.parent.mkdir()
+    sbatch.write_text("#!/bin/sh\nexit 1\n")
+    sbatch.chmod(0o755)
+    path = f"{sbatch.parent}{os.pathsep}{environment()['PATH']}"
+    said = run(folder, "snakemake", "--executor", "submitit", "--jobs", "1", "--cores", "2", fails=True, PATH=path)
     assert "resources.threads is 3, but the profile's `cores` allows 2; expected --cores 3 or more" in said.stderr
