@@ -136,6 +136,8 @@ def planned(folder: Path, *arguments: str, **more: Any) -> dict[str, int]:
 def edited_package(folder: Path, module: str, old: str, new: str) -> str:
     """Copy the package, change one module, and return the folder to put first on Python's path."""
     shutil.copytree(ROOT / "src/lowdata_cpt", folder / "lowdata_cpt", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder.parent / "config").mkdir(exist_ok=True)
+    shutil.copy(ROOT / "config/code_versions.json", folder.parent / "config")
     path = folder / "lowdata_cpt" / module
     text = path.read_text(encoding="utf-8")
     assert old in text, f"{module} has no {old!r} to change"
