@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from lowdata_cpt.analysis.summary import cell_statistics
 from lowdata_cpt.analysis.table import (
     COST_COLUMNS,
     at_end,
@@ -147,3 +148,13 @@ def test_a_missing_base_is_an_error(rows: pd.DataFrame) -> None:
     broken = rows[~(rows["method"].eq("base") & rows["seed"].eq(1) & rows["metric"].eq("miou"))]
     with pytest.raises(UserError, match=re.escape("diet_cp on tabletop, miou, seed 1 has no base row")):
         paired_gain(broken, "base", complete=True)
+
+
+def test_a_bank_of_the_drawn_images_has_no_base_to_be_paired_with(rows: pd.DataFrame) -> None:
+    bank = rows[rows["metric"].eq("miou") & rows["n"].gt(0)].assign(task="linear", metric="bank_knn_accuracy")
+    cells = cell_statistics(pd.concat([rows, bank], ignore_index=True))
+    banked = cells["metric"].eq("bank_knn_accuracy")
+    assert banked.any()
+    assert cells.loc[banked, "mean"].notna().all()
+    assert cells.loc[banked, "gain"].isna().all()
+    assert cells.loc[~banked & cells["n"].gt(0), "gain"].notna().all()

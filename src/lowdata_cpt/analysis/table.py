@@ -215,7 +215,8 @@ def paired_gain(
     Args:
         scores: rows of the tidy table.
         reference: the method to compare with.
-        complete: raise when a trained cell has no partner, rather than leave it out.
+        complete: raise when a trained cell has no partner, rather than leave it out; metrics that need the drawn
+            images have none in an untrained reference and are left out.
         milestones: return every milestone that has a partner, not the last only.
 
     Returns:
@@ -232,8 +233,11 @@ def paired_gain(
     partner = partner.rename(columns={"value": "reference_value", "images_seen": "reference_images_seen"})
     rows = scores[(scores["method"] != reference) & (scores["n"] > 0)]
     paired = rows.merge(partner, on=cell, how="left")
-    if complete and paired["reference_value"].isna().any():
-        row = paired[paired["reference_value"].isna()].iloc[0]
+    lonely = paired[paired["reference_value"].isna()]
+    if flat:
+        lonely = lonely[~lonely["metric"].map({name: metric.drawn for name, metric in METRICS.items()}).astype(bool)]
+    if complete and len(lonely):
+        row = lonely.iloc[0]
         raise UserError(
             f"scores: {row['method']} on {row['domain']}, {row['metric']}, seed {row['seed']} has no "
             f"{reference} row of the same backbone and seed to be paired with"

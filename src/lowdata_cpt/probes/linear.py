@@ -24,8 +24,8 @@ TASK: Task = "classification"
 METRICS = (
     Metric("knn_accuracy", "linear", "kNN accuracy", "kNN acc."),
     Metric("knn_macro_f1", "linear", "kNN macro-F1", "kNN F1"),
-    Metric("bank_knn_accuracy", "linear", "kNN accuracy, labels of the n images only", "bank kNN acc."),
-    Metric("bank_knn_macro_f1", "linear", "kNN macro-F1, labels of the n images only", "bank kNN F1"),
+    Metric("bank_knn_accuracy", "linear", "kNN accuracy, labels of the n images only", "bank kNN acc.", drawn=True),
+    Metric("bank_knn_macro_f1", "linear", "kNN macro-F1, labels of the n images only", "bank kNN F1", drawn=True),
     Metric("linear_accuracy", "linear", "Linear accuracy", "linear acc."),
     Metric("linear_macro_f1", "linear", "Linear macro-F1", "linear F1"),
     Metric("linear_auc", "linear", "Linear AUC", "linear AUC"),

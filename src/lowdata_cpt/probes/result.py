@@ -26,6 +26,7 @@ class Metric:
         bounded: whether it is a fraction in [0, 1].
         relative: whether figures show its gain as % of the reference; otherwise in points (1/100).
         unit: unit of the value, empty for fractions.
+        drawn: whether it needs the n drawn images, so that only trained cells report it.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Metric:
     bounded: bool = True
     relative: bool = False
     unit: str = ""
+    drawn: bool = False
 
     @property
     def gain_unit(self) -> str:
