@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lowdata_cpt.core import code_versions
+from lowdata_cpt.dev.golden import units
 from lowdata_cpt.study import job_params
 from lowdata_cpt.study.config import Study
 from lowdata_cpt.study.grid import cells
@@ -201,3 +202,14 @@ def test_the_embedded_backbone_and_vit_decide_what_passes_through_them(monkeypat
     job_params.code_of.cache_clear()
     assert {"backbone tiny", "pretrain dino", "evaluate camvid"} <= found
     assert not any(name.startswith(("data", "subset")) for name in found)
+
+
+def test_every_version_of_a_job_is_one_that_a_golden_cell_can_keep(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = {code_versions.source_version(*unit.modules): f"kept {name}" for name, unit in units().items()}
+    monkeypatch.setattr(code_versions, "_recorded", lambda: kept)
+    job_params.code_of.cache_clear()
+    found = {name: json.loads(params)["code"] for name, params in jobs(RESOLVED).items()}
+    job_params.code_of.cache_clear()
+    for name, code in found.items():
+        versions = list(code.values()) if isinstance(code, dict) else [code]
+        assert all(version.startswith("kept ") for version in versions), name

@@ -84,7 +84,8 @@ def evaluate_params(study: Study, cell: Cell) -> Params:
         "model": study.backbones[cell.backbone].model,
         "precision": study.training.precision,
         "seed": cell.seed,
-        "code": code_of("probes.evaluate", *(f"probes.{name}" for name in tasks)),
+        # One version each: a version that `make golden` kept is of one golden cell, not of any set of them.
+        "code": {name: code_of(f"probes.{name}") for name in ("evaluate", *tasks)},
     }
 
 
