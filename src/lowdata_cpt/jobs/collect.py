@@ -31,7 +31,7 @@ def read_study(path: Path) -> Study:
 def collect(paths: Paths, target: Path | None = None) -> None:
     """Gather every cell of the study into scores.csv, selected.csv, cost.csv, curves.csv and outcomes/ of `target`.
 
-    scores.csv has a row a metric and milestone, in repr precision, so equal scores give equal bytes. Of a long run at
+    scores.csv has a row per metric and milestone, in repr precision, so equal scores give equal bytes. Of a long run at
     most `CURVE_STEPS` steps go to curves.csv, with six digits: git keeps it, and the run's log.csv has all.
     """
     study, target = read_study(paths.of_study("study.json")), target or paths.root

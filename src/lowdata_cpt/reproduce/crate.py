@@ -48,7 +48,7 @@ class _Crate:
     def __init__(self, study: str, folder: Path) -> None:
         self.study, self.folder = study, folder
         self.crate = ROCrate(gen_preview=False, version="1.1")
-        self.begun: list[float] = []
+        self.started: list[float] = []
 
     def entity(self, identifier: str, kind: str, /, **properties: Any) -> Any:
         """Add a contextual entity, or return the one of that name."""
@@ -116,7 +116,7 @@ class _Crate:
             times = {"endTime": _time(job["ended"])}
             if seconds is not None:
                 times["startTime"] = _time(job["ended"] - seconds)
-            self.begun.append(job["ended"] - (seconds or 0))
+            self.started.append(job["ended"] - (seconds or 0))
         if facts["config"] is not None:
             for key, value in sorted(facts["config"].items()):
                 label = f"{name}#{key}"
@@ -181,7 +181,7 @@ def write_crate(study: str) -> Path:
         object=[building.file(folder / "study.json")],
         result=[building.file(folder / name) for name in WORKFLOW_RESULTS if (folder / name).exists()],
         endTime=_time(ended),
-        **({"startTime": _time(min(building.begun))} if building.begun else {}),
+        **({"startTime": _time(min(building.started))} if building.started else {}),
         agent=building.entity("#authors", "Organization", name="The lowdata-cpt authors"),
     )
     actions = [crate.get(f"#run/{name}") for name in records]

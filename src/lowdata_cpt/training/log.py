@@ -64,7 +64,7 @@ class ProgressLine:
     def __init__(self, label: str, steps: int, start: int) -> None:
         """Start a line for a run of `steps` that goes on at `start`."""
         self.label, self.steps, self.start = label, steps, start
-        self.begun = self.printed = time.monotonic()
+        self.started = self.printed = time.monotonic()
         self.images = 0
         self.terminal = sys.stdout.isatty()
 
@@ -76,7 +76,7 @@ class ProgressLine:
         if not done and now - self.printed < (0.5 if self.terminal else 10.0):
             return
         self.printed = now
-        elapsed = max(now - self.begun, 1e-9)
+        elapsed = max(now - self.started, 1e-9)
         left = elapsed / (step + 1 - self.start) * (self.steps - step - 1)
         values = " ".join(f"{name} {value:.4g}" for name, value in parts.items())
         text = f"{self.label} {step + 1}/{self.steps} {self.images / elapsed:.1f} images/s ETA {left:.0f} s {values}"
