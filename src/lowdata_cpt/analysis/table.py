@@ -101,7 +101,7 @@ def read_table(path: str | Path, columns: tuple[str, ...]) -> pd.DataFrame:
 
 
 def read_curves(path: str | Path) -> pd.DataFrame:
-    """Read `curves.csv`: a row per step, a column for each part that any method logs, empty where a run has no such part.
+    """Read `curves.csv`: a row per step, a column per part that any method logs, empty where a run has none.
 
     Returns:
         One row a (run, step, part) with `STEP_COLUMNS, part, value`; values that are not finite are kept.
