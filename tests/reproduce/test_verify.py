@@ -111,6 +111,21 @@ def test_a_study_that_dvc_does_not_carry_fails_nothing(folder: Path) -> None:
         verify.check_files("quick", None)
 
 
+def test_cells_computed_again_are_judged_by_their_results(folder: Path) -> None:
+    cells = folder / "cells"
+    for name, text in (("a/evaluation.json", "{}"), ("a/cost.json", '{"train_seconds": 1}')):
+        write_text(cells / name, text)
+        write_sidecar(cells / name)
+    write_provenance(folder)
+    lock({"results/quick/cells": dvcfiles.listing_md5(dvcfiles.listing(cells))})
+    write_text(cells / "a/cost.json", '{"train_seconds": 2}')
+    assert failing(verify.check_files("quick", None)) == {}
+    write_text(cells / "a/evaluation.json", '{"other": 1}')
+    assert failing(verify.check_files("quick", None)) == {str(cells): "failed"}
+    (cells / "a/evaluation.json").unlink()
+    assert failing(verify.check_files("quick", None)) == {str(cells): "failed"}
+
+
 def test_lock_without_the_study_is_refused(folder: Path) -> None:
     with pytest.raises(UserError, match="make dvc-commit"):
         dvcfiles.locked_outs("quick")

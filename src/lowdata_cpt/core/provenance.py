@@ -153,7 +153,7 @@ def _own_records(folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _published_records(folder: Path) -> dict[str, dict[str, Any]]:
+def published_records(folder: Path) -> dict[str, dict[str, Any]]:
     """Return artifact path -> record of the gathered file, in the form of a sidecar; {} where there is no such file."""
     if not (folder / GATHERED).exists():
         return {}
@@ -191,7 +191,7 @@ def read_records(folder: str | Path) -> dict[str, dict[str, Any]]:
         UserError: a sidecar or the gathered file is none.
     """
     folder = Path(folder)
-    found = _published_records(folder) | _own_records(folder)
+    found = published_records(folder) | _own_records(folder)
     return {name: found[name] for name in sorted(found)}
 
 
@@ -262,7 +262,7 @@ def gather(folder: str | Path) -> dict[str, Any]:
         UserError: there is neither a sidecar nor a gathered file, or one of them is damaged.
     """
     folder = Path(folder)
-    published, own = _published_records(folder), _own_records(folder)
+    published, own = published_records(folder), _own_records(folder)
     records = {
         name: published[name] if name in published and _is_the_same(published[name], record) else record
         for name, record in own.items()
