@@ -28,10 +28,10 @@ class Training(Strict):
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="bf16 autocasts the forward pass.")
     compile: bool = Field(default=False, description="torch.compile the transformer blocks.")
     max_steps: int | None = Field(default=None, ge=1, description="Stop after this many steps (self-tests only).")
-    milestones: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+    milestones: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         default=(),
-        description="Images seen at which the model is exported and evaluated, ascending; the end always is, and what "
-        "lies beyond it is left out.",
+        description="Images seen at which the model is exported and evaluated, ascending, 0 for the untouched start; the "
+        "end always is, and what lies beyond it is left out.",
     )
 
     @model_validator(mode="after")

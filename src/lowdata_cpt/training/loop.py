@@ -165,7 +165,8 @@ class Run:
 
         Args:
             at_milestone: called with the images seen at each milestone of `training`, the end included, before the
-                checkpoint that follows it: a run killed in between calls it again for the same weights.
+                checkpoint that follows it (0: before the first step): a run killed in between calls it again for the
+                same weights.
 
         Raises:
             InterruptedRunError: a signal asked to stop; the state is saved.
@@ -177,6 +178,8 @@ class Run:
         line = ProgressLine(self.label, self.steps, start)
         started = saved = time.monotonic()
         milestones = self.training.milestone_steps(len(self.images))
+        if start == 0 and 0 in milestones:
+            at_milestone(0)
         if self.training.compile:
             compile_blocks(self.learner)
         with stop_requests() as signals:
@@ -203,7 +206,8 @@ class Run:
                     saved = time.monotonic()
         seconds = log.seconds_before + (time.monotonic() - started)
         trained = sum(p.numel() for p in self.learner.parameters() if p.requires_grad)
-        spent = {row["images_seen"]: row["seconds"] for row in log.rows() if row["step"] + 1 in milestones}
+        spent = {0: 0.0} if 0 in milestones else {}
+        spent |= {row["images_seen"]: row["seconds"] for row in log.rows() if row["step"] + 1 in milestones}
         return Result(
             self.steps, self.training.images_after(self.steps, len(self.images)), seconds, trained, log.frame(), spent
         )
