@@ -21,7 +21,6 @@ CELL = "tiny/camvid/dino/n4/s0"
 # Each command with a mistake, and what its sentence names.
 MISTAKES: dict[str, tuple[list[str], str]] = {
     "validate": (["absent.yaml"], "absent.yaml"),
-    "study": (["--params", "{", "--not-run", "{}", "--results", "r"], "not JSON"),
     "data": ([*OF_STUDY, "--domain", "nuclei"], "nuclei"),
     "backbone": ([*OF_STUDY, "--backbone", "large"], "large"),
     "subset": ([*OF_STUDY, "--domain", "camvid", "--n", "4", "--seed", "0"], "manifest.json"),
@@ -29,7 +28,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "evaluate": ([*OF_STUDY, "--cell", "tiny/camvid/mae/n4/s0"], "has no such cell"),
     "diagnostics": ([*OF_STUDY, "--cell", "camvid"], "expected BACKBONE/DOMAIN/METHOD/nN/sSEED"),
     "trivial-baselines": (["absent.json", "--out", "x.csv"], "absent.json"),
-    "collect": (["nowhere"], "study.json"),
+    "collect": (["--params", "{", "--not-run", "{}", "--results", "r"], "not JSON"),
     "examples": (["nowhere", "--backbone", "b", "--domain", "d"], "study.json"),
     "statistics": (["nowhere"], "scores.csv"),
     "claims": (["nowhere"], "scores.csv"),
