@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fake_cluster import Cluster, FakeJob, Run
-from snakemake_executor_plugin_submitit import ledger, reattach
+from snakemake_executor_plugin_submitit import job_submission, ledger, reattach
 from snakemake_executor_plugin_submitit.files import claim
 from snakemake_executor_plugin_submitit.records import CLAIM
 
@@ -124,7 +124,7 @@ def test_an_interrupted_submission_is_found_by_name_or_never_starts(
     found, lost = FakeJob("a"), FakeJob("b")
     run = Run(cluster, monkeypatch)
     for job in (found, lost):  # Snakemake was killed before sbatch's answer
-        record = run.executor._new_record(job)
+        record = job_submission.new_record(job, run.executor.records)
         run.executor.records.save(record)
         if job is found:
             cluster.add(record.name, record.path)
