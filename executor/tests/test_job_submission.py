@@ -179,6 +179,15 @@ def test_the_users_defaults_do_not_beat_a_rules_own_flags(monkeypatch: pytest.Mo
     assert os.environ["SBATCH_ACCOUNT"] == "mine"
 
 
+def test_sbatchs_errors_are_not_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = "echo sbatch: error: QOSMaxSubmitJobPerUserLimit >&2; exit 1"
+    with pytest.raises(job_submission.FullError):
+        submitted(tmp_path, monkeypatch, text)
+    assert capfd.readouterr().err == ""
+
+
 def test_a_second_attempt_keeps_the_first_ones_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, _, job = submitted(tmp_path, monkeypatch, LOST)
     (folder / "job.pkl").write_text("being read")

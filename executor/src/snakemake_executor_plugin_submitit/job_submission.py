@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import shlex
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,9 @@ FULL = re.compile(r"\b(QOS|Assoc)\w*Submit\w*Limit\b|temporarily unable to accep
 # Old versions of SLURM give this text without a reason, for a job that is too large or too long as well.
 MAYBE_FULL = re.compile(r"job submit limit", re.IGNORECASE)
 REASON = re.compile(r"\b(QOS|Assoc)\w*Limit\b")
+
+
+_SUBMITTING = threading.Lock()
 
 
 class FullError(Exception):
@@ -303,7 +308,9 @@ def submit(job: Job, name: str, parameters: Mapping[str, Any]) -> str:
         delayed.set_timeout(executor.parameters["time"], executor.max_num_timeout)
         delayed.dump(pickle)
     try:
-        with _clean_environment([*settings, *settings.get("additional_parameters", {})]):
+        # submitit prints sbatch's errors at each attempt. Environment and sys.stderr belong to all threads.
+        flags = [*settings, *settings.get("additional_parameters", {})]
+        with _SUBMITTING, _clean_environment(flags), contextlib.redirect_stderr(io.StringIO()):
             return str(executor.submit(job).job_id)
     except (FailedJobError, FailedSubmissionError) as error:
         raise _classify(str(error)) from None

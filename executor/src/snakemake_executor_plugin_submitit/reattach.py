@@ -182,7 +182,7 @@ class PreviousRun:
         def ask() -> Snapshot | None:
             asked = time.monotonic()
             snapshot = self.status_query.snapshot(job_ids, fresh=True)
-            return snapshot if snapshot.taken >= asked else None
+            return snapshot if snapshot.taken >= asked and snapshot.asked.issuperset(job_ids) else None
 
         return self._answer(ask)
 
