@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fake_cluster import Logger
+from snakemake_executor_plugin_submitit import job_status_query
 from snakemake_executor_plugin_submitit.files import write_json
 from snakemake_executor_plugin_submitit.job_cancellation import EndedJobs, JobCancellation
 from snakemake_executor_plugin_submitit.job_monitor import SACCT_TIMEOUT, JobMonitor
@@ -187,3 +188,26 @@ def test_ended_jobs_that_slurm_still_lists_are_orphans(tmp_path: Path) -> None:
     fake.now += 30
     assert ended.pop_orphans(slurm.snapshot(ended.ids()), 30.0) == [("1", "train-u")]
     assert ended.ids() == []
+
+
+def test_ids_go_in_batches_and_an_unknown_one_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, asked = Fake(), []
+
+    def run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        asked.append(command[-1])
+        if command[-1].endswith("=9"):  # as SLURM answers for a single id that it does not know
+            return subprocess.CompletedProcess(command, 1, "", "slurm_load_jobs error: Invalid job id specified")
+        return fake.run(command)
+
+    monkeypatch.setattr(job_status_query, "IDS_PER_COMMAND", 2)
+    fake.squeue = "1|RUNNING|None|train-u"
+    slurm = JobStatusQuery(0.0, Complaints(Logger()), run, fake.clock)
+    slurm.accounting = False
+    snapshot = slurm.snapshot(["1", "2", "9"])
+    assert asked == ["--jobs=1,2", "--jobs=9"]
+    assert snapshot.jobs.keys() == {"1"}
+    assert (snapshot.complete, slurm.last_error) == (True, "")
+    fake.squeue, fake.error = None, "Unable to contact slurm controller"
+    fake.now += 1
+    assert slurm.snapshot(["1", "9"]) is snapshot  # nothing new is known
+    assert slurm.last_error == "Unable to contact slurm controller"
