@@ -189,14 +189,14 @@ def test_requeues_without_progress_fail_clearly(workflow: Make) -> None:
 
 
 def test_killed_snakemake_reattaches_to_its_jobs(workflow: Make) -> None:
-    flow = workflow("runs=2 steps=60")
+    flow = workflow("runs=2 steps=150")
     flow.start()
     job = training(flow, 3)
     flow.kill()
     assert any(entry["id"] == job for entry in queue())
-    check(flow, 2, 60, flow.run())
+    check(flow, 2, 150, flow.run())
     assert f"Reattached to job {job} of a previous run" in flow.text
-    assert flow.steps("run0") == list(range(60))  # one job, never interrupted
+    assert flow.steps("run0") == list(range(150))  # one job, never interrupted
     assert [line["state"] for line in flow.ledger() if line["job_id"] == job] == ["finished"]
 
 
