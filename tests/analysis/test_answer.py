@@ -135,7 +135,7 @@ def test_the_answer_of_a_study(small: Path, tmp_path: Path) -> None:
     (folder / "not_run.json").write_text('{"nyuv2": "no folder"}')
     known = answer_of(StudyFiles(folder)).not_known
     assert known.startswith("DIET-CP on Tabletop: a loss that never left its trivial level")
-    assert "Not run, for want of data: NYUv2." in known
+    assert "Not run: NYUv2 (no folder)." in known
 
 
 def test_studies_with_little_to_say(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from lowdata_cpt.analysis import commands
 from lowdata_cpt.analysis.claims import Evidence, Result, evaluate, reproduced_line, to_markdown, verdicts_markdown
 from lowdata_cpt.analysis.claims_file import Claim, read_claims
 from lowdata_cpt.analysis.stats import Interval
+from lowdata_cpt.analysis.study_files import read_results
 from lowdata_cpt.analysis.verdicts import VERDICTS, judge, paper_size, why
 from lowdata_cpt.core.errors import UserError
 
@@ -148,13 +149,21 @@ def test_data_that_was_not_there_is_the_reason(scores: pd.DataFrame) -> None:
     absent = {"food101": "no data in data/food101", "x": "y"}
     found = evaluate(claim(cells={"domain": "food101"}), Evidence(scores, absent=absent))
     assert found.verdict == "not run"
-    assert found.reason == "the data of food101 was not on the machine (no data in data/food101)"
+    assert found.reason == "food101 was not run (no data in data/food101)"
 
 
-def test_partly_absent_cells_are_named(scores: pd.DataFrame) -> None:
+def test_a_claim_about_several_domains_is_not_judged_on_some(scores: pd.DataFrame) -> None:
     found = evaluate(claim(cells={"domain": ["tabletop", "food101"], "n": "largest"}), Evidence(scores))
-    assert found.verdict != "not run"
-    assert "without food101" in found.reason
+    assert (found.verdict, found.reason) == ("not run", "without food101 it is another claim")
+
+
+def test_the_largest_n_is_that_of_the_study_also_before_it_is_run(scores: pd.DataFrame) -> None:
+    wanted = claim(cells={"domain": "tabletop", "n": "largest"})
+    largest = int(scores["n"].max())
+    assert evaluate(wanted, Evidence(scores, largest={"tabletop": largest})).verdict != "not run"
+    found = evaluate(wanted, Evidence(scores, largest={"tabletop": largest + 1}))
+    assert found.verdict == "not run"
+    assert "at the largest n of tabletop" in found.reason
 
 
 def test_methods_are_compared_at_equal_images(scores: pd.DataFrame) -> None:
@@ -305,7 +314,7 @@ def test_make_claims_writes_the_contract(small: Path, claims_file: Path, tmp_pat
     page = (tmp_path / "claims.md").read_text()
     assert all(one["id"] in page for one in found)
     assert "## The rule" in page
-    assert commands.read_results(tmp_path / "claims.json")[0].id == found[0]["id"]
+    assert read_results(tmp_path / "claims.json")[0].id == found[0]["id"]
     with pytest.raises(UserError, match="no row of study other"):
         commands.make_claims(small / "scores.csv", claims_file, tmp_path, "other")
 

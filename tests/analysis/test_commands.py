@@ -10,6 +10,7 @@ import pytest
 
 from lowdata_cpt.analysis import commands
 from lowdata_cpt.analysis.metrics import write_metrics
+from lowdata_cpt.analysis.study_files import read_results
 from lowdata_cpt.analysis.summary import (
     by_domain,
     cell_statistics,
@@ -235,4 +236,4 @@ def test_metrics_json_holds_the_test_means(tmp_path: Path) -> None:
 def test_wrong_claims_json_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "claims.json").write_text("[1]")
     with pytest.raises(UserError, match="list of judged claims"):
-        commands.read_results(tmp_path / "claims.json")
+        read_results(tmp_path / "claims.json")

@@ -158,3 +158,28 @@ def test_a_bank_of_the_drawn_images_has_no_base_to_be_paired_with(rows: pd.DataF
     assert cells.loc[banked, "mean"].notna().all()
     assert cells.loc[banked, "gain"].isna().all()
     assert cells.loc[~banked & cells["n"].gt(0), "gain"].notna().all()
+
+
+def test_what_needs_the_drawn_images_is_paired_with_the_start_of_the_same_run() -> None:
+    def row(method: str, n: int, images: int, metric: str, value: float) -> dict[str, object]:
+        named = {"study": "s", "backbone": "b", "domain": "d", "method": method, "n": n, "seed": 0, "task": "linear"}
+        return named | {"metric": metric, "split": "test", "value": value, "images_seen": images, "train_seconds": 0.0}
+
+    scores = pd.DataFrame(
+        [
+            row("base", 0, 0, "knn_accuracy", 0.2),
+            row("base_domain_norm", 0, 0, "knn_accuracy", 0.3),
+            *(row("diet_cp", 100, images, "knn_accuracy", value) for images, value in ((0, 0.31), (8, 0.5))),
+            *(
+                row("diet_cp", 100, images, "bank_knn_accuracy", value)
+                for images, value in ((0, 0.1), (4, 0.2), (8, 0.4))
+            ),
+        ]
+    )
+    found = paired_gain(scores, "base_domain_norm").set_index("metric")
+    assert found.loc["knn_accuracy", ["reference_value", "reference"]].tolist() == [0.3, "base_domain_norm"]
+    own = found.loc["bank_knn_accuracy"]
+    assert own[["reference", "reference_n", "reference_images_seen"]].tolist() == ["diet_cp", 100, 0]
+    assert own["shown_gain"] == pytest.approx(30.0)
+    # DIET-CP starts under the domain's normalisation: its run has no start that would be the released base.
+    assert paired_gain(scores, "base", complete=True)["metric"].tolist() == ["knn_accuracy"]

@@ -246,9 +246,10 @@ def not_known(files: StudyFiles, idle: Collection[Cell]) -> str:
             f"{', '.join(methods)} on {where}: a loss that never left its trivial level, so the numbers say nothing "
             "about the method."
         )
-    absent = read_absent(files.folder)
-    if absent:
-        parts.append(f"Not run, for want of data: {', '.join(domain_label(name) for name in absent)}.")
+    left_out: dict[str, list[str]] = {}
+    for name, reason in read_absent(files.folder).items():
+        left_out.setdefault(reason, []).append(domain_label(name))
+    parts += [f"Not run: {', '.join(names)} ({reason})." for reason, names in left_out.items()]
     trained = files.scores[files.scores["n"] > 0]
     if len(trained) and trained.groupby("domain")["n"].nunique().max() < 2:
         parts.append("Whether more or fewer images change it: each domain has one n.")

@@ -31,7 +31,8 @@ class Evidence:
         outcomes: of the test images; none: intervals cover seeds.
         checks: rows of `check_preconditions`; empty: nothing is known of whether methods acted.
         head_room: points (or %) by which base must beat random weights, where the table has both.
-        absent: the domains whose data was not on the machine, with the reason.
+        absent: the domains that were not run, with the reason.
+        largest: each domain's largest n in the study, also where it has no cell of it yet; else that of the table.
     """
 
     scores: pd.DataFrame
@@ -39,6 +40,7 @@ class Evidence:
     checks: pd.DataFrame = field(default_factory=pd.DataFrame)
     head_room: float = 0.0
     absent: Mapping[str, str] = field(default_factory=dict)
+    largest: Mapping[str, int] = field(default_factory=dict)
 
 
 class Result(BaseModel):
@@ -79,12 +81,16 @@ def evaluate(claim: Claim, evidence: Evidence) -> Result:
         last = pick.n if isinstance(pick.n, tuple) else None
         used = change_with_n(paired, first=pick.n_minus, last=last)
     elif pick.n == "largest":
-        used = paired[paired["n"] == paired.groupby(["backbone", "domain"])["n"].transform("max")]
+        there = paired.groupby(["backbone", "domain"])["n"].transform("max")
+        used = paired[paired["n"] == paired["domain"].map(dict(evidence.largest)).fillna(there)]
     else:
         used = paired[paired["n"].isin(pick.n)] if isinstance(pick.n, tuple) else paired
     if used.empty:
-        return _result(claim, "not run", _missing(claim, test, rows, found, evidence.absent))
-    reasons = _not_there(claim, used)
+        return _result(claim, "not run", _missing(claim, test, rows, found, evidence))
+    if lacking := _lacking(claim, used):
+        # A claim about several domains is not judged on some of them: those have claims of their own.
+        return _result(claim, "not run", f"without {', '.join(lacking)} it is another claim")
+    reasons = _without_sizes(claim, used)
     flat = _without_head_room(found, used, evidence.head_room)
     if flat:
         names = ", ".join(f"{domain_label(domain)} ({signed(room, 1)})" for (_, domain), room in flat.items())
@@ -116,15 +122,15 @@ def _matching(rows: pd.DataFrame, column: str, wanted: str | tuple[str, ...]) ->
     return rows[rows[column].map(lambda name: any(fnmatchcase(name, pattern) for pattern in wanted)).astype(bool)]
 
 
-def _not_there(claim: Claim, used: pd.DataFrame) -> list[str]:
-    pick, reasons = claim.cells, []
-    if pick.domain != "any":
-        lacking = [name for name in pick.domain if not any(fnmatchcase(d, name) for d in used["domain"].unique())]
-        reasons += [f"without {', '.join(lacking)} (absent)"] if lacking else []
-    if isinstance(pick.n, tuple):
-        fewer = [str(n) for n in pick.n if n not in set(used["n"])]
-        reasons += [f"without n = {', '.join(fewer)} (absent)"] if fewer else []
-    return reasons
+def _lacking(claim: Claim, used: pd.DataFrame) -> list[str]:
+    names = () if claim.cells.domain == "any" else claim.cells.domain
+    return [name for name in names if not any(fnmatchcase(d, name) for d in used["domain"].unique())]
+
+
+def _without_sizes(claim: Claim, used: pd.DataFrame) -> list[str]:
+    wanted = claim.cells.n if isinstance(claim.cells.n, tuple) else ()
+    fewer = [str(n) for n in wanted if n not in set(used["n"])]
+    return [f"without n = {', '.join(fewer)} (absent)"] if fewer else []
 
 
 def _without_head_room(rows: pd.DataFrame, used: pd.DataFrame, head_room: float) -> dict[tuple[str, str], float]:
@@ -151,14 +157,12 @@ def _idle(claim: Claim, used: pd.DataFrame, checks: pd.DataFrame) -> pd.DataFram
     return checks[~checks["acted"].astype(bool) & checks["method"].isin(names)].merge(places)
 
 
-def _missing(
-    claim: Claim, test: pd.DataFrame, rows: pd.DataFrame, found: pd.DataFrame, absent: Mapping[str, str]
-) -> str:
-    pick = claim.cells
+def _missing(claim: Claim, test: pd.DataFrame, rows: pd.DataFrame, found: pd.DataFrame, evidence: Evidence) -> str:
+    pick, absent = claim.cells, evidence.absent
     if found.empty and pick.domain != "any":
         left_out = [name for name in absent if any(fnmatchcase(name, pattern) for pattern in pick.domain)]
         if left_out:
-            return "; ".join(f"the data of {name} was not on the machine ({absent[name]})" for name in left_out)
+            return "; ".join(f"{name} was not run ({absent[name]})" for name in left_out)
     for name in (pick.method, pick.reference):
         if not (test["method"] == name).any():
             return f"method {name} is not in the study"
@@ -167,6 +171,8 @@ def _missing(
         return f"{claim.metric} was not measured{wanted}"
     if found.empty:
         return f"domain {', '.join(pick.domain)} is not in the study (or has no {claim.metric})"
+    if pick.n == "largest" and evidence.largest:
+        return f"{pick.method} was not run at the largest n of {', '.join(sorted(set(found['domain'])))}"
     if pick.n not in ("any", "largest"):
         sizes = ", ".join(str(n) for n in (*pick.n, *(pick.n_minus or ())))
         return f"n = {sizes} of {pick.method} and {pick.reference} is not in the study"

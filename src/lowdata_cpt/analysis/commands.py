@@ -8,7 +8,7 @@ from lowdata_cpt.analysis.answer import answer_of
 from lowdata_cpt.analysis.claims import Evidence, judge_all, write_claims
 from lowdata_cpt.analysis.claims_file import read_claims
 from lowdata_cpt.analysis.outcomes import read_outcomes
-from lowdata_cpt.analysis.study_files import StudyFiles, read_absent, read_checks
+from lowdata_cpt.analysis.study_files import StudyFiles, read_absent, read_checks, read_largest
 from lowdata_cpt.analysis.summary import (
     by_domain,
     cell_statistics,
@@ -79,7 +79,12 @@ def make_claims(scores: Path, claims: Path, out_dir: Path, study: str) -> list[P
         raise UserError(f"{scores}: no row of study {study}, the table has {names}")
     stated, folder = read_claims(claims), scores.parent
     evidence = Evidence(
-        rows, read_outcomes(folder), read_checks(folder), head_room=stated.head_room, absent=read_absent(folder)
+        rows,
+        read_outcomes(folder),
+        read_checks(folder),
+        head_room=stated.head_room,
+        absent=read_absent(folder),
+        largest=read_largest(folder),
     )
     return write_claims(judge_all(stated, evidence), out_dir, study)
 

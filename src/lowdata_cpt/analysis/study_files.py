@@ -31,8 +31,15 @@ def read_checks(study_dir: Path) -> pd.DataFrame:
     return check_preconditions(read_curves(files["curves.csv"]), study, cost)
 
 
+def read_largest(study_dir: Path) -> dict[str, int]:
+    """Return each domain's largest n in a study's configuration; empty without `study.json`."""
+    path = study_dir / "study.json"
+    domains = read_json(path)["domains"] if path.exists() else {}
+    return {name: max(domain["sizes"]) for name, domain in domains.items() if domain["sizes"]}
+
+
 def read_absent(study_dir: Path) -> dict[str, str]:
-    """Return the domains that were left out because their data was not on the machine, with the reason.
+    """Return the domains that were left out, as their data is not on the machine or no cell is finished: the reason.
 
     Raises:
         UserError: `not_run.json` is there, but no mapping of names to reasons.

@@ -237,7 +237,9 @@ def paired_gain(
     flat = reference in UNTRAINED
     cell = ["backbone", "domain", "seed", "task", "metric", "split", *([] if flat else ["n"])]
     partner = _as_partner(scores[scores["method"] == reference], cell)
-    rows = scores[(scores["method"] != reference) & (scores["n"] > 0) & (scores["images_seen"] > 0)]
+    rows = scores[(scores["method"] != reference) & (scores["n"] > 0)]
+    goes_on = rows.groupby([name for name in CELL if name in rows])["images_seen"].transform("max") > 0
+    rows = rows[(rows["images_seen"] > 0) | ~goes_on]
     drawn = rows["metric"].isin(DRAWN) & flat
     paired = rows[~drawn].merge(partner, on=cell, how="left")
     lonely = paired[paired["reference_value"].isna()]

@@ -48,8 +48,12 @@ def archive_of(folder: Path, cell: Cell) -> Path:
 
 def finished(study: Study, paths: Paths) -> list[Cell]:
     """Return the cells that are scored, of places whose released backbone is scored for the same seed."""
-    done = {cell for cell in cells(study) if (paths.cell(cell) / OF_SCORES[0]).exists()}
+    done = {cell for cell in cells(study) if _is_whole(cell, paths)}
     return [cell for cell in cells(study) if cell in done and cell._replace(method="base", n=0) in done]
+
+
+def _is_whole(cell: Cell, paths: Paths) -> bool:
+    return (paths.cell(cell) / OF_SCORES[0]).exists() and (paths.cell(cell.trained) / OF_TRAINING[0]).exists()
 
 
 def pack(study: Study, paths: Paths) -> list[Path]:
@@ -87,7 +91,7 @@ def pack(study: Study, paths: Paths) -> list[Path]:
 def _files_of(cell: Cell, paths: Paths, *, with_examples: bool) -> Entries:
     """Return entry -> content of a cell's files; nothing of a cell that is not scored yet."""
     folder = paths.cell(cell)
-    if not (folder / OF_SCORES[0]).exists() or not (paths.cell(cell.trained) / OF_TRAINING[0]).exists():
+    if not _is_whole(cell, paths):
         return {}
     wanted = [*OF_SCORES, *(OF_TRAINING if cell == cell.trained else ()), *([EXAMPLES] if with_examples else [])]
     return {f"n{cell.n}/s{cell.seed}/{name}": (folder / name).read_bytes() for name in wanted}
