@@ -64,7 +64,7 @@ def mutate(path: str, value: Any) -> dict[str, Any]:
         ("domains.moon", {}, "domains.moon"),
         ("domains.tabletop.sizes", [0], "sizes are [0]; expected numbers from 1, each once"),
         ("domains.tabletop.sizes", [100, 100], "sizes are [100, 100]; expected numbers from 1, each once"),
-        ("seeds", [-1], "seeds are [-1]; expected whole numbers from 0"),
+        ("seeds", [-1], "seeds.0: Input should be greater than or equal to 0 (got -1)"),
         ("methods.random2", {"method": "random"}, "random2 is of method random"),
         ("methods.base", {"method": "diet_cp"}, "base is of method diet_cp"),
         ("backbones.vits14_imgfocus", {"model": "test_vit", "sha256": "0" * 64}, "but weights are `timm`"),

@@ -18,13 +18,15 @@ from lowdata_cpt.study.paths import Paths
 shell.prefix(f'PATH="{Path(sys.executable).parent}:$PATH"; export MPLBACKEND=Agg; ')
 
 try:
-    # Snakemake has read these files itself: the last of two equal keys wins, and 0100 is 64.
-    for file in workflow.configfiles:
-        read(Path(file))
-    STUDY = validate(config, "configuration")
-    # Jobs that a cluster starts find on their node what they need, or say so.
+    # Snakemake has read these files itself: there the last of two equal keys wins, and 0100 is 64.
+    FILES = [Path(file) for file in workflow.configfiles]
+    for file in FILES:
+        read(file)
+    NAMED = [str(FILES[-1]), FILES[-1].parent] if FILES else []
+    STUDY = validate(config, *NAMED)
+    # Not in the jobs that a cluster starts: a node may be cut off from the network.
     if workflow.is_main_process:
-        check_machine(STUDY, "configuration")
+        check_machine(STUDY, *NAMED[:1])
     STUDY, NOT_RUN = grid.split_absent(STUDY)
     CELLS = list(grid.cells(STUDY))
     # Asked here, for all: a folder of images says only by looking at it which labels it has.

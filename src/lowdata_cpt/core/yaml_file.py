@@ -52,8 +52,9 @@ def read_yaml(path: Path) -> Any:
         UserError: it cannot be read, is not YAML, gives a key twice, is too large or too deep, or has a number that is
             not what it looks like (`0100` is 64 in YAML, `1:30` is 90); one sentence with the line.
     """
-    loader = _Loader(_text(path))
+    text = _text(path)
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             return None
@@ -65,8 +66,6 @@ def read_yaml(path: Path) -> Any:
         raise UserError(f"{path}: {line}{' '.join(said.split())[:300]}; expected YAML") from None
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())[:300]})") from None
-    finally:
-        loader.dispose()
 
 
 def _text(path: Path) -> str:

@@ -144,7 +144,10 @@ def absences(study: Study) -> list[str]:
             found.append(f"domains.{name}.root: {domain.folder} is a file; expected a folder")
         elif reason := domain.absent():
             if study.absent_data == "stop":
-                found.append(f"domains.{name}.root: {reason}; or `absent_data: skip` leaves such domains out")
+                found.append(
+                    f"domains.{name}.root: {reason.partition(';')[0]}; expected what docs/data/cards.md says, or "
+                    "`absent_data: skip` to leave such domains out"
+                )
         elif isinstance(domain, ImageFolder) and domain.sizes:
             there = sum(1 for _ in domain.sources())
             if max(domain.sizes) > there:
@@ -206,7 +209,7 @@ def _no_hub() -> str | None:
     return failure[0] if failure else None
 
 
-def check_machine(study: Study, where: str) -> None:
+def check_machine(study: Study, where: str = "config") -> None:
     """Refuse a study whose weights or images are not here.
 
     Raises:

@@ -75,7 +75,7 @@ def validate(raw: Any, where: str = "config", folder: Path = REPOSITORY / "confi
     Args:
         raw: plain values.
         where: how messages call it.
-        folder: where a file that it extends lies; Snakemake does not say where its configuration came from.
+        folder: where a file that it extends lies.
 
     Raises:
         UserError: one message with a line for every error.
@@ -85,16 +85,24 @@ def validate(raw: Any, where: str = "config", folder: Path = REPOSITORY / "confi
     try:
         study = Study.model_validate(extended(raw, folder))
     except ValidationError as error:
-        raise several(where, [_describe(item) for item in error.errors(include_url=False)]) from None
+        raise several(where, [_describe(item) for item in _distinct(error.errors(include_url=False))]) from None
     if found := inconsistencies(study):
         raise several(where, found)
     return study
 
 
+def _distinct(errors: list[Any]) -> list[Any]:
+    """Return the errors without those that only follow: a list whose items are wrong counts as too short, too."""
+    wrong = [item["loc"][:-1] for item in errors]
+    return [item for item in errors if item["type"] != "too_short" or item["loc"] not in wrong]
+
+
 def _describe(item: Any) -> str:
     """Turn one pydantic error into `key: given … ; allowed …`."""
     location = [part if len(part := str(step)) <= 60 else f"{part[:60]}…" for step in item["loc"]]
-    path = ".".join(location) or "(top level)"
+    # In a method or domain pydantic names its kind once more.
+    tagged = location[0] in ("methods", "domains") and len(location) > 2 if location else False
+    path = ".".join(location[:2] + location[3:] if tagged else location) or "(top level)"
     if item["type"] == "extra_forbidden":
         allowed = _keys_at(Study, item["loc"][:-1])
         near = difflib.get_close_matches(location[-1], allowed, n=1)
