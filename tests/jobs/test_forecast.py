@@ -28,7 +28,6 @@ def study(name: str) -> Study:
 
 
 def test_jobs_are_those_that_snakemake_lists(tmp_path: Path) -> None:
-    (tmp_path / "config").symlink_to(ROOT / "config")
     for kind in ("neu_steel", "cifar10", "nyuv2"):
         MAKERS[kind](tmp_path / "data" / kind)
     command = [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules", "--forceall", "--nolock"]
