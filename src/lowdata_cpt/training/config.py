@@ -108,7 +108,7 @@ class Optimiser(Strict):
     weight_decay: Decay = 0.05
     weight_decay_end: Decay | None = Field(default=None, description="Cosine to this value; constant when null.")
     decay_norm_and_bias: bool = Field(default=False, description="Apply weight decay to biases and norms too.")
-    clip: float | None = Field(default=None, gt=0, le=1e6, description="Largest global gradient norm; none when null.")
+    clip: float | None = Field(default=None, gt=0, le=1e9, description="Largest global gradient norm; none when null.")
 
 
 class Schedule(Strict):
