@@ -5,7 +5,8 @@ SHELL := /bin/bash
 CORES ?= $(shell nproc)
 STUDY ?= quick
 RUN := .venv/bin
-CONFIG := $(if $(filter quick,$(STUDY)),,--configfile config/$(STUDY).yaml)
+FILE := config/$(STUDY).yaml
+CONFIG := $(if $(filter quick,$(STUDY)),,--configfile $(FILE))
 SNAKEMAKE := $(RUN)/snakemake --cores $(CORES) --rerun-incomplete $(CONFIG)
 # One thread a process: with a busy neighbour two OpenMP threads are slower than one, and results are bit-equal.
 export OMP_NUM_THREADS := 1
@@ -21,6 +22,7 @@ help: ## show the targets
 
 reproduce: .venv/.ready ## run the quick study end to end (STUDY=embedded or paper for the others)
 	@tools/install-gl
+	@$(RUN)/lowdata-cpt validate $(FILE)
 	@$(SNAKEMAKE)
 	@$(RUN)/lowdata-cpt headline results/$(STUDY)
 

@@ -103,11 +103,12 @@ def _prepare_compute(threads: int) -> None:
 @cli.command()
 @click.argument("files", nargs=-1, required=True, type=PATH)
 def validate(files: tuple[Path, ...]) -> None:
-    """Check configuration files and print nothing but their errors."""
+    """Check configuration files, and that their weights and images are here; print nothing but errors."""
+    from lowdata_cpt.study.checks import check_machine
     from lowdata_cpt.study.load import load
 
     for file in files:
-        load(file)
+        check_machine(load(file), str(file))
 
 
 @cli.command()

@@ -19,7 +19,7 @@ from lowdata_cpt.study.load import validate
 STUDY: dict[str, Any] = {
     "study": "s",
     "seeds": [0],
-    "backbones": {"tiny": {"model": "vit_tiny_patch16_224", "weights": "embedded:imgfocus", "image_size": 64}},
+    "backbones": {"tiny": {"model": "vit_small_patch14_dinov2", "weights": "embedded:imgfocus", "image_size": 70}},
     "domains": {
         "camvid": {"resolution": 64, "sizes": [4]},
         "nyuv2": {"resolution": 64, "sizes": [4]},
@@ -61,9 +61,15 @@ def leaves(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
 
 def candidates(value: Any, key: str) -> list[Any]:
     """Return other values to try for a key; at least one has to be valid."""
-    named: dict[str, Any] = {"model": "vit_small_patch16_224", "weights": "timm"}
+    named: dict[str, Any] = {"model": "vit_small_patch14_dinov2.lvd142m", "weights": "timm"}
     named |= {"training": {"epochs": 2}, "grid": [{"methods": list(EVERY)}], "diagnostics": {"camvid": ["glare"]}}
-    named |= {"image_sizes": {"camvid": 80}, "images_seen": 16, "milestones": [4], "region_sides": [1, 2]}
+    named |= {
+        "image_sizes": {"camvid": 84},
+        "images_seen": 16,
+        "milestones": [4],
+        "decoder_width": 64,
+        "region_sides": [1, 2],
+    }
     if key in named:
         return [named[key]]
     if isinstance(value, bool):

@@ -160,7 +160,7 @@ rule claims:
         PATHS.of_study("scores.csv"),
         PATHS.of_study("curves.csv"),
         PATHS.of_study("outcomes"),
-        claims="config/claims.yaml",
+        claims=project_file(CLAIMS),
     output:
         json=PATHS.of_study("claims.json"),
         text=report(

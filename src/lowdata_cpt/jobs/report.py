@@ -19,11 +19,11 @@ from lowdata_cpt.analysis.study_files import StudyFiles
 from lowdata_cpt.analysis.tables import headline as headline_table
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import write_text
+from lowdata_cpt.core.paths import CLAIMS, project_file
 from lowdata_cpt.core.provenance import write_sidecar
 from lowdata_cpt.jobs.collect import read_study
 from lowdata_cpt.jobs.figures import figure, figure_names
 
-CLAIMS = Path("config/claims.yaml")
 SUBMITTED = Path(".snakemake/submitit/ledger")
 
 
@@ -35,8 +35,9 @@ def statistics(folder: Path) -> None:
 
 def claims(folder: Path) -> None:
     """Write results/<study>/claims.json and claims.md."""
-    make_claims(folder / "scores.csv", CLAIMS, folder, folder.name)
-    write_sidecar(folder / "claims.json", inputs=[folder / "scores.csv", CLAIMS])
+    asked = project_file(CLAIMS)
+    make_claims(folder / "scores.csv", asked, folder, folder.name)
+    write_sidecar(folder / "claims.json", inputs=[folder / "scores.csv", asked])
 
 
 def tables(folder: Path) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from pydantic import AfterValidator, Field
 
 from lowdata_cpt.core.code_versions import code_version
 from lowdata_cpt.methods.facts import Deviation, Facts, read_deviations
@@ -19,6 +22,22 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lowdata_cpt.backbones.vit import ViT
+
+
+def _ascending(scale: tuple[float, float]) -> tuple[float, float]:
+    if scale[0] > scale[1]:
+        raise ValueError("expected the smaller area first")
+    return scale
+
+
+Area = Annotated[float, Field(gt=0, le=1)]
+Scale = Annotated[tuple[Area, Area], AfterValidator(_ascending)]
+"""Smallest and largest area of a random crop, as fractions of the image."""
+Blocks = Annotated[int, Field(ge=1, le=64)]
+Width = Annotated[int, Field(ge=1, le=2**16)]
+Weight = Annotated[float, Field(ge=0, le=1e6)]
+Temperature = Annotated[float, Field(gt=0, le=100)]
+Prototypes = Annotated[int, Field(ge=2, le=2**20)]
 
 
 class MethodConfig(Recipe):
@@ -60,6 +79,16 @@ class MethodConfig(Recipe):
     def code_version(cls) -> str:
         """Return the version of the code that makes this method's weights."""
         return code_version(*cls.code_modules())
+
+    def misfits(self, width: int, depth: int, patches: int) -> Iterator[str]:
+        """Yield what of these settings a backbone cannot have: key, value, what is allowed.
+
+        Args:
+            width: of the backbone's tokens.
+            depth: number of its blocks.
+            patches: along one side of a training view.
+        """
+        yield from ()
 
     def untrained_state(self, vit: ViT, pool: NDArray[np.uint8], seed: int) -> dict[str, Tensor]:
         """Return the weights of a method that trains nothing, as timm opens them.

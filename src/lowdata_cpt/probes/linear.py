@@ -38,12 +38,12 @@ NEIGHBOURS = 4
 class Config(Strict):
     """kNN on L2-normalised class tokens, and logistic regression on the same, centred and scaled to unit norm again."""
 
-    k: int = Field(default=20, ge=1, description="Neighbours; min(k, number of train images) are used.")
+    k: int = Field(default=20, ge=1, le=10**6, description="Neighbours; min(k, number of train images) are used.")
     c_grid: Grid = Field(
         default=(1.0, 10.0, 100.0, 1000.0, 10_000.0),
         description="Inverse regularisation strengths, ascending; the best macro-F1 on validation is taken.",
     )
-    max_iter: int = Field(default=1000, ge=1, description="L-BFGS iterations at most for each C.")
+    max_iter: int = Field(default=1000, ge=1, le=10**7, description="L-BFGS iterations at most for each C.")
     bank: Literal["clean", "augmented"] = Field(
         default="clean",
         description="Train features: of the images as they are, or augmented once (as DIET-CP's authors do).",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, create_model
 
@@ -31,8 +31,8 @@ class ProbesBase(Strict):
     """What all evaluations share."""
 
     features: FeaturesConfig = FeaturesConfig()
-    examples: int = Field(default=4, ge=0, description="Test images on the qualitative sheet.")
-    image_sizes: dict[str, int] = Field(
+    examples: int = Field(default=4, ge=0, le=1000, description="Test images on the qualitative sheet.")
+    image_sizes: dict[str, Annotated[int, Field(ge=16, le=4096)]] = Field(
         default={}, description="Domain -> side in pixels of its probe images, where it is not the backbone's."
     )
 

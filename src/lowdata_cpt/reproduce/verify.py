@@ -16,12 +16,12 @@ import pandas as pd
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import read_json, sha256_file
+from lowdata_cpt.core.paths import CLAIMS, project_file
 from lowdata_cpt.core.provenance import MEASURED_FILES, published_records, read_records
 from lowdata_cpt.reproduce import dvc_files as dvcfiles
 from lowdata_cpt.study.grid import cell_of
 from lowdata_cpt.study.paths import Paths
 
-CLAIMS = Path("config/claims.yaml")
 # Tables are written with six digits: one unit of the last may differ between versions of numpy.
 DIGITS = 1e-5
 SHOWN = 10
@@ -206,7 +206,7 @@ def check_claims(folder: Path, work: Path) -> list[Row]:
     """Judge the claims from the committed table once more."""
     from lowdata_cpt.analysis.commands import make_claims
 
-    make_claims(folder / "scores.csv", CLAIMS, work, folder.name)
+    make_claims(folder / "scores.csv", project_file(CLAIMS), work, folder.name)
     rows = [_compare("claims", folder / name, work / name) for name in ("claims.json", "claims.md")]
     rows = [_without_outcomes(row, folder) for row in rows]
     verdicts = [claim["verdict"] for claim in read_json(work / "claims.json")]

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 import types
 import typing
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
-from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.errors import UserError, several
 from lowdata_cpt.core.paths import REPOSITORY
 from lowdata_cpt.core.strict import merge
+from lowdata_cpt.core.yaml_file import read_yaml
+from lowdata_cpt.study.checks import inconsistencies
 from lowdata_cpt.study.config import Study
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 60
+_SHORT.maxlong = 40
 
 
 def load(path: str | Path) -> Study:
@@ -24,23 +30,16 @@ def load(path: str | Path) -> Study:
         UserError: the file is missing, is not YAML, or has errors (all of them are listed).
     """
     path = Path(path)
-    return validate(_read(path), str(path), path.parent)
+    return validate(read(path), str(path), path.parent)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
     """Read a YAML file that holds a mapping.
 
     Raises:
         UserError: it cannot be read, is not YAML, or is no mapping.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such configuration file") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); expected a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())[:300]})") from None
+    raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise UserError(f"{path}: expected a mapping of keys at the top level, got {type(raw).__name__}")
     return raw
@@ -60,7 +59,7 @@ def extended(raw: dict[str, Any], folder: Path, above: tuple[Path, ...] = ()) ->
     path = (folder / name).resolve()
     if path in above:
         raise UserError(f"extends: {' -> '.join(str(p) for p in (*above, path))} is a circle")
-    below = extended(_read(path), path.parent, (*above, path))
+    below = extended(read(path), path.parent, (*above, path))
     merged = merge(below, {key: value for key, value in raw.items() if key != "extends"})
     for kind in ("backbones", "domains", "methods"):
         if isinstance(merged.get(kind), dict):
@@ -76,7 +75,7 @@ def validate(raw: Any, where: str = "config", folder: Path = REPOSITORY / "confi
     Args:
         raw: plain values.
         where: how messages call it.
-        folder: where a file that it extends lies; Snakemake does not say where its configuration came from.
+        folder: where a file that it extends lies.
 
     Raises:
         UserError: one message with a line for every error.
@@ -84,16 +83,26 @@ def validate(raw: Any, where: str = "config", folder: Path = REPOSITORY / "confi
     if not isinstance(raw, dict):
         raise UserError(f"{where}: expected a mapping of keys at the top level, got {type(raw).__name__}")
     try:
-        return Study.model_validate(extended(raw, folder))
+        study = Study.model_validate(extended(raw, folder))
     except ValidationError as error:
-        lines = [_describe(item) for item in error.errors(include_url=False)]
-        raise UserError(f"{where}: {len(lines)} error(s)\n" + "\n".join(f"  {line}" for line in lines)) from None
+        raise several(where, [_describe(item) for item in _distinct(error.errors(include_url=False))]) from None
+    if found := inconsistencies(study):
+        raise several(where, found)
+    return study
+
+
+def _distinct(errors: list[Any]) -> list[Any]:
+    """Return the errors without those that only follow: a list whose items are wrong counts as too short, too."""
+    wrong = [item["loc"][:-1] for item in errors]
+    return [item for item in errors if item["type"] != "too_short" or item["loc"] not in wrong]
 
 
 def _describe(item: Any) -> str:
     """Turn one pydantic error into `key: given … ; allowed …`."""
-    location = [str(part) for part in item["loc"]]
-    path = ".".join(location) or "(top level)"
+    location = [part if len(part := str(step)) <= 60 else f"{part[:60]}…" for step in item["loc"]]
+    # In a method or domain pydantic names its kind once more.
+    tagged = location[0] in ("methods", "domains") and len(location) > 2 if location else False
+    path = ".".join(location[:2] + location[3:] if tagged else location) or "(top level)"
     if item["type"] == "extra_forbidden":
         allowed = _keys_at(Study, item["loc"][:-1])
         near = difflib.get_close_matches(location[-1], allowed, n=1)
@@ -103,7 +112,7 @@ def _describe(item: Any) -> str:
         return f"{path}: required key is missing"
     message = item["msg"].removeprefix("Value error, ")
     given = item.get("input")
-    shown = "" if isinstance(given, dict) else f" (got {given!r})"
+    shown = "" if isinstance(given, dict) else f" (got {_SHORT.repr(given)})"
     return f"{path}: {message}{shown}"
 
 

@@ -13,22 +13,30 @@ from lowdata_cpt.core.strict import Strict
 if TYPE_CHECKING:
     from lowdata_cpt.training.learner import Learner
 
+Images = Annotated[int, Field(ge=1, le=10**10)]
+Epochs = Annotated[int, Field(ge=1, le=10**6)]
+Batch = Annotated[int, Field(ge=1, le=2**16)]
+Steps = Annotated[int, Field(ge=1, le=10**9)]
+Milestones = Annotated[tuple[Annotated[int, Field(ge=0, le=10**10)], ...], Field(max_length=1000)]
+Rate = Annotated[float, Field(gt=0, le=10)]
+Decay = Annotated[float, Field(ge=0, le=10)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+"""Ranges beyond which a value is a slip; of each, what a study gives and what a method lays over it."""
+
 
 class Training(Strict):
     """Length and numerics of every training run. Whole epochs are run and the last partial batch is kept."""
 
-    images_seen: int | None = Field(
-        default=None, ge=1, description="Target number of images drawn; rounded to whole epochs. Or give `epochs`."
+    images_seen: Images | None = Field(
+        default=None, description="Target number of images drawn; rounded to whole epochs. Or give `epochs`."
     )
-    epochs: int | None = Field(
-        default=None, ge=1, description="Number of passes over the subset. Or give `images_seen`."
-    )
-    batch_size: int = Field(default=32, ge=1)
-    accumulation: int = Field(default=1, ge=1, description="Micro-batches per optimiser step.")
+    epochs: Epochs | None = Field(default=None, description="Number of passes over the subset. Or give `images_seen`.")
+    batch_size: Batch = 32
+    accumulation: Batch = Field(default=1, description="Micro-batches per optimiser step.")
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="bf16 autocasts the forward pass.")
     compile: bool = Field(default=False, description="torch.compile the transformer blocks.")
-    max_steps: int | None = Field(default=None, ge=1, description="Stop after this many steps (self-tests only).")
-    milestones: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+    max_steps: Steps | None = Field(default=None, description="Stop after this many steps (self-tests only).")
+    milestones: Milestones = Field(
         default=(),
         description="Images seen at which the model is exported and evaluated, ascending, 0 for the start; the end "
         "always is, and what lies beyond it is left out.",
@@ -40,6 +48,8 @@ class Training(Strict):
             raise ValueError("give exactly one of `images_seen` and `epochs`")
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"milestones are {list(self.milestones)}; expected ascending numbers, each once")
+        if self.accumulation > self.batch_size:
+            raise ValueError(f"accumulation is {self.accumulation}; expected at most batch_size, {self.batch_size}")
         return self
 
     def length(self, n_images: int) -> tuple[int, int]:
@@ -73,14 +83,14 @@ class Training(Strict):
 class TrainingOverlay(Strict):
     """What a method trains differently from the study's `training`; what is left out is the study's."""
 
-    images_seen: int | None = None
-    epochs: int | None = None
-    batch_size: int | None = None
-    accumulation: int | None = None
+    images_seen: Images | None = None
+    epochs: Epochs | None = None
+    batch_size: Batch | None = None
+    accumulation: Batch | None = None
     precision: Literal["fp32", "bf16"] | None = None
     compile: bool | None = None
-    max_steps: int | None = None
-    milestones: tuple[int, ...] | None = None
+    max_steps: Steps | None = None
+    milestones: Milestones | None = None
 
     def over(self, training: Training) -> Training:
         """Return `training` with these values over it; one kind of length replaces the other."""
@@ -93,12 +103,12 @@ class TrainingOverlay(Strict):
 class Optimiser(Strict):
     """AdamW. The learning rate is absolute: `base_lr · batch / 256` rules are resolved in the config."""
 
-    lr: float = Field(gt=0, description="Peak learning rate.")
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = Field(default=0.05, ge=0)
-    weight_decay_end: float | None = Field(default=None, ge=0, description="Cosine to this value; constant when null.")
+    lr: Rate = Field(description="Peak learning rate.")
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    weight_decay: Decay = 0.05
+    weight_decay_end: Decay | None = Field(default=None, description="Cosine to this value; constant when null.")
     decay_norm_and_bias: bool = Field(default=False, description="Apply weight decay to biases and norms too.")
-    clip: float | None = Field(default=None, gt=0, description="Largest global gradient norm; none when null.")
+    clip: float | None = Field(default=None, gt=0, le=1e9, description="Largest global gradient norm; none when null.")
 
 
 class Schedule(Strict):
@@ -106,7 +116,7 @@ class Schedule(Strict):
 
     unit: Literal["step", "epoch"] = "step"
     warmup: float = Field(default=0.1, ge=0, lt=1, description="Fraction of the run that warms up.")
-    final_lr: float = Field(default=0.0, ge=0, description="Learning rate at the end of the cosine.")
+    final_lr: float = Field(default=0.0, ge=0, le=10, description="Learning rate at the end of the cosine.")
 
 
 class Recipe(Strict):
@@ -126,6 +136,15 @@ class Recipe(Strict):
     training: TrainingOverlay | None = Field(
         default=None, description="What differs from the study's `training` for this method."
     )
+
+    @model_validator(mode="after")
+    def _rate_falls(self) -> Self:
+        if self.schedule.final_lr > self.optimiser.lr:
+            raise ValueError(
+                f"schedule.final_lr is {self.schedule.final_lr:g}; expected at most the peak, optimiser.lr, "
+                f"which is {self.optimiser.lr:g}"
+            )
+        return self
 
     @classmethod
     def learner(cls) -> type[Learner]:

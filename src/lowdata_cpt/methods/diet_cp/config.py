@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from lowdata_cpt.methods.base import MethodConfig
+from lowdata_cpt.methods.base import Blocks, MethodConfig
 from lowdata_cpt.methods.facts import Facts, Precondition, SourceBudget
 from lowdata_cpt.training.config import Optimiser, Schedule
 
@@ -31,7 +32,7 @@ class DietCP(MethodConfig):
     optimiser: Optimiser = Optimiser(lr=1e-4, weight_decay=0.05, decay_norm_and_bias=True)
     schedule: Schedule = Schedule(unit="epoch", warmup=0.1, final_lr=1e-5)
     label_smoothing: float = Field(default=0.2, ge=0, lt=1)
-    trained_blocks: int = Field(default=2, ge=1, description="Number of last transformer blocks that are trained.")
+    trained_blocks: Blocks = Field(default=2, description="Number of last transformer blocks that are trained.")
     head_only: float = Field(
         default=0.05, ge=0, lt=1, description="Fraction of the run, in the schedule's unit, that trains W only."
     )
@@ -39,3 +40,9 @@ class DietCP(MethodConfig):
         default="domain",
         description="Whose mean and standard deviation normalise the views; the authors use the domain's.",
     )
+
+    def misfits(self, width: int, depth: int, patches: int) -> Iterator[str]:
+        """Yield more blocks than there are."""
+        yield from super().misfits(width, depth, patches)
+        if self.trained_blocks > depth:
+            yield f"trained_blocks is {self.trained_blocks}; expected at most the backbone's {depth} blocks"

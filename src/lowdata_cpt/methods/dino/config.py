@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from lowdata_cpt.methods.base import MethodConfig
+from lowdata_cpt.methods.base import MethodConfig, Prototypes, Scale, Temperature, Width
 from lowdata_cpt.methods.facts import NOISE, Facts, Precondition, SourceBudget
 from lowdata_cpt.training.config import Optimiser, Schedule
 
@@ -31,17 +31,19 @@ class DINO(MethodConfig):
     method: Literal["dino"] = "dino"
     optimiser: Optimiser = Optimiser(lr=4.15e-6, weight_decay=0.04, clip=1.0)
     schedule: Schedule = Schedule(warmup=0.05)
-    prototypes: int = Field(default=8192, ge=2, description="K, outputs of the head.")
-    head_hidden: int = Field(default=2048, ge=1, description="Width of the head's hidden layers.")
-    head_bottleneck: int = Field(default=256, ge=1, description="Width of the head's l2-normalised layer.")
+    prototypes: Prototypes = Field(default=8192, description="K, outputs of the head.")
+    head_hidden: Width = Field(default=2048, description="Width of the head's hidden layers.")
+    head_bottleneck: Width = Field(default=256, description="Width of the head's l2-normalised layer.")
     freeze_last_layer: float = Field(default=0.01, ge=0, le=1, description="Fraction of the run with fixed prototypes.")
-    local_crops: int = Field(default=6, ge=0, description="Number of local views per image.")
-    local_crop_size: int = Field(default=96, ge=1, description="Side of a local view at 224 px; scaled with the image.")
-    global_scale: tuple[float, float] = Field(default=(0.25, 1.0), description="Area of a global view.")
-    local_scale: tuple[float, float] = Field(default=(0.05, 0.25), description="Area of a local view.")
-    student_temperature: float = Field(default=0.1, gt=0, description="τ_s.")
-    teacher_temperature: float = Field(default=0.04, gt=0, description="τ_t after its warm-up.")
-    teacher_temperature_start: float = Field(default=0.04, gt=0, description="τ_t at step 0.")
+    local_crops: int = Field(default=6, ge=0, le=64, description="Number of local views per image.")
+    local_crop_size: int = Field(
+        default=96, ge=1, le=224, description="Side of a local view at 224 px; scaled with the image."
+    )
+    global_scale: Scale = Field(default=(0.25, 1.0), description="Area of a global view.")
+    local_scale: Scale = Field(default=(0.05, 0.25), description="Area of a local view.")
+    student_temperature: Temperature = Field(default=0.1, description="τ_s.")
+    teacher_temperature: Temperature = Field(default=0.04, description="τ_t after its warm-up.")
+    teacher_temperature_start: Temperature = Field(default=0.04, description="τ_t at step 0.")
     teacher_temperature_warmup: float = Field(default=0.0, ge=0, le=1, description="Fraction of the run to reach τ_t.")
     centre_momentum: float = Field(default=0.9, ge=0, lt=1)
     centre_start: Literal["zero", "first_batch"] = Field(

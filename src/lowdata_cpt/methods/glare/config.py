@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from lowdata_cpt.methods.base import MethodConfig
+from lowdata_cpt.methods.base import MethodConfig, Prototypes, Scale, Temperature, Weight, Width
 from lowdata_cpt.methods.facts import NOISE, Facts, Precondition
 from lowdata_cpt.training.config import Optimiser, Schedule
 
@@ -32,23 +33,23 @@ class GLARE(MethodConfig):
     method: Literal["glare"] = "glare"
     optimiser: Optimiser = Optimiser(lr=5e-4, weight_decay=0.04, weight_decay_end=0.1, clip=3.0)
     schedule: Schedule = Schedule(warmup=0.1, final_lr=1e-5)
-    weight_global: float = Field(default=1.0, ge=0, description="Weight of the CLS term; 0 leaves its work out.")
-    weight_regional: float = Field(default=1.0, ge=0, description="Weight of the region term; 0 leaves its work out.")
-    weight_local: float = Field(default=1.0, ge=0, description="Weight of the patch term; 0 leaves its work out.")
-    rank: int = Field(default=64, ge=1, description="r, width of an adapter's bottleneck.")
-    adapter_scale: float = Field(default=0.1, gt=0, description="Factor on an adapter's output.")
-    prototypes: int = Field(default=8192, ge=2, description="K, outputs of each head.")
-    head_hidden: int = Field(default=2048, ge=1, description="Width of the heads' hidden layers.")
-    head_bottleneck: int = Field(default=256, ge=1, description="Width of the heads' l2-normalised layer.")
-    global_scale: tuple[float, float] = Field(default=(0.25, 1.0), description="Area of the two views.")
-    regions: int = Field(default=8, ge=1, description="Regions per view.")
+    weight_global: Weight = Field(default=1.0, description="Weight of the CLS term; 0 leaves its work out.")
+    weight_regional: Weight = Field(default=1.0, description="Weight of the region term; 0 leaves its work out.")
+    weight_local: Weight = Field(default=1.0, description="Weight of the patch term; 0 leaves its work out.")
+    rank: Width = Field(default=64, description="r, width of an adapter's bottleneck.")
+    adapter_scale: float = Field(default=0.1, gt=0, le=100, description="Factor on an adapter's output.")
+    prototypes: Prototypes = Field(default=8192, description="K, outputs of each head.")
+    head_hidden: Width = Field(default=2048, description="Width of the heads' hidden layers.")
+    head_bottleneck: Width = Field(default=256, description="Width of the heads' l2-normalised layer.")
+    global_scale: Scale = Field(default=(0.25, 1.0), description="Area of the two views.")
+    regions: int = Field(default=8, ge=1, le=1000, description="Regions per view.")
     region_top: float = Field(default=0.3, gt=0, le=1, description="Fraction of the patches that may be seeds.")
     region_sides: tuple[int, int] = Field(default=(2, 4), description="Smallest and largest side in patches.")
     blur_fraction: float = Field(default=0.3, gt=0, le=1, description="Fraction of the student's patches blurred.")
-    blur_kernel: int = Field(default=5, ge=3, description="Odd side of the blur's window in pixels.")
-    student_temperature: float = Field(default=0.1, gt=0, description="τ_s.")
-    teacher_temperature: float = Field(default=0.07, gt=0, description="τ_t after its warm-up.")
-    teacher_temperature_start: float = Field(default=0.04, gt=0, description="τ_t at step 0.")
+    blur_kernel: int = Field(default=5, ge=3, le=255, description="Odd side of the blur's window in pixels.")
+    student_temperature: Temperature = Field(default=0.1, description="τ_s.")
+    teacher_temperature: Temperature = Field(default=0.07, description="τ_t after its warm-up.")
+    teacher_temperature_start: Temperature = Field(default=0.04, description="τ_t at step 0.")
     teacher_temperature_warmup: float = Field(default=0.1, ge=0, le=1, description="Fraction of the run to reach τ_t.")
     centre_momentum: float = Field(default=0.9, ge=0, lt=1)
     centre_start: Literal["zero", "first_batch"] = Field(
@@ -73,3 +74,11 @@ class GLARE(MethodConfig):
         if self.blur_kernel % 2 == 0:
             raise ValueError(f"blur_kernel is {self.blur_kernel}; expected an odd number")
         return self
+
+    def misfits(self, width: int, depth: int, patches: int) -> Iterator[str]:
+        """Yield regions that are larger than a view, and adapters that are wider than the tokens."""
+        yield from super().misfits(width, depth, patches)
+        if self.region_sides[0] > patches:
+            yield f"region_sides is {self.region_sides}; expected sides up to a view's {patches} patches"
+        if self.rank > width:
+            yield f"rank is {self.rank}; expected at most the backbone's width, {width}"

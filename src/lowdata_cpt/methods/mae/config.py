@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.methods.base import MethodConfig
+from lowdata_cpt.methods.base import Blocks, MethodConfig, Scale, Width
 from lowdata_cpt.methods.facts import NORMALISED, Facts, Precondition, SourceBudget
 from lowdata_cpt.training.config import Optimiser, Schedule
 
@@ -36,10 +37,25 @@ class MAE(MethodConfig):
     optimiser: Optimiser = Optimiser(lr=2.4e-3, betas=(0.9, 0.95), weight_decay=0.05)
     schedule: Schedule = Schedule(unit="step", warmup=40 / 300, final_lr=0.0)
     mask_ratio: float = Field(default=0.75, gt=0, lt=1, description="Fraction of the patches hidden from the encoder.")
-    decoder_depth: int = Field(default=2, ge=1)
-    decoder_width: int | None = Field(default=None, ge=4, description="Null: scaled with the backbone's width.")
-    decoder_heads: int | None = Field(default=None, ge=1, description="Null: 16, fewer in narrow decoders.")
-    crop_scale: tuple[float, float] = Field(default=(0.2, 1.0), description="Area of the random resized crop.")
+    decoder_depth: Blocks = 2
+    decoder_width: Width | None = Field(default=None, ge=4, description="Null: scaled with the backbone's width.")
+    decoder_heads: int | None = Field(default=None, ge=1, le=1024, description="Null: 16, fewer in narrow decoders.")
+    crop_scale: Scale = Field(default=(0.2, 1.0), description="Area of the random resized crop.")
+
+    def misfits(self, width: int, depth: int, patches: int) -> Iterator[str]:
+        """Yield a view without a patch to hide, and a decoder whose heads do not divide its width."""
+        yield from super().misfits(width, depth, patches)
+        yield from masking_misfits(self.decoder_width, self.decoder_heads, width, patches)
+
+
+def masking_misfits(decoder_width: int | None, decoder_heads: int | None, width: int, patches: int) -> Iterator[str]:
+    """Yield what of a masked autoencoder's settings a backbone cannot have (see `MethodConfig.misfits`)."""
+    if patches < 2:
+        yield "mask_ratio hides patches, but a view has one only; expected a larger image_size"
+    try:
+        decoder_shape(width, decoder_width, decoder_heads)
+    except UserError as error:
+        yield str(error)
 
 
 def decoder_shape(width: int, decoder_width: int | None, decoder_heads: int | None) -> tuple[int, int]:

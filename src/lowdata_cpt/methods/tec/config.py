@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Iterator
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from lowdata_cpt.methods.base import MethodConfig
+from lowdata_cpt.methods.base import Blocks, MethodConfig, Scale, Temperature, Weight, Width
 from lowdata_cpt.methods.facts import NORMALISED, Facts, Precondition, SourceBudget
+from lowdata_cpt.methods.mae.config import masking_misfits
 from lowdata_cpt.training.config import Optimiser, Schedule
 
 
@@ -35,19 +37,37 @@ class TEC(MethodConfig):
     schedule: Schedule = Schedule(unit="step", warmup=40 / 300, final_lr=0.0)
     init: Literal["base", "random"] = Field(default="base", description="Where the student starts.")
     mask_ratio: float = Field(default=0.75, gt=0, lt=1, description="Fraction of the patches hidden from the student.")
-    target_blocks: int = Field(default=2, ge=1, description="Number of last blocks whose mean output is the target.")
+    target_blocks: Blocks = Field(default=2, description="Number of last blocks whose mean output is the target.")
     relation_queries: int | None = Field(
-        default=None, ge=1, description="Patches whose relations are predicted, beside CLS. Null: 15 MAE, else 9."
+        default=None,
+        ge=1,
+        le=10**6,
+        description="Patches whose relations are predicted, beside CLS. Null: 15 MAE, else 9.",
     )
-    temperature: float | None = Field(
-        default=None, gt=0, description="Of the teacher's relation. Null: 1.8 MAE (1.4 from width 1024), else 1.0."
+    temperature: Temperature | None = Field(
+        default=None, description="Of the teacher's relation. Null: 1.8 MAE (1.4 from width 1024), else 1.0."
     )
-    feature_weight: float = Field(default=1.0, ge=0)
-    relation_weight: float = Field(default=1.0, ge=0)
-    decoder_depth: int = Field(default=2, ge=1)
-    decoder_width: int | None = Field(default=None, ge=4, description="Null: scaled with the backbone's width.")
-    decoder_heads: int | None = Field(default=None, ge=1, description="Null: 16, fewer in narrow decoders.")
-    crop_scale: tuple[float, float] = Field(default=(0.2, 1.0), description="Area of the random resized crop.")
+    feature_weight: Weight = 1.0
+    relation_weight: Weight = 1.0
+    decoder_depth: Blocks = 2
+    decoder_width: Width | None = Field(default=None, ge=4, description="Null: scaled with the backbone's width.")
+    decoder_heads: int | None = Field(default=None, ge=1, le=1024, description="Null: 16, fewer in narrow decoders.")
+    crop_scale: Scale = Field(default=(0.2, 1.0), description="Area of the random resized crop.")
+
+    @model_validator(mode="after")
+    def _learns(self) -> Self:
+        if self.feature_weight == 0 and self.relation_weight == 0:
+            raise ValueError("feature_weight and relation_weight are both 0; expected at least one above 0")
+        return self
+
+    def misfits(self, width: int, depth: int, patches: int) -> Iterator[str]:
+        """Yield more blocks or patches than there are, and what a masked autoencoder cannot have."""
+        yield from super().misfits(width, depth, patches)
+        yield from masking_misfits(self.decoder_width, self.decoder_heads, width, patches)
+        if self.target_blocks > depth:
+            yield f"target_blocks is {self.target_blocks}; expected at most the backbone's {depth} blocks"
+        if (self.relation_queries or 0) > patches**2:
+            yield f"relation_queries is {self.relation_queries}; expected at most a view's {patches**2} patches"
 
     def resolve_relation(self, base: str, width: int) -> tuple[int, float]:
         """Return the number of query patches and the teacher's temperature for a base of that name and width."""
