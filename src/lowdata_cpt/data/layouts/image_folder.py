@@ -363,7 +363,6 @@ class ImageFolder(FolderDomain):
             said.append(depth_report(maps))
         if said:
             write_text(target / FOUND, "\n\n".join(said) + "\n")
-            print("\n\n".join(said))
         self._report(writer)
 
     def _report(self, writer: StoreWriter) -> None:
