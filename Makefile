@@ -11,7 +11,7 @@ SNAKEMAKE := $(RUN)/snakemake --cores $(CORES) --rerun-incomplete $(CONFIG)
 export OMP_NUM_THREADS := 1
 export MPLBACKEND := Agg
 
-.PHONY: help reproduce test test-slow test-browser lint format config docs golden publish figures report forecast scale-down pull push verify crate dvc-commit test-slurm chaos-slurm slurm-up slurm-down clean
+.PHONY: help reproduce test test-slow test-browser lint format config docs golden publish pack restore partial figures report forecast scale-down pull push verify crate dvc-commit test-slurm chaos-slurm slurm-up slurm-down clean
 
 help: ## show the targets
 	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -55,6 +55,16 @@ golden: .venv/.ready ## after a change of code: compute the golden cells and rec
 
 publish: .venv/.ready ## gather what git keeps of a finished STUDY: provenance, benchmarks, subsets
 	@$(RUN)/lowdata-cpt publish --study $(STUDY)
+
+pack: .venv/.ready ## pack the finished cells of STUDY, so that git can keep them
+	@$(RUN)/lowdata-cpt pack --study $(STUDY)
+
+restore: .venv/.ready ## put STUDY's packed cells in place, so that `make reproduce` goes on from them
+	@tools/install-gl
+	@$(RUN)/lowdata-cpt restore --study $(STUDY)
+
+partial: .venv/.ready ## tables, verdicts, figures and report of the cells of STUDY that are finished
+	@$(RUN)/lowdata-cpt partial --study $(STUDY) --workers $(CORES)
 
 figures: .venv/.ready ## verdicts, statistics and figures of STUDY again, from its committed tables, without torch
 	@$(RUN)/lowdata-cpt claims results/$(STUDY) & $(RUN)/lowdata-cpt statistics results/$(STUDY) && wait $$!

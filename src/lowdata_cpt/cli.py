@@ -120,18 +120,6 @@ def init(folder: Path, out: Path | None) -> None:
     click.echo(look(folder, out))
 
 
-@cli.command(hidden=True)
-@click.option("--params", type=Json(), required=True)
-@click.option("--not-run", type=Json(), required=True, help="Domain -> reason.")
-@click.option("--results", type=PATH, required=True)
-def study(params: Any, not_run: Any, results: Path) -> None:
-    """Write the resolved configuration, and which domains are left out."""
-    from lowdata_cpt.core.io import write_json
-
-    write_json(results / "study.json", params)
-    write_json(results / "not_run.json", not_run)
-
-
 @cli.command()
 @_step
 @click.option("--domain", required=True)
@@ -242,14 +230,17 @@ def trivial_baselines(manifests: tuple[Path, ...], out: Path) -> None:
     collect.trivial_baselines(list(manifests), out)
 
 
-@cli.command()
-@click.argument("folder", type=PATH)
-def collect(folder: Path) -> None:
-    """Gather the cells of FOLDER (results/<study>) into its tables."""
+@cli.command(hidden=True)
+@click.option("--params", type=Json(), required=True, help="The resolved configuration.")
+@click.option("--not-run", type=Json(), required=True, help="Domain -> reason.")
+@click.option("--results", type=PATH, required=True)
+def collect(params: Any, not_run: Any, results: Path) -> None:
+    """Gather the cells of a study into its tables."""
     from lowdata_cpt.jobs import collect as job
+    from lowdata_cpt.study.load import validate as check
     from lowdata_cpt.study.paths import Paths
 
-    job.collect(Paths(folder))
+    job.collect(check(params | {"resources": {}}, "--params"), not_run, Paths(results))
 
 
 @cli.command()

@@ -58,7 +58,7 @@ def test_reads_what_was_written(tmp_path: Path, rows: pd.DataFrame) -> None:
         (lambda t: t.assign(n=t["n"] + 0.5), "whole number"),
         (lambda t: t.assign(n=100), "untrained row must have n = 0"),
         (lambda t: t.assign(n=0, images_seen=0), "trained method must have n > 0"),
-        (lambda t: t.assign(images_seen=0), "trained row must have images_seen > 0|duplicate key"),
+        (lambda t: t.assign(images_seen=0), "duplicate key"),
         (lambda t: t.assign(domain=""), "domain is empty"),
     ],
 )

@@ -109,7 +109,14 @@ def test_tables_are_written(small: Path, tmp_path: Path, claims_file: Path) -> N
     study.mkdir()
     for path in (*small.glob("*.csv"), small / "outcomes"):
         (study / path.name).symlink_to(path)
-    names = {"answer.md", "domains.md", "headline.md", "headline.csv", "scores-vits14_imgfocus-tabletop.md"}
+    names = {
+        "sentences.md",
+        "answer.md",
+        "domains.md",
+        "headline.md",
+        "headline.csv",
+        "scores-vits14_imgfocus-tabletop.md",
+    }
     paths = commands.make_tables(study, tmp_path / "tables")
     assert {path.name for path in paths} == names
     assert all(path.exists() for path in paths)

@@ -36,7 +36,6 @@ def test_a_row_per_metric_and_milestone(tmp_path: Path, monkeypatch: pytest.Monk
         }
     )
     paths = Paths("results/s")
-    write_json(paths.of_study("study.json"), study.model_dump(mode="json", exclude={"resources"}))
     root = Path("results/s/cells/b/camvid")
     scored = {
         "base/n0/s0": {0: 0.2},
@@ -57,7 +56,7 @@ def test_a_row_per_metric_and_milestone(tmp_path: Path, monkeypatch: pytest.Monk
         log = "".join(f"{step},{step},loss,{1 / 3 if step else float('nan')}\n" for step in steps)
         log += "".join(f"{step},{step},lr,0.1\n" for step in steps if place != "mae/n4/s0")
         (root / place / "log.csv").write_text("step,images_seen,part,value\n" + log)
-    collect.collect(paths)
+    collect.collect(study, {}, paths)
     table = pd.read_csv("results/s/scores.csv").query("split == 'test'")
     assert table["value"].tolist() == [0.2, 0.3, 0.4, 0.5, 0.45, 0.6]
     assert table["images_seen"].tolist() == [0, 0, 4, 8, 4, 8]

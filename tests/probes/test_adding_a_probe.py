@@ -20,14 +20,14 @@ assert "torch" not in sys.modules, "planning imports torch"
 
 import numpy as np
 from lowdata_cpt.analysis.table import METRICS, read_scores
-from lowdata_cpt.core.io import read_json, write_json
+from lowdata_cpt.core.io import read_json
 from lowdata_cpt.dev.fixtures import MAKERS
 from lowdata_cpt.jobs.chain import run_cell
 from lowdata_cpt.jobs.collect import collect
 from lowdata_cpt.jobs.forecast import Assumptions, evaluation_seconds
 from lowdata_cpt.study.config import Study
 from lowdata_cpt.study.grid import cells
-from lowdata_cpt.study.job_params import evaluate_params, study_params
+from lowdata_cpt.study.job_params import evaluate_params
 from lowdata_cpt.study.load import validate
 from lowdata_cpt.study.paths import Paths
 
@@ -47,13 +47,12 @@ assert evaluate_params(study, cell)["probes"]["centroid"] == {"centre": True}
 assert "centroid" in Study.model_json_schema()["$defs"]["Probes"]["properties"]
 assert METRICS["centroid_accuracy"].task == "centroid"
 assert evaluation_seconds(study, cell, 100, Assumptions()) > 0
-write_json(paths.of_study("study.json"), study_params(study))
 run_cell(study, cell, paths, device="cpu")
 found = read_json(paths.cell(cell) / "evaluation.json")["milestones"]["0"]
 assert set(found) == {"linear", "centroid"}
 with np.load(paths.cell(cell) / "outcomes.npz") as outcomes:
     assert outcomes["i0/centroid/centroid"].shape == outcomes["i0/linear/knn"].shape
-collect(paths)
+collect(study, {}, paths)
 scores = read_scores("results/mine/scores.csv")
 (row,) = scores[(scores["metric"] == "centroid_accuracy") & (scores["split"] == "test")].to_dict("records")
 assert row["task"] == "centroid" and row["value"] == found["centroid"]["metrics"]["test"]["centroid_accuracy"]

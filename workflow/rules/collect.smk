@@ -1,11 +1,12 @@
 rule collect:
     """Gather every cell into tidy tables: scores (a row per metric and milestone), costs, curves, choices, outcomes."""
     input:
-        study=PATHS.of_study("study.json"),
         evaluations=EVALUATIONS,
         costs=MODELS,
     # A table whose results are equal stays as it is: `update` keeps Snakemake from deleting it first.
     output:
+        study=update(PATHS.of_study("study.json")),
+        not_run=update(PATHS.of_study("not_run.json")),
         scores=update(PATHS.of_study("scores.csv")),
         cost=update(PATHS.of_study("cost.csv")),
         curves=update(PATHS.of_study("curves.csv")),
@@ -20,11 +21,12 @@ rule collect:
         runtime=RESOURCES.runtime,
     params:
         code=job_params.code_of("jobs.collect"),
-        folder=PATHS.root,
+        job=job(job_params.study_params),
+        not_run=job_params.dump(NOT_RUN),
     message:
         "collect the scores of study {config[study]}"
     shell:
-        f"lowdata-cpt collect {{params.folder}} {LOG}"
+        f"lowdata-cpt collect {STEP} --not-run {{params.not_run:q}} {LOG}"
 
 
 rule trivial_baselines:

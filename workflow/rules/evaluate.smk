@@ -12,6 +12,8 @@ rule evaluate:
         PATHS.benchmark("evaluate", ANY.name)
     conda:
         "../../environment.yml"
+    # Scored as soon as it is trained: then its models can go, where they are not kept.
+    priority: 1
     threads: RESOURCES.threads
     resources:
         device=RESOURCES.device,

@@ -1,25 +1,3 @@
-rule study:
-    """Write the resolved configuration, resources left out."""
-
-    # Git holds this file of a published study; the manifests, which it does not hold, make a fresh clone write it anew.
-    input:
-        MANIFESTS,
-    output:
-        PATHS.of_study("study.json"),
-        PATHS.of_study("not_run.json"),
-    log:
-        PATHS.log("study"),
-    conda:
-        "../../environment.yml"
-    params:
-        job=job(job_params.study_params),
-        not_run=job_params.dump(NOT_RUN),
-    message:
-        "resolve the configuration of study {config[study]}"
-    shell:
-        f"lowdata-cpt study {STEP} --not-run {{params.not_run:q}} {LOG}"
-
-
 rule data:
     """Decode a domain once into memory-mapped arrays, keyed by content; `store` are links to them."""
     output:

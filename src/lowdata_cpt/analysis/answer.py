@@ -238,10 +238,13 @@ def not_known(files: StudyFiles, idle: Collection[Cell]) -> str:
     for _, domain, method, _ in sorted(idle):
         places = silent.setdefault(method, [])
         places += [] if domain_label(domain) in places else [domain_label(domain)]
+    together: dict[str, list[str]] = {}
     for method in ordered(silent):
+        together.setdefault(", ".join(silent[method]), []).append(style_of(method).label)
+    for where, methods in together.items():
         parts.append(
-            f"{style_of(method).label} on {', '.join(silent[method])}: its loss never left its trivial level, so its "
-            "numbers say nothing about the method."
+            f"{', '.join(methods)} on {where}: a loss that never left its trivial level, so the numbers say nothing "
+            "about the method."
         )
     absent = read_absent(files.folder)
     if absent:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lowdata_cpt.analysis.answer import answer_of
 from lowdata_cpt.analysis.claims import Evidence, judge_all, write_claims
 from lowdata_cpt.analysis.claims_file import read_claims
 from lowdata_cpt.analysis.outcomes import read_outcomes
-from lowdata_cpt.analysis.study_files import read_absent, read_checks, read_results
+from lowdata_cpt.analysis.study_files import StudyFiles, read_absent, read_checks
 from lowdata_cpt.analysis.summary import (
     by_domain,
     cell_statistics,
@@ -86,10 +87,13 @@ def make_claims(scores: Path, claims: Path, out_dir: Path, study: str) -> list[P
 def make_tables(study_dir: Path, out_dir: Path) -> list[Path]:
     """Write the tables of a study's folder into `out_dir`: as `write_tables`, with what lies beside `scores.csv`.
 
+    And sentences.md: the answer in words, how sure it is, and what is not known.
+
     Raises:
         UserError: as `read_scores`, `read_checks` and `read_results`.
     """
-    claims = study_dir / "claims.json"
-    results = read_results(claims) if claims.exists() else []
-    scores = read_scores(study_dir / "scores.csv")
-    return write_tables(scores, out_dir, read_outcomes(study_dir), read_checks(study_dir), results)
+    files = StudyFiles(study_dir)
+    answer, words = answer_of(files), out_dir / "sentences.md"
+    text = [*answer.sentences, f"*How sure:* {answer.how_sure}", f"*Not known:* {answer.not_known}"]
+    write_text(words, "\n\n".join(text) + "\n")
+    return [words, *write_tables(files.scores, out_dir, files.outcomes, files.checks, files.claims)]

@@ -48,12 +48,12 @@ class Measured:
 
 
 def gains(scores: pd.DataFrame, reference: str, outcomes: Outcomes | None = None, **options: bool) -> pd.DataFrame:
-    """Return `paired_gain` with columns `reference` and `replicates`.
+    """Return `paired_gain` with a column `replicates`.
 
     `replicates` is the shown gain on every bootstrap sample of the test images, an array [DRAWS], or None where either
     side has no outcomes. Options as in `paired_gain`.
     """
-    paired = paired_gain(scores, reference, **options).assign(reference=reference)
+    paired = paired_gain(scores, reference, **options)
     if outcomes is None:
         return paired.assign(replicates=None)
     rows = records(paired)

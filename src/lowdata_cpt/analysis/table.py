@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.methods.registry import untrained
+from lowdata_cpt.methods.registry import by_name, untrained
 from lowdata_cpt.probes import registry
 
 COLUMNS = (
@@ -45,11 +45,13 @@ LEDGER_COLUMNS = (
     *("rule", "method", "starts", "requeued", "failed", "cancelled", "cpu_hours", "gpu_hours"),
     *("requeued_gpu_hours", "failed_gpu_hours", "cancelled_gpu_hours"),
 )
+REFERENCE = ("reference", "reference_value", "reference_n", "reference_images_seen")
 SPLITS = ("val", "test")
 UNTRAINED = untrained()
 
 
 METRICS = registry.METRICS
+DRAWN = [name for name, metric in METRICS.items() if metric.drawn]
 # One metric a probe carries the figures and the family of tests; the others stay in the tables.
 HEADLINE = ("knn_accuracy", "linear_accuracy", "miou", "rmse")
 
@@ -172,7 +174,6 @@ def _check(path: Path, frame: pd.DataFrame) -> None:
     untrained = frame["method"].isin(list(UNTRAINED))
     _fail(path, untrained & ((frame["n"] > 0) | (frame["images_seen"] > 0)), "an untrained row must have n = 0")
     _fail(path, ~untrained & (frame["n"] == 0), "a trained method must have n > 0")
-    _fail(path, ~untrained & (frame["images_seen"] == 0), "a trained row must have images_seen > 0")
     repeated = frame.duplicated(list(KEY))
     if repeated.any():
         row = frame.loc[repeated, list(KEY)].iloc[0]
@@ -204,13 +205,20 @@ def at_images(scores: pd.DataFrame, images: int) -> pd.DataFrame:
     return at_end(scores[near | (scores["n"] == 0)])
 
 
+def _as_partner(rows: pd.DataFrame, cell: list[str]) -> pd.DataFrame:
+    """Return the columns `cell` of rows, and what `paired_gain` says of a reference."""
+    said = {name: rows[old] for name, old in zip(REFERENCE, ("method", "value", "n", "images_seen"), strict=True)}
+    return rows[cell].assign(**said)
+
+
 def paired_gain(
     scores: pd.DataFrame, reference: str, *, complete: bool = False, milestones: bool = False
 ) -> pd.DataFrame:
     """Pair every trained cell with the reference's of the same seed.
 
     An untrained reference (n = 0) serves every n, and each cell's end is compared with it. A trained one is matched at
-    the same n and equal images seen: at the largest milestone that both cells have.
+    the same n and equal images seen: at the largest milestone that both cells have. Metrics that need the drawn images
+    have no value in an untrained row: where the reference is the method's own step zero, its run's milestone 0 is it.
 
     Args:
         scores: rows of the tidy table.
@@ -220,28 +228,30 @@ def paired_gain(
         milestones: return every milestone that has a partner, not the last only.
 
     Returns:
-        The trained rows that have a partner, with `reference_value`, `reference_n`, `reference_images_seen`,
-        `gain` (the metric's unit, positive = better) and `shown_gain` (points, or % for RMSE and AbsRel).
+        The trained rows that have a partner, with `REFERENCE`, `gain` (the metric's unit, positive = better) and
+        `shown_gain` (points, or % for RMSE and AbsRel).
 
     Raises:
         UserError: `complete` and a partner is missing.
     """
     flat = reference in UNTRAINED
     cell = ["backbone", "domain", "seed", "task", "metric", "split", *([] if flat else ["n"])]
-    partner = scores[scores["method"] == reference]
-    partner = partner[[*cell, "value", "images_seen"]].assign(reference_n=partner["n"])
-    partner = partner.rename(columns={"value": "reference_value", "images_seen": "reference_images_seen"})
-    rows = scores[(scores["method"] != reference) & (scores["n"] > 0)]
-    paired = rows.merge(partner, on=cell, how="left")
+    partner = _as_partner(scores[scores["method"] == reference], cell)
+    rows = scores[(scores["method"] != reference) & (scores["n"] > 0) & (scores["images_seen"] > 0)]
+    drawn = rows["metric"].isin(DRAWN) & flat
+    paired = rows[~drawn].merge(partner, on=cell, how="left")
     lonely = paired[paired["reference_value"].isna()]
-    if flat:
-        lonely = lonely[~lonely["metric"].map({name: metric.drawn for name, metric in METRICS.items()}).astype(bool)]
     if complete and len(lonely):
         row = lonely.iloc[0]
         raise UserError(
             f"scores: {row['method']} on {row['domain']}, {row['metric']}, seed {row['seed']} has no "
             f"{reference} row of the same backbone and seed to be paired with"
         )
+    if drawn.any():
+        own = [name for name, method in by_name().items() if method.facts.step_zero == reference]
+        starts = scores[scores["method"].isin(own) & (scores["n"] > 0) & (scores["images_seen"] == 0)]
+        run = [*cell, "n", "method"]
+        paired = pd.concat([paired, rows[drawn].merge(_as_partner(starts, run), on=run)], ignore_index=True)
     equal = (paired["images_seen"] - paired["reference_images_seen"]).abs() <= SAME_IMAGES * paired["images_seen"]
     paired = paired[paired["reference_value"].notna() & (equal | flat)]
     if not milestones:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lowdata_cpt.analysis.table import COLUMNS, SELECTED_COLUMNS, STEP_COLUMNS
-from lowdata_cpt.core.io import read_json, write_arrays
+from lowdata_cpt.analysis.outcomes import ENTRY_OF
+from lowdata_cpt.analysis.table import COLUMNS, DRAWN, SELECTED_COLUMNS, STEP_COLUMNS
+from lowdata_cpt.core.io import read_json, write_arrays, write_json
 from lowdata_cpt.core.provenance import write_sidecar
 from lowdata_cpt.core.stable import write_table
 from lowdata_cpt.data.store import Store
@@ -17,6 +19,7 @@ from lowdata_cpt.probes.metrics import trivial_scores
 from lowdata_cpt.probes.registry import probes_of_tasks
 from lowdata_cpt.study.config import Study
 from lowdata_cpt.study.grid import Cell, cells, shown_cells
+from lowdata_cpt.study.job_params import dump, study_params
 from lowdata_cpt.study.load import validate
 from lowdata_cpt.study.paths import Paths
 
@@ -28,13 +31,17 @@ def read_study(path: Path) -> Study:
     return validate(read_json(path) | {"resources": {}}, str(path))
 
 
-def collect(paths: Paths, target: Path | None = None) -> None:
-    """Gather every cell of the study into scores.csv, selected.csv, cost.csv, curves.csv and outcomes/ of `target`.
+def collect(study: Study, not_run: dict[str, str], paths: Paths, target: Path | None = None) -> None:
+    """Gather every cell of `study` into scores.csv, selected.csv, cost.csv, curves.csv and outcomes/ of `target`.
+
+    Beside them it writes study.json, the resolved configuration, and not_run.json: domain -> why it was left out.
 
     scores.csv has a row per metric and milestone, in repr precision, so equal scores give equal bytes. Of a long run at
     most `CURVE_STEPS` steps go to curves.csv, with six digits: git keeps it, and the run's log.csv has all.
     """
-    study, target = read_study(paths.of_study("study.json")), target or paths.root
+    target = target or paths.root
+    write_json(target / "study.json", json.loads(dump(study_params(study))))
+    write_json(target / "not_run.json", not_run)
     scores: list[dict[str, Any]] = []
     selected: list[dict[str, Any]] = []
     costs: list[dict[str, Any]] = []
@@ -107,14 +114,18 @@ def _write_table(target: Path, frame: pd.DataFrame, inputs: list[Path]) -> None:
 
 
 def _gather_outcomes(study: Study, paths: Paths, target: Path) -> None:
-    """Write outcomes/<backbone>-<domain>.npz: each cell's outcome on each test image at its end, and the truth."""
+    """Write outcomes/<backbone>-<domain>.npz: each cell's outcome on each test image at its end, and the truth.
+
+    Of a run that was evaluated at its start too, what needs the drawn images: no untrained cell has it.
+    """
+    starts = {f"i0/{ENTRY_OF[metric]}" for metric in DRAWN}
     gathered: dict[str, dict[str, np.ndarray]] = {}
     for cell in cells(study):
         end = f"i{read_json(paths.cell(cell.trained) / 'cost.json')['images_seen']}/"
         found = gathered.setdefault(f"{cell.backbone}-{cell.domain}", {})
         with np.load(paths.cell(cell) / "outcomes.npz", allow_pickle=False) as outcomes:
             for name in outcomes.files:
-                if name.startswith(end):
+                if name.startswith(end) or name in starts:
                     found[f"{cell.method}/n{cell.n}/s{cell.seed}/{name}"] = outcomes[name]
         if "truth/linear" not in found and "classification" in study.domains[cell.domain].tasks():
             store = Store.open(paths.manifest(cell.domain))

@@ -30,7 +30,7 @@ def evaluate(params: dict[str, Any], cell: Cell, paths: Paths, *, device: str = 
         params: see `study.job_params.evaluate_params`.
         cell: which cell; seeds of what does not depend on a seed share one model.
         paths: of the study; reads the cell's `export/i<images seen>`, its domain and its subset, writes
-            `evaluation.json`, `outcomes.npz` (keys `i<images seen>/<probe>/<name>`) and `examples.npz`.
+            `evaluation.json`, `outcomes.npz` (keys `i<images seen>/<probe>/<name>`) and `examples.npz`, of the end.
         device: auto, cpu or cuda.
 
     Raises:
@@ -65,7 +65,8 @@ def evaluate(params: dict[str, Any], cell: Cell, paths: Paths, *, device: str = 
                 write_arrays(part / f"{kind}.npz", named)
             write_json(part / "summary.json", {name: result.summary() for name, result in found.items()})
         milestones[folder.name[1:]] = read_json(part / "summary.json")
-        for kind in ARRAYS:
+        # Examples are looked at, and only those of a run's end are shown.
+        for kind in ARRAYS if folder == models[-1] else ("outcomes",):
             with np.load(part / f"{kind}.npz", allow_pickle=False) as stored:
                 arrays[kind] |= {f"{folder.name}/{name}": _stored(stored[name]) for name in stored.files}
     for kind in ARRAYS:

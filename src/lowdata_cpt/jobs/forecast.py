@@ -176,7 +176,6 @@ def evaluation_seconds(study: Study, cell: Cell, images: int, assumptions: Assum
 def _jobs(study: Study, images: dict[str, int], assumptions: Assumptions) -> Iterator[tuple[str, float]]:
     """Yield rule and seconds of every job, those of one kind estimated once."""
     grid = list(cells(study))
-    yield "study", assumptions.startup
     yield from (("backbone", 60.0) for _ in study.backbones)
     yield from (("data", assumptions.startup + 0.02 * images[name]) for name in study.domains)
     yield from (("subset", assumptions.startup) for _ in {(c.domain, c.n, c.seed) for c in grid if c.n})

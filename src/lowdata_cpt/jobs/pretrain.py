@@ -99,6 +99,9 @@ def pretrain(
         result = run.train(lambda images: _export(run, params, run.folder / "export" / f"i{images}"))
         shutil.copytree(run.folder / "export", target / "export")
         log, cost = result.log, result.cost()
+    # Seconds say little without what they were spent on.
+    cost["device"] = torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu"
+    cost["threads"] = torch.get_num_threads()
     log.to_csv(target / "log.csv", index=False)
     write_json(target / "cost.json", cost)
     models = sorted((target / "export").glob(f"*/{weights.MODEL}"))
@@ -108,7 +111,6 @@ def pretrain(
         "config": params,
         "cost": cost,
         "weights_sha256": {model.parent.name: sha256_file(model) for model in models},
-        "device": torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu",
     }
     for artifact in (*models, target / "cost.json"):
         write_sidecar(artifact, **facts)

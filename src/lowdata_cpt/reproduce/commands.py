@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 
@@ -51,6 +52,41 @@ def publish(study: str) -> None:
 
 @click.command()
 @_of_study
+def pack(study: str) -> None:
+    """Pack a study's finished cells, so that git can keep them."""
+    from lowdata_cpt.reproduce.cells import pack as put_in
+    from lowdata_cpt.reproduce.dvc import config_file
+    from lowdata_cpt.study.load import load
+    from lowdata_cpt.study.paths import Paths
+
+    for path in put_in(load(config_file(study)), Paths(Path("results", study))):
+        click.echo(path)
+
+
+@click.command()
+@_of_study
+def restore(study: str) -> None:
+    """Put a study's packed cells in place, so that a run goes on from them."""
+    from lowdata_cpt.reproduce.cells import restore as put_back
+
+    found = put_back(study)
+    for cell, why in found.refused.items():
+        click.echo(f"not restored: {cell}: {why}")
+    click.echo(f"{found.placed} of {found.cells} cells restored")
+
+
+@click.command()
+@_of_study
+@click.option("--workers", type=click.IntRange(1, 1024), default=1, show_default=True, help="Processes for figures.")
+def partial(study: str, workers: int) -> None:
+    """Write tables, verdicts, figures and report of the cells that are finished."""
+    from lowdata_cpt.reproduce.partial import partial as so_far
+
+    click.echo(f"study {study}: {so_far(study, workers)}")
+
+
+@click.command()
+@_of_study
 @click.option("--cell", metavar="BACKBONE/DOMAIN/METHOD/nN/sSEED", help="Compute this cell again and compare.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 def verify(study: str, cell: str | None, device: str) -> None:
@@ -72,4 +108,4 @@ def crate(study: str) -> None:
     click.echo(write_crate(study))
 
 
-COMMANDS = (pull, push, dvc_commit, publish, verify, crate)
+COMMANDS = (pull, push, dvc_commit, publish, pack, restore, partial, verify, crate)

@@ -54,7 +54,12 @@ def cache_folder() -> Path:
     return Path(done.stdout.strip())
 
 
-def _snakemake(study: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def snakemake(study: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Snakemake on a study, output captured; targets come after `--`.
+
+    Raises:
+        UserError: it fails.
+    """
     done = _call("snakemake", "--cores", "1", "--configfile", config_file(study), *arguments)
     if done.returncode:
         raise UserError(f"snakemake {' '.join(arguments)}: {_said(done)}")
@@ -166,7 +171,7 @@ def bless(study: str) -> None:
             "run `make golden` and `snakemake`, or go back to the commit that made them"
         )
     # --forceall: without it jobs that have no inputs get no record, and a later change of theirs goes unnoticed.
-    _snakemake(study, "--touch", "--forceall", "--quiet", "all")
+    snakemake(study, "--touch", "--forceall", "--quiet", "all")
 
 
 def push(study: str) -> None:
@@ -213,7 +218,7 @@ def commit(study: str) -> None:
     Raises:
         UserError: the run is not complete.
     """
-    planned = _snakemake(study, "--dry-run", "all").stdout
+    planned = snakemake(study, "--dry-run", "all").stdout
     if "Nothing to be done" not in planned:
         raise UserError(f"study {study} is not complete: `snakemake --dry-run` still has jobs; run them first")
     done = _call("dvc", "commit", "--force", *dvcfiles.stage_names(study))

@@ -165,6 +165,7 @@ def _compare(check: str, committed: Path, again: Path) -> Row:
 
 def check_scores(folder: Path, work: Path) -> list[Row]:
     """Collect the table of scores from the cells once more."""
+    from lowdata_cpt.analysis.study_files import read_absent
     from lowdata_cpt.jobs import collect
 
     committed = folder / "scores.csv"
@@ -174,7 +175,7 @@ def check_scores(folder: Path, work: Path) -> list[Row]:
     missing = [path for path in named if not path.exists()]
     if missing or not (folder / "cells").is_dir():
         return _not_here("scores", missing or [folder / "cells"], "the cells that scores.csv is collected from")
-    collect.collect(Paths(folder), work)
+    collect.collect(collect.read_study(folder / "study.json"), read_absent(folder), Paths(folder), work)
     found = collect.differences(committed, work / "scores.csv")
     if found:
         return [Row("scores", str(committed), "failed", found)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -106,35 +106,43 @@ def split_absent(study: Study) -> tuple[Study, dict[str, str]]:
     if len(reasons) == len(study.domains):
         lines = "\n".join(f"  {name}: {reason}" for name, reason in reasons.items())
         raise UserError(f"study {study.study!r}: the data of no domain is on this machine\n{lines}")
-    return _without(study, set(reasons)), reasons
+    return only(study, {cell for cell in cells(study) if cell.domain not in reasons}), reasons
 
 
-def _without(study: Study, absent: set[str]) -> Study:
-    """Return the study without some domains, and without what only they used."""
-    keep = [name for name in study.domains if name not in absent]
-    found = {
-        "domains": {name: study.domains[name] for name in keep},
-        "diagnostics": {k: v for k, v in study.diagnostics.items() if k not in absent},
-        "probes": study.probes.model_copy(
-            update={"image_sizes": {k: v for k, v in study.probes.image_sizes.items() if k not in absent}}
-        ),
-    }
-    if study.grid is None:
-        return study.model_copy(update=found)
-    blocks = [
-        block if block.domains is None else block.model_copy(update={"domains": left})
-        for block in study.grid
-        if (left := tuple(name for name in block.domains or keep if name not in absent))
-    ]
-    rest = study.model_copy(update=found | {"grid": tuple(blocks)})
-    used = list(cells(rest))
-    return rest.model_copy(
+def only(study: Study, kept: Collection[Cell]) -> Study:
+    """Return the study with these cells alone, and without what only other cells used.
+
+    Args:
+        study: a study.
+        kept: some of its cells; with a cell the base of its backbone, domain and seed.
+    """
+    left = [cell for cell in cells(study) if cell in kept]
+    if left == list(cells(study)):
+        return study
+    seeds: dict[tuple[str, str, str, int], list[int]] = {}
+    for cell in left:
+        seeds.setdefault(cell[:4], []).append(cell.seed)
+    blocks = tuple(
+        Block(
+            backbones=(backbone,),
+            domains=(domain,),
+            methods=tuple(dict.fromkeys(("base", method))),
+            sizes=(n,) if n else None,
+            seeds=tuple(numbers),
+        )
+        for (backbone, domain, method, n), numbers in seeds.items()
+    )
+    names = {kind: {getattr(cell, kind) for cell in left} for kind in ("backbone", "domain", "method")}
+    sizes = study.probes.image_sizes
+    return study.model_copy(
         update={
-            "backbones": {k: v for k, v in study.backbones.items() if any(c.backbone == k for c in used)},
-            "methods": {k: v for k, v in study.methods.items() if any(c.method == k for c in used)},
-            "grid": tuple(
-                b.model_copy(update={"sizes": b.sizes and tuple(n for n in b.sizes if any(c.n == n for c in used))})
-                for b in blocks
+            "grid": blocks,
+            "backbones": {k: v for k, v in study.backbones.items() if k in names["backbone"]},
+            "domains": {k: v for k, v in study.domains.items() if k in names["domain"]},
+            "methods": {k: v for k, v in study.methods.items() if k in names["method"]},
+            "diagnostics": {k: v for k, v in study.diagnostics.items() if k in names["domain"]},
+            "probes": study.probes.model_copy(
+                update={"image_sizes": {k: v for k, v in sizes.items() if k in names["domain"]}}
             ),
         }
     )

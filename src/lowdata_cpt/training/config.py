@@ -30,8 +30,8 @@ class Training(Strict):
     max_steps: int | None = Field(default=None, ge=1, description="Stop after this many steps (self-tests only).")
     milestones: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         default=(),
-        description="Images seen at which the model is exported and evaluated, ascending, 0 for the untouched start; the "
-        "end always is, and what lies beyond it is left out.",
+        description="Images seen at which the model is exported and evaluated, ascending, 0 for the start; the end "
+        "always is, and what lies beyond it is left out.",
     )
 
     @model_validator(mode="after")

@@ -1,0 +1,46 @@
+"""The answer as far as it goes: tables, verdicts, figures and report of the cells that are finished."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.jobs import collect, report
+from lowdata_cpt.reproduce.cells import finished
+from lowdata_cpt.reproduce.dvc import config_file
+from lowdata_cpt.study.grid import cells, only, pairs, probes_of, split_absent
+from lowdata_cpt.study.load import load
+from lowdata_cpt.study.paths import Paths
+
+
+def partial(name: str, workers: int = 1) -> str:
+    """Write everything that a complete study has, of its finished cells only, and return how many those are.
+
+    study.json holds these cells alone; not_run.json names the domains of which there is none. A later run of the whole
+    study collects anew, as it makes cells that are newer than the tables.
+
+    Args:
+        name: of the study; its configuration is config/<name>.yaml.
+        workers: processes that draw figures.
+
+    Raises:
+        UserError: the configuration is wrong, or no cell is finished.
+    """
+    study, not_run = split_absent(load(config_file(name)))
+    paths, wanted = Paths(Path("results", study.study)), list(cells(study))
+    done = finished(study, paths)
+    if not done:
+        raise UserError(f"{paths.root / 'cells'}: no finished cell; `make reproduce STUDY={name}` computes them")
+    part = only(study, done)
+    waiting = {domain: "none of its cells is computed yet" for domain in study.domains if domain not in part.domains}
+    collect.collect(part, not_run | waiting, paths)
+    manifests = [paths.manifest(domain) for domain in part.domains if probes_of(part, domain)]
+    collect.trivial_baselines(manifests, paths.of_study("trivial_baselines.csv"))
+    for backbone, domain in pairs(part):
+        collect.examples(paths, backbone, domain, paths.examples(backbone, domain))
+    report.claims(paths.root)
+    report.statistics(paths.root)
+    report.tables(paths.root)
+    report.figures(paths.root, workers=workers)
+    report.report(paths.root)
+    return f"{len(done)} of {len(wanted)} cells"
