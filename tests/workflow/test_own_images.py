@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import yaml
 
 from lowdata_cpt.dev.scale_down import SMALLER
@@ -18,7 +21,7 @@ from lowdata_cpt.study.grid import cells
 from lowdata_cpt.study.load import load
 from lowdata_cpt.study.paths import Paths
 from tests.data.own import cracks, fields, rgbd
-from tests.workflow.tiny import STUDY
+from tests.workflow.tiny import ROOT, STUDY, run, tiny_study
 
 MINE = {
     "cracks": """
@@ -92,3 +95,42 @@ def test_a_folder_and_a_few_lines_are_scored(name: str, tmp_path: Path, monkeypa
     for part in ("value", "value_cosine", f"head_{FEEDBACK[name]}", f"meta_{FEEDBACK[name]}"):
         assert log[part] != 0
     assert FOUND[name] in paths.manifest("imagefolder").with_name("card.md").read_text()
+
+
+def section() -> tuple[list[list[str]], str]:
+    """Return the commands and the YAML of README's section on own images."""
+    text = (ROOT / "README.md").read_text().split("## Your own images")[1].split("\n## ")[0]
+    assert len(text.splitlines()) <= 40, "one screen"
+    commands, written = re.findall(r"```(?:yaml)?\n(.*?)```", text, re.DOTALL)
+    return [shlex.split(line, comments=True) for line in commands.splitlines()], written
+
+
+@pytest.mark.slow
+def test_the_section_of_the_readme_runs(tmp_path: Path) -> None:
+    folder = tiny_study(tmp_path / "p")
+    roads = str(cracks(tmp_path / "cracks"))
+    (init, validate, go), shown = section()
+    said = run(folder, *(roads if word == "/path/to/cracks" else word for word in init)).stdout
+    assert "wrote config/cracks.yaml" in said
+    run(folder, *validate)
+    written = yaml.safe_load((folder / "config/cracks.yaml").read_text())
+    asked = yaml.safe_load(shown)
+    mine, theirs = written["domains"]["imagefolder"], asked["domains"]["imagefolder"]
+    assert set(theirs) == {*mine, "group"}
+    assert {k: v for k, v in written.items() if k != "domains"} | {"extends": "base.yaml"} == {
+        k: v for k, v in asked.items() if k != "domains"
+    }
+    # As shown, with a backbone and a length that a test can wait for.
+    tiny = {key: STUDY[key] for key in ("backbones", "training", "probes")} | {"methods": {"base": {}, "diet_cp": {}}}
+    (folder / "config/tiny.yaml").write_text(yaml.safe_dump(tiny))
+    theirs |= {"root": roads, "sizes": [4], "resolution": 32}
+    asked |= {"extends": str(folder / "config/tiny.yaml")}
+    (folder / "config/cracks.yaml").write_text(yaml.safe_dump(asked))
+    assert go[0] == "snakemake"
+    run(folder, *go)
+    assert (folder / "results/cracks/report.html").exists()
+    scores = pd.read_csv(folder / "results/cracks/scores.csv")
+    assert set(scores["method"]) == {"base", "diet_cp"}
+    export = folder / "results/cracks/cells/tiny/imagefolder/diet_cp/n4/s0/export/i4"
+    model = timm.create_model(f"local-dir:{export}", pretrained=True)
+    assert model.pretrained_cfg["input_size"] == [3, 32, 32]
