@@ -121,7 +121,10 @@ def test_the_section_of_the_readme_runs(tmp_path: Path) -> None:
         k: v for k, v in asked.items() if k != "domains"
     }
     # As shown, with a backbone and a length that a test can wait for.
-    tiny = {key: STUDY[key] for key in ("backbones", "training", "probes")} | {"methods": {"base": {}, "diet_cp": {}}}
+    methods = yaml.safe_load((ROOT / "config/base.yaml").read_text())["methods"]
+    tiny = {key: STUDY[key] for key in ("backbones", "training", "probes")} | {
+        "methods": {name: {} for name in methods}
+    }
     (folder / "config/tiny.yaml").write_text(yaml.safe_dump(tiny))
     theirs |= {"root": roads, "sizes": [4], "resolution": 32}
     asked |= {"extends": str(folder / "config/tiny.yaml")}
@@ -130,7 +133,7 @@ def test_the_section_of_the_readme_runs(tmp_path: Path) -> None:
     run(folder, *go)
     assert (folder / "results/cracks/report.html").exists()
     scores = pd.read_csv(folder / "results/cracks/scores.csv")
-    assert set(scores["method"]) == {"base", "diet_cp"}
+    assert set(scores["method"]) == {"base", "base_domain_norm", "diet_cp"}
     export = folder / "results/cracks/cells/tiny/imagefolder/diet_cp/n4/s0/export/i4"
     model = timm.create_model(f"local-dir:{export}", pretrained=True)
     assert model.pretrained_cfg["input_size"] == [3, 32, 32]
