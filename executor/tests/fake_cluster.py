@@ -17,6 +17,7 @@ from snakemake_executor_plugin_submitit import ExecutorSettings, job_submission
 from snakemake_executor_plugin_submitit.executor import Executor
 from snakemake_executor_plugin_submitit.files import claim, read_json, write_json
 from snakemake_executor_plugin_submitit.job_cancellation import JobCancellation
+from snakemake_executor_plugin_submitit.job_state import LIVE_STATES
 from snakemake_executor_plugin_submitit.job_status_query import JobStatusQuery
 from snakemake_executor_plugin_submitit.job_wrapper import Job
 from snakemake_executor_plugin_submitit.records import CLAIM, RESULT, Record
@@ -32,13 +33,26 @@ class Cluster:
         self.cancelled: list[str] = []
         self.answers: list[Exception | None] = []  # what the next calls of sbatch raise; None: nothing
         self.folders: dict[str, Path] = {}
+        self.calls: list[str] = []
+        self.limit: int | None = None  # MaxSubmitJobs of the user's QOS
+        self.full = job_submission.FullError("QOSMaxSubmitJobPerUserLimit")
+        self.parameters: list[Mapping[str, Any]] = []
 
     def run(self, command: Sequence[str]) -> CompletedProcess[str]:
         if self.down:
             return CompletedProcess(command, 1, "", "Unable to contact slurm controller")
         text = ""
+        self.calls.append(command[0])
         if command[0] == "squeue":
-            text = "".join(f"{job_id}|{state}|None|{name}\n" for job_id, (state, name) in self.jobs.items())
+            (which,) = [word.partition("=") for word in command if word.startswith(("--jobs=", "--name="))]
+            wanted = set(which[2].split(","))
+            if which[0] == "--jobs" and len(wanted) == 1 and not wanted & self.jobs.keys():
+                return CompletedProcess(command, 1, "", "slurm_load_jobs error: Invalid job id specified")
+            text = "".join(
+                f"{job_id}|{state}|None|{name}\n"
+                for job_id, (state, name) in self.jobs.items()
+                if (job_id if which[0] == "--jobs" else name) in wanted
+            )
         elif command[0] == "sacct":
             return CompletedProcess(command, 1, "", "Slurm accounting storage is disabled")
         elif command[0] == "scancel":
@@ -60,6 +74,10 @@ class Cluster:
     def submit(self, job: Job, name: str, parameters: Mapping[str, Any]) -> str:
         """Replace `job_submission.submit`."""
         error = self.answers.pop(0) if self.answers else None
+        self.calls.append("sbatch")
+        if self.limit is not None and sum(state in LIVE_STATES for state, _ in self.jobs.values()) >= self.limit:
+            raise self.full
+        self.parameters.append(parameters)
         if isinstance(error, job_submission.UnreachableError | None):  # accepted, even when the answer is lost
             job_id = self.add(name, Path(job.folder))
         if error is not None:
@@ -75,6 +93,8 @@ class Cluster:
 
     def finish(self, record: Record, outcome: str = "finished") -> None:
         """Leave a result and the outputs, as a job does at its end."""
+        if record.job_id in self.jobs:
+            self.jobs[record.job_id][0] = "COMPLETED" if outcome == "finished" else "FAILED"
         for path in record.outputs:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             Path(path).touch()
@@ -104,6 +124,7 @@ class FakeJob:
         self.threads = 2
         self.resources = resources
         self.registered: list[str | None] = []
+        self.errors: list[str] = []
 
     def is_group(self) -> bool:
         return bool(self.jobs)
@@ -112,7 +133,7 @@ class FakeJob:
         self.registered.append(external_jobid)
 
     def log_error(self, msg: str | None = None, **_: Any) -> None:
-        pass
+        self.errors.append(str(msg))
 
 
 class Logger:
@@ -128,13 +149,17 @@ class Logger:
 class Run:
     """One run of Snakemake: an executor on a cluster, and what it has reported."""
 
-    def __init__(self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, jobs: Sequence[FakeJob] = ()) -> None:
+    def __init__(
+        self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, jobs: Sequence[FakeJob] = (), **settings: Any
+    ) -> None:
         monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
         monkeypatch.setattr("time.sleep", lambda seconds: None)
         monkeypatch.setattr(job_submission, "submit", cluster.submit)
         monkeypatch.setattr(Executor, "format_job_exec", lambda self, job: "true")
         module = "snakemake_executor_plugin_submitit"
-        monkeypatch.setattr(f"{module}.executor.JobStatusQuery", lambda interval: JobStatusQuery(0, cluster.run))
+        monkeypatch.setattr(
+            f"{module}.executor.JobStatusQuery", lambda interval, complaints: JobStatusQuery(0, complaints, cluster.run)
+        )
         monkeypatch.setattr(f"{module}.job_cancellation.JobCancellation", lambda: JobCancellation(cluster.run))
         self.succeeded: list[FakeJob] = []
         self.failed: list[FakeJob] = []
@@ -149,7 +174,7 @@ class Run:
         Path(".snakemake").mkdir(exist_ok=True)
         self.executor = executor = Executor.__new__(Executor)
         executor.workflow = SimpleNamespace(
-            executor_settings=ExecutorSettings(controller_patience=0),
+            executor_settings=ExecutorSettings(**{"controller_patience": 0} | settings),
             remote_execution_settings=SimpleNamespace(seconds_between_status_checks=0, immediate_submit=False),
             execution_settings=SimpleNamespace(latency_wait=0),
             scheduler=scheduler,
@@ -177,7 +202,7 @@ class Run:
 
     def record(self, job: FakeJob) -> Record:
         """Return a job's current record."""
-        found = self.executor.records.load(self.executor._new_record(job).key)
+        found = self.executor.records.load(job_submission.new_record(job, self.executor.records).key)
         assert found is not None
         return found
 

@@ -107,8 +107,7 @@ def test_shutdown_keeps_the_folder_that_live_jobs_need(cluster: Cluster, monkeyp
 
 
 def test_a_lost_answer_is_found_by_name(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, job = Run(cluster, monkeypatch), FakeJob("a")
-    run.executor.workflow.executor_settings.controller_patience = 900
+    run, job = Run(cluster, monkeypatch, controller_patience=900), FakeJob("a")
     cluster.answers = [LOST_ANSWER]
     run.executor.run_job(job)
     assert list(cluster.jobs) == [run.record(job).job_id] == ["100"]
@@ -117,8 +116,7 @@ def test_a_lost_answer_is_found_by_name(cluster: Cluster, monkeypatch: pytest.Mo
 def test_a_job_that_started_before_it_could_be_blocked_is_monitored(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, job = Run(cluster, monkeypatch), FakeJob("a")
-    run.executor.workflow.executor_settings.controller_patience = -1
+    run, job = Run(cluster, monkeypatch, controller_patience=-1), FakeJob("a")
 
     def submit(*arguments: Any) -> str:
         try:
@@ -219,7 +217,8 @@ def test_jobs_lost_before_they_start_are_not_submitted_forever(
         run.check()
     assert len(cluster.jobs) == 1 + run.executor.workflow.executor_settings.requeue_limit
     assert run.failed == [job]
-    assert "lost 4 times in a row before it started" in run.text
+    (said,) = job.errors
+    assert "lost 4 times in a row before it started" in said
 
 
 def test_a_failing_resubmission_fails_that_job_only(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,8 +237,7 @@ def test_a_failing_resubmission_fails_that_job_only(cluster: Cluster, monkeypatc
 def test_ctrl_c_during_a_resubmission_leaves_nothing_in_the_queue(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, lost: bool
 ) -> None:
-    run, job = Run(cluster, monkeypatch), FakeJob("a")
-    run.executor.workflow.executor_settings.controller_patience = 900
+    run, job = Run(cluster, monkeypatch, controller_patience=900), FakeJob("a")
     run.executor.run_job(job)
     cluster.jobs["100"][0] = "NODE_FAIL"
 
@@ -259,8 +257,7 @@ def test_ctrl_c_during_a_resubmission_leaves_nothing_in_the_queue(
 
 
 def test_ctrl_c_ends_the_wait_for_a_controller(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, job = Run(cluster, monkeypatch), FakeJob("a")
-    run.executor.workflow.executor_settings.controller_patience = run.executor.previous.patience = 900
+    run, job = Run(cluster, monkeypatch, controller_patience=900), FakeJob("a")
     cluster.answers, cluster.down = [LOST_ANSWER], True
     waits: list[float] = []
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+
+from snakemake_executor_plugin_submitit import ExecutorSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src"
@@ -41,3 +44,18 @@ def test_the_dependencies_are_exactly_what_is_imported() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {re.split(r"[\[><=~ ]", line)[0].replace("-", "_") for line in project["dependencies"]}
     assert imported - set(sys.stdlib_module_names) - {PACKAGE.name} == declared
+
+
+def test_the_readme_names_every_setting_module_and_tests_that_exist() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme.partition("## Settings")[2].partition("## States")[0]
+    named = set(re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE))
+    assert named == {item.name.replace("_", "-") for item in dataclasses.fields(ExecutorSettings)}
+    modules = readme.partition("## Modules")[2].partition("\n## ")[0]
+    listed = {
+        name for row in re.findall(r"^\| (`.*?) \|", modules, re.MULTILINE) for name in re.findall("`(.+?)`", row)
+    }
+    assert listed == {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+    tests = set(re.findall(r"`(test_[a-z_]+)`", readme))
+    assert tests
+    assert {name for name in tests if not (ROOT / "tests" / f"{name}.py").exists()} == set()

@@ -8,11 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from fake_cluster import Logger
+from snakemake_executor_plugin_submitit import job_status_query
 from snakemake_executor_plugin_submitit.files import write_json
 from snakemake_executor_plugin_submitit.job_cancellation import EndedJobs, JobCancellation
 from snakemake_executor_plugin_submitit.job_monitor import SACCT_TIMEOUT, JobMonitor
 from snakemake_executor_plugin_submitit.job_state import Verdict
-from snakemake_executor_plugin_submitit.job_status_query import JobStatusQuery, Snapshot, parse_sacct, parse_squeue
+from snakemake_executor_plugin_submitit.job_status_query import (
+    Complaints,
+    JobStatusQuery,
+    Snapshot,
+    parse_sacct,
+    parse_squeue,
+)
 from snakemake_executor_plugin_submitit.records import RESULT, Record
 
 
@@ -55,18 +63,18 @@ def test_parsers() -> None:
 
 def test_slurm_is_queried_at_most_once_per_interval() -> None:
     fake = Fake()
-    slurm = JobStatusQuery(10.0, fake.run, fake.clock)
+    slurm = JobStatusQuery(10.0, Complaints(Logger()), fake.run, fake.clock)
     for fake.now in (100.0, 105.0, 109.9):
-        slurm.snapshot([])
-    assert fake.calls == ["squeue"]
+        slurm.snapshot(["7"])
+    assert fake.calls == ["squeue", "sacct"]
     fake.now = 110.0
-    slurm.snapshot([])
-    assert fake.calls == ["squeue"] * 2
+    slurm.snapshot(["7"])
+    assert fake.calls == ["squeue", "sacct", "squeue"]
 
 
 def test_sacct_is_queried_only_for_forgotten_jobs_and_never_again_once_disabled() -> None:
     fake = Fake()
-    slurm = JobStatusQuery(0.0, fake.run, fake.clock)
+    slurm = JobStatusQuery(0.0, Complaints(Logger()), fake.run, fake.clock)
     fake.squeue = "7|RUNNING|None|train-u"
     slurm.snapshot(["7"])
     assert fake.calls == ["squeue"]
@@ -78,13 +86,13 @@ def test_sacct_is_queried_only_for_forgotten_jobs_and_never_again_once_disabled(
 def test_while_sacct_fails_missing_jobs_stay_undecided() -> None:
     fake = Fake()
     fake.error = "Connection refused"
-    snapshot = JobStatusQuery(0.0, fake.run, fake.clock).snapshot(["8"])
+    snapshot = JobStatusQuery(0.0, Complaints(Logger()), fake.run, fake.clock).snapshot(["8"])
     assert not snapshot.complete
 
 
 def test_a_reused_job_id_is_not_ours(tmp_path: Path) -> None:
     fake = Fake()
-    slurm, monitor = JobStatusQuery(0.0, fake.run, fake.clock), JobMonitor(5.0, fake.clock)
+    slurm, monitor = JobStatusQuery(0.0, Complaints(Logger()), fake.run, fake.clock), JobMonitor(5.0, fake.clock)
     ours = record(tmp_path)
     monitor.start(ours)
     fake.squeue = "7|RUNNING|None|somebody-elses"
@@ -102,7 +110,7 @@ def test_another_submissions_result_is_not_ours(tmp_path: Path) -> None:
 
 def test_answers_from_before_the_submission_do_not_count(tmp_path: Path) -> None:
     fake = Fake()
-    slurm, monitor = JobStatusQuery(1000.0, fake.run, fake.clock), JobMonitor(5.0, fake.clock)
+    slurm, monitor = JobStatusQuery(1000.0, Complaints(Logger()), fake.run, fake.clock), JobMonitor(5.0, fake.clock)
     slurm.snapshot([])
     fake.now += 1
     ours = record(tmp_path)
@@ -113,7 +121,7 @@ def test_answers_from_before_the_submission_do_not_count(tmp_path: Path) -> None
 
 def test_a_requeue_restarts_the_patience(tmp_path: Path) -> None:
     fake = Fake()
-    slurm, monitor = JobStatusQuery(0.0, fake.run, fake.clock), JobMonitor(5.0, fake.clock)
+    slurm, monitor = JobStatusQuery(0.0, Complaints(Logger()), fake.run, fake.clock), JobMonitor(5.0, fake.clock)
     ours = record(tmp_path)
     monitor.start(ours)
     verdicts = []
@@ -141,7 +149,7 @@ def test_scancel_returns_the_error_when_slurm_does_not_answer(monkeypatch: pytes
 
 def test_a_runaway_job_of_the_accounting_database_is_not_live(tmp_path: Path) -> None:
     fake = Fake()
-    slurm, monitor = JobStatusQuery(0.0, fake.run, fake.clock), JobMonitor(5.0, fake.clock)
+    slurm, monitor = JobStatusQuery(0.0, Complaints(Logger()), fake.run, fake.clock), JobMonitor(5.0, fake.clock)
     ours = record(tmp_path)
     monitor.start(ours)
     fake.sacct = "7|RUNNING|train-u"
@@ -157,7 +165,7 @@ def test_a_runaway_job_of_the_accounting_database_is_not_live(tmp_path: Path) ->
 def test_a_permanently_failing_sacct_keeps_no_job_live_forever(tmp_path: Path) -> None:
     fake = Fake()
     fake.error = "Connection refused"
-    slurm, monitor = JobStatusQuery(0.0, fake.run, fake.clock), JobMonitor(5.0, fake.clock)
+    slurm, monitor = JobStatusQuery(0.0, Complaints(Logger()), fake.run, fake.clock), JobMonitor(5.0, fake.clock)
     ours = record(tmp_path)
     monitor.start(ours)
     verdicts = []
@@ -169,14 +177,37 @@ def test_a_permanently_failing_sacct_keeps_no_job_live_forever(tmp_path: Path) -
 
 def test_ended_jobs_that_slurm_still_lists_are_orphans(tmp_path: Path) -> None:
     fake = Fake()
-    slurm, ended = JobStatusQuery(0.0, fake.run, fake.clock), EndedJobs(fake.clock)
+    slurm, ended = JobStatusQuery(0.0, Complaints(Logger()), fake.run, fake.clock), EndedJobs(fake.clock)
     for job_id in ("1", "2", "3", "4"):
         ended.add(record(tmp_path, job_id=job_id))
     fake.now += 1
     # 1 is ending, 2 was started again, 3 has gone, SLURM has reused the id of 4
     fake.squeue = "1|RUNNING|None|train-u\n2|PENDING|None|train-u\n4|RUNNING|None|other\n"
-    assert ended.pop_orphans(slurm.snapshot([]), 30.0) == [("2", "train-u")]
-    assert len(ended) == 1
+    assert ended.pop_orphans(slurm.snapshot(ended.ids()), 30.0) == [("2", "train-u")]
+    assert ended.ids() == ["1"]
     fake.now += 30
-    assert ended.pop_orphans(slurm.snapshot([]), 30.0) == [("1", "train-u")]
-    assert len(ended) == 0
+    assert ended.pop_orphans(slurm.snapshot(ended.ids()), 30.0) == [("1", "train-u")]
+    assert ended.ids() == []
+
+
+def test_ids_go_in_batches_and_an_unknown_one_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, asked = Fake(), []
+
+    def run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        asked.append(command[-1])
+        if command[-1].endswith("=9"):  # as SLURM answers for a single id that it does not know
+            return subprocess.CompletedProcess(command, 1, "", "slurm_load_jobs error: Invalid job id specified")
+        return fake.run(command)
+
+    monkeypatch.setattr(job_status_query, "IDS_PER_COMMAND", 2)
+    fake.squeue = "1|RUNNING|None|train-u"
+    slurm = JobStatusQuery(0.0, Complaints(Logger()), run, fake.clock)
+    slurm.accounting = False
+    snapshot = slurm.snapshot(["1", "2", "9"])
+    assert asked == ["--jobs=1,2", "--jobs=9"]
+    assert snapshot.jobs.keys() == {"1"}
+    assert (snapshot.complete, slurm.last_error) == (True, "")
+    fake.squeue, fake.error = None, "Unable to contact slurm controller"
+    fake.now += 1
+    assert slurm.snapshot(["1", "9"]) is snapshot  # nothing new is known
+    assert slurm.last_error == "Unable to contact slurm controller"

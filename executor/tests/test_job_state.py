@@ -14,6 +14,7 @@ from snakemake_executor_plugin_submitit.job_state import (
     Verdict,
     decide,
     normalise,
+    signal_of,
 )
 
 
@@ -70,6 +71,21 @@ def test_a_job_unknown_to_slurm_with_a_heartbeat_is_live() -> None:
 def test_failures_say_what_to_do(state: str, words: str) -> None:
     evidence = Evidence(result=None, answered=True, state=state, unchanged_for=9.0, patience=5.0)
     assert words in decide(evidence).reason
+
+
+def test_a_signal_is_named_and_slurms_word_for_memory_is_added_once() -> None:
+    killed = Evidence(result=None, answered=True, state="FAILED", unchanged_for=9.0, patience=5.0, status=137)
+    assert "killed by signal 9 (SIGKILL)" in decide(killed).reason
+    failed = {"outcome": "failed", "reason": "its command ended with status 1"}
+    evidence = Evidence(result=failed, answered=True, state="OUT_OF_MEMORY", unchanged_for=0.0, patience=5.0)
+    assert decide(evidence).reason == "its command ended with status 1; SLURM: out of memory"
+    failed["reason"] = "x: out of memory"
+    assert decide(evidence).reason == "x: out of memory"
+
+
+@pytest.mark.parametrize(("status", "signum"), [(0, 0), (1, 0), (128, 0), (137, 9), (-15, 15), (255, 0)])
+def test_the_signal_in_a_status(status: int, signum: int) -> None:
+    assert signal_of(status) == signum
 
 
 @pytest.mark.parametrize(

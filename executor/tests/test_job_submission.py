@@ -165,6 +165,29 @@ def test_the_job_finds_its_pickle_whether_or_not_sbatch_answered(
     assert delayed._timeout_min == 5
 
 
+def test_the_log_is_named_like_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, script, _ = submitted(tmp_path, monkeypatch)
+    assert "_log.out" not in script.replace("/name_%j_log.out", "")
+    assert script.count("/name_%j_log.out") == 2  # of the batch script, and of srun
+
+
+def test_the_users_defaults_do_not_beat_a_rules_own_flags(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ACCOUNT", "PARTITION", "TIMELIMIT", "MAIL_TYPE"):
+        monkeypatch.setenv(f"SBATCH_{name}", "mine")
+    with job_submission._clean_environment(["account", "partition", "time"]):
+        assert {name for name in os.environ if name.startswith("SBATCH_")} == {"SBATCH_MAIL_TYPE"}
+    assert os.environ["SBATCH_ACCOUNT"] == "mine"
+
+
+def test_sbatchs_errors_are_not_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = "echo sbatch: error: QOSMaxSubmitJobPerUserLimit >&2; exit 1"
+    with pytest.raises(job_submission.FullError):
+        submitted(tmp_path, monkeypatch, text)
+    assert capfd.readouterr().err == ""
+
+
 def test_a_second_attempt_keeps_the_first_ones_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, _, job = submitted(tmp_path, monkeypatch, LOST)
     (folder / "job.pkl").write_text("being read")
@@ -174,7 +197,7 @@ def test_a_second_attempt_keeps_the_first_ones_pickle(tmp_path: Path, monkeypatc
 
 
 def test_a_failed_job_kills_its_own_processes_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, script, _ = submitted(tmp_path, monkeypatch)
+    folder, script, _ = submitted(tmp_path, monkeypatch)
     key = tmp_path.name
     marks = [processes.job_marker("u", "9"), processes.job_marker("u", "10"), processes.job_marker("v", "9")]
     running = [
@@ -183,6 +206,7 @@ def test_a_failed_job_kills_its_own_processes_only(tmp_path: Path, monkeypatch: 
     ]
     done = subprocess.run(["bash", "-c", script], env=os.environ | {"SLURM_JOB_ID": "9"})
     assert done.returncode == 3
+    assert (folder / "exit-status-9").read_text() == "3\n"
     assert running[0].wait(10) == -9
     assert [process.poll() for process in running[1:]] == [None, None]
     for process in running[1:]:

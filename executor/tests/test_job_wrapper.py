@@ -45,6 +45,18 @@ def test_success_and_a_clean_environment(tmp_path: Path) -> None:
     assert note["end"] >= note["start"]
 
 
+def test_a_killed_command_is_told_and_its_use_is_noted(tmp_path: Path) -> None:
+    log = tmp_path / "train-u_7_log.out"
+    log.write_text("")
+    assert job(tmp_path, f"echo 'x returned non-zero exit status 137.' > {log}; exit 1", mem_mb=500).run() == "failed"
+    reason = (read_json(tmp_path / "result.json") or {})["reason"]
+    assert "killed by signal 9 (SIGKILL)" in reason
+    assert "of the 500 MB requested" in reason
+    note = read_json(tmp_path / "attempt-001.json") or {}
+    assert note["max_rss_mb"] > 0
+    assert note["cpu_seconds"] > 0
+
+
 def test_failure(tmp_path: Path) -> None:
     assert job(tmp_path, "exit 3").run() == "failed"
     assert "status 3" in (read_json(tmp_path / "result.json") or {})["reason"]

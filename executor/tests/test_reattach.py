@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from fake_cluster import Cluster, FakeJob, Run
-from snakemake_executor_plugin_submitit import ledger, reattach
+from snakemake_executor_plugin_submitit import job_submission, ledger, reattach
 from snakemake_executor_plugin_submitit.files import claim
+from snakemake_executor_plugin_submitit.job_status_query import Snapshot
 from snakemake_executor_plugin_submitit.records import CLAIM
 
 
@@ -124,7 +126,7 @@ def test_an_interrupted_submission_is_found_by_name_or_never_starts(
     found, lost = FakeJob("a"), FakeJob("b")
     run = Run(cluster, monkeypatch)
     for job in (found, lost):  # Snakemake was killed before sbatch's answer
-        record = run.executor._new_record(job)
+        record = job_submission.new_record(job, run.executor.records)
         run.executor.records.save(record)
         if job is found:
             cluster.add(record.name, record.path)
@@ -144,3 +146,19 @@ def test_finished_work_whose_outputs_are_missing_is_run_again(
     Path("a").unlink()
     Run(cluster, monkeypatch).executor.run_job(job)
     assert list(cluster.jobs) == ["100", "101"]
+
+
+def test_an_answer_about_other_jobs_says_nothing_of_this_one(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = FakeJob("a")
+    killed(cluster, monkeypatch, job)
+    run = Run(cluster, monkeypatch, controller_patience=900)
+    query = run.executor.status_query
+    ask, answers = query.snapshot, [Snapshot(taken=float("inf"), asked=frozenset({"5"}), complete=True)]
+
+    def snapshot(job_ids: Sequence[str], fresh: bool = False) -> Snapshot:
+        return answers.pop() if answers else ask(job_ids, fresh)  # first what another thread has just been told
+
+    query.snapshot = snapshot  # type: ignore[method-assign]
+    job.shellcmd = "false"
+    run.executor.run_job(job)
+    assert cluster.jobs["100"][0] == "CANCELLED"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.cluster import Workflow, environment, stopped_at_end
+from tests.slurm.cluster import Workflow, environment, slurm, stopped_at_end
 
 ARGUMENTS = (
     "--executor submitit --jobs 4 --cores 2 --seconds-between-status-checks 2 --latency-wait 8 --rerun-incomplete"
@@ -24,6 +25,16 @@ def cluster() -> None:
         pytest.skip("no SLURM here: make slurm-up")
     if "is UP" not in answer.stdout:
         pytest.skip("SLURM is not running: make slurm-up")
+
+
+@pytest.fixture
+def submit_limit(cluster: None) -> Iterator[Path]:
+    """The file whose number limits the jobs in the queue, through SLURM's job_submit plugin."""
+    if not re.search(r"JobSubmitPlugins *= lua", slurm("scontrol show config")):
+        pytest.skip("this SLURM has no job_submit plugin lua")
+    path = Path(environment()["SLURM_CONF"]).parent / "submit_limit"
+    yield path
+    path.unlink(missing_ok=True)
 
 
 @pytest.fixture

@@ -62,8 +62,66 @@ def test_success_with_gpu_groups_logs_and_ledger(workflow: Make) -> None:
 def test_failure_names_the_log(workflow: Make) -> None:
     flow = workflow("runs=1 steps=3 flags=--no-such-flag")
     assert flow.run() == 1
-    assert "its command ended with status 1" in flow.text
+    assert "its command ended with status 2" in flow.text  # argparse's; Snakemake's own is 1
+    assert flow.text.count("its command ended with status") == 1
     assert [line["state"] for line in flow.ledger() if line["rule"] == "train"] == ["failed"]
+
+
+def test_a_submit_limit_waits(workflow: Make, submit_limit: Path) -> None:
+    submit_limit.write_text("1\n")
+    flow = workflow("runs=2 steps=3")
+    check(flow, 2, 3, flow.run())
+    assert flow.text.count("SLURM's queue is full for us (QOSMaxSubmitJobPerUserLimit)") == 1
+    lines = flow.ledger()
+    assert {line["state"] for line in lines} == {"finished"}
+    assert len(lines) == 6
+    assert "sbatch: error" not in flow.text
+
+
+def test_interrupt_can_keep_the_jobs(workflow: Make) -> None:
+    flow = workflow("runs=1 steps=100", "--submitit-on-interrupt keep")
+    flow.start()
+    job = training(flow, 3)
+    assert flow.interrupt() != 0
+    assert "1 jobs continue without Snakemake" in flow.text
+    assert any(entry["id"] == job and entry["state"] == "RUNNING" for entry in queue())
+    check(flow, 1, 100, flow.run())
+    assert f"Reattached to job {job} of a previous run" in flow.text
+    assert flow.steps("run0") == list(range(100))
+
+
+def test_squeue_tells_what_runs_and_the_ledger_what_it_used(workflow: Make) -> None:
+    flow = workflow("runs=1 steps=90", "--submitit-keep-successful-logs")
+    process = flow.start()
+    job = training(flow, 3)
+    name, comment = slurm(f"squeue --noheader --jobs={job} --format=%j|%k").split("|")
+    assert name.startswith("train-run0-")
+    assert comment == "train run=run0 -> models/run0.txt"
+    check(flow, 1, 90, process.wait(180))
+    (line,) = [line for line in flow.ledger() if line["rule"] == "train"]
+    assert 5 < line["max_rss_mb"] < 2000
+    assert 0.05 < line["cpu_seconds"] < line["elapsed"] * 4
+    assert (line["mem_mb"], line["runtime"]) == (300, 10)
+    assert "| train | 1 |" in (flow.directory / ".snakemake/submitit/efficiency.md").read_text()
+    assert list(flow.directory.glob(f".snakemake/submitit/jobs/train/run=run0/*/{name}_{job}_log.out"))
+
+
+def test_the_controller_is_complained_of_once(workflow: Make) -> None:
+    flow = workflow("runs=1 steps=250")
+    process = flow.start()
+    training(flow, 30)
+    restart_controller(seconds_down=35)  # a query waits up to 30 s
+    check(flow, 1, 250, process.wait(300))
+    assert flow.text.count("SLURM does not answer") == flow.text.count("SLURM answers again") == 1
+
+
+def test_a_partition_is_chosen_by_need(workflow: Make) -> None:
+    flow = workflow("runs=1 steps=3 partition=", "--submitit-partitions 'preemptible runtime=5\nmain gpu=2'")
+    check(flow, 1, 3, flow.run())
+    jobs = {line["rule"]: line["job_id"] for line in flow.ledger()}
+    chosen = {rule: slurm(f"scontrol show job {job_id}") for rule, job_id in jobs.items()}
+    assert "Partition=preemptible" in chosen["subset"]
+    assert "Partition=main" in chosen["train"]  # ten minutes
 
 
 def test_refused_submission_is_told(workflow: Make) -> None:
@@ -131,14 +189,14 @@ def test_requeues_without_progress_fail_clearly(workflow: Make) -> None:
 
 
 def test_killed_snakemake_reattaches_to_its_jobs(workflow: Make) -> None:
-    flow = workflow("runs=2 steps=60")
+    flow = workflow("runs=2 steps=150")
     flow.start()
     job = training(flow, 3)
     flow.kill()
     assert any(entry["id"] == job for entry in queue())
-    check(flow, 2, 60, flow.run())
+    check(flow, 2, 150, flow.run())
     assert f"Reattached to job {job} of a previous run" in flow.text
-    assert flow.steps("run0") == list(range(60))  # one job, never interrupted
+    assert flow.steps("run0") == list(range(150))  # one job, never interrupted
     assert [line["state"] for line in flow.ledger() if line["job_id"] == job] == ["finished"]
 
 
@@ -174,6 +232,7 @@ def test_killed_process_is_retried_and_resumes(workflow: Make, which: Callable[[
     for pid in which(flow.directory):
         os.kill(pid, signal.SIGKILL)
     check(flow, 1, 40, process.wait(180))
+    assert flow.text.count("killed by signal 9 (SIGKILL)") == 1
     # Steps since the last checkpoint are done again, one after the other.
     assert len(flow.steps("run0")) >= 40
     assert [line["state"] for line in flow.ledger() if line["rule"] == "train"] == ["failed", "finished"]

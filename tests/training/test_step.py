@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.io import sha256_bytes
 from lowdata_cpt.methods.base import MethodConfig
 from lowdata_cpt.training.config import Optimiser, Schedule, Training
 from lowdata_cpt.training.learner import Export, Learner, Progress, Views
@@ -67,7 +69,9 @@ def test_gradients_are_clipped_to_their_joint_norm(tmp_path: Path) -> None:
 def test_a_log_is_cut_back_to_its_checkpoint_and_keeps_its_seconds(tmp_path: Path) -> None:
     row = '{{"step": {0}, "images_seen": 4, "seconds": {1}, "parts": {{"loss": {2}}}}}\n'.format
     (tmp_path / "steps.jsonl").write_text(row(0, 2.0, 3.0) + row(1, 5.0, 2.0) + '{"step": 2, "ima')
-    log = StepLog(tmp_path, 1)
+    with pytest.raises(UserError, match=r"steps\.jsonl: not the log"):
+        StepLog(tmp_path, 1, sha256_bytes(row(0, 2.5, 3.0).encode()))
+    log = StepLog(tmp_path, 1, sha256_bytes(row(0, 2.0, 3.0).encode()))
     assert log.seconds_before == 2.0
     log.write(1, 8, 6.0, {"loss": 1.5})
     assert log.frame()["value"].tolist() == [3.0, 1.5]
@@ -78,3 +82,31 @@ def test_the_seconds_before_a_kill_count(tmp_path: Path) -> None:
     log.write(0, 5, 100.0, {"loss": 1.0})
     toy(tmp_path, [0] * 10)._save(1, log)
     assert 100 < toy(tmp_path, [0] * 10).train().seconds < 160
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "steps.jsonl"])
+def test_any_flipped_bit_or_cut_of_a_saved_run_is_refused_or_harmless(name: str, tmp_path: Path) -> None:
+    pixels, folder = [10, 200, 30, 40, 90, 60, 70, 255, 5], tmp_path / "run"
+    run = toy(folder, pixels)
+    log = StepLog(folder, 0)
+    log.write(0, 5, 1.0, run.take_step(0)[1])
+    run._save(1, log)
+    saved = {path: path.read_bytes() for path in folder.iterdir()}
+    whole = toy(folder, pixels).train().log["value"].tolist()
+    good, generator = saved[folder / name], np.random.default_rng(0)
+    places = generator.choice(len(good), 60, replace=False)
+    damaged = [good[:at] + bytes([good[at] ^ (1 << generator.integers(8))]) + good[at + 1 :] for at in places]
+    damaged += [good[:at] for at in generator.choice(len(good), 10, replace=False)]
+    refused = 0
+    for content in damaged:
+        for path, kept in saved.items():
+            path.write_bytes(content if path.name == name else kept)
+        said = ""
+        try:
+            assert toy(folder, pixels).train().log["value"].tolist() == whole
+        except UserError as error:
+            said = str(error)
+        assert not said or name in said
+        refused += bool(said)
+    print(f"{name}: {len(damaged)} damages, {refused} refused, the others changed nothing")
+    assert refused > 0.9 * len(damaged)

@@ -41,6 +41,18 @@ class ExecutorSettings(ExecutorSettingsBase):  # type: ignore[misc]
         default=False,
         metadata={"help": "Keep the job folders (logs, batch script) of successful jobs too."},
     )
+    on_interrupt: str = field(
+        default="cancel",
+        metadata={"help": "What Ctrl-C does with the jobs: 'cancel', or 'keep' them for the next run to reattach to."},
+    )
+    partitions: Optional[str] = field(  # noqa: UP045
+        default=None,
+        metadata={"help": "Lines such as 'short runtime=60 mem_mb=64000': partitions in order of preference."},
+    )
+    clusters: Optional[str] = field(  # noqa: UP045
+        default=None,
+        metadata={"help": "Name of the cluster to submit to, where SLURM has several."},
+    )
     setup: Optional[str] = field(  # noqa: UP045 - see above
         default=None,
         metadata={"help": "Shell lines to run first in each batch script, such as 'module load cuda'."},

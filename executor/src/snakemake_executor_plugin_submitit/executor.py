@@ -7,34 +7,22 @@ import shlex
 import shutil
 import threading
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
-from typing import Any
 
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 
-from snakemake_executor_plugin_submitit import files, job_cancellation, job_submission, ledger
+from snakemake_executor_plugin_submitit import efficiency, files, job_cancellation, job_submission, ledger, partitions
 from snakemake_executor_plugin_submitit.job_monitor import JobMonitor
 from snakemake_executor_plugin_submitit.job_state import Verdict
-from snakemake_executor_plugin_submitit.job_status_query import JobStatusQuery, Snapshot
-from snakemake_executor_plugin_submitit.job_wrapper import Job
+from snakemake_executor_plugin_submitit.job_status_query import Complaints, JobStatusQuery, Snapshot
 from snakemake_executor_plugin_submitit.reattach import PreviousRun
-from snakemake_executor_plugin_submitit.records import (
-    REQUEUES,
-    Record,
-    Records,
-    key_of,
-    new_uid,
-    safe_name,
-    signature_of,
-    single_jobs,
-)
-
-# Why a job is pending on a healthy cluster.
-ORDINARY_REASONS = frozenset({"", "None", "Priority", "Resources", "BeginTime", "Dependency", "JobArrayTaskLimit"})
+from snakemake_executor_plugin_submitit.records import REQUEUES, Record, Records, comment_of
+from snakemake_executor_plugin_submitit.submitter import STOPPING, Submitter
+from snakemake_executor_plugin_submitit.waiting import WaitingRoom
 
 
 class Executor(RemoteExecutor):  # type: ignore[misc]
@@ -48,10 +36,19 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
         self.root = Path(settings.folder or ".snakemake/submitit").absolute()
         self.run_id = f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
         self.records = Records(self.root)
-        self.status_query = JobStatusQuery(interval=float(remote.seconds_between_status_checks))
+        interval = float(remote.seconds_between_status_checks)
+        if settings.on_interrupt not in ("cancel", "keep"):
+            raise WorkflowError(f"submitit-on-interrupt must be cancel or keep, not {settings.on_interrupt!r}")
+        if settings.clusters:
+            os.environ["SLURM_CLUSTERS"] = settings.clusters  # obeyed by sbatch, squeue, sacct and scancel
+        self.partitions = partitions.parse(settings.partitions or "")
+        self.complaints = Complaints(self.logger)
+        self.status_query = JobStatusQuery(interval, self.complaints)
+        self.waiting = WaitingRoom(interval, settings.controller_patience)
         self.cancellation = job_cancellation.JobCancellation()
         self.monitor = JobMonitor(patience=float(self.workflow.execution_settings.latency_wait))
         self.stopped = threading.Event()
+        self.keep = settings.on_interrupt == "keep"
         self.previous = PreviousRun(
             self.records,
             self.status_query,
@@ -61,13 +58,13 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
             self.logger,
             self.stopped,
         )
+        self.submitter = Submitter(self.previous, self.complaints, settings.controller_patience, self.stopped)
         # Snakemake's own list is empty while a status check runs, which is when Ctrl-C may come: keep another.
         self.live: dict[str, Record] = {}
         # Results that have arrived, but that Snakemake has not entered in its own metadata yet.
         self.unconfirmed: dict[JobExecutorInterface, Record] = {}
         self.records_lock = threading.RLock()
         self.ended = job_cancellation.EndedJobs()
-        self.reported: set[tuple[str, str]] = set()
         # Result files are checked every second (less often with very many jobs), SLURM at the interval above.
         self.next_seconds_between_status_checks = 1
         self.previous.mark_finished(self.workflow)
@@ -78,80 +75,96 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
         """Submit a job, or reattach to the submission a previous run has made for the same work."""
         info = SubmittedJobInfo(job)
         try:
-            record = self._new_record(job)
+            record = job_submission.new_record(job, self.records)
             previous = self.previous.reattach(record)
-            error = self._submit(job, record) if previous is None else ""
+            error = self._submit_or_hold(job, record) if previous is None else ""
         except Exception as exception:  # an exception that left this method would make Snakemake cancel all jobs
             error = _message(exception)
         if error:
             self.report_job_error(info, msg=f"{error}. ")
             return
-        if previous is None:
-            self.logger.info(f"Job {record.job_id} submitted ({record.rule}): log {record.log}")
-        else:
+        if previous is not None:
             record = previous
             with self.records_lock:
                 self.live[record.key] = record
             self.monitor.start(record)
             self.logger.info(f"Reattached to job {record.job_id} of a previous run ({record.rule}): log {record.log}")
+        elif record.job_id is not None:
+            self._say_submitted(record)
         self.report_job_submission(self._info(job, record))
+
+    def _say_submitted(self, record: Record) -> None:
+        self.logger.info(f"Job {record.job_id} submitted ({record.rule}): log {record.log}")
 
     def _info(self, job: JobExecutorInterface, record: Record) -> SubmittedJobInfo:
         return SubmittedJobInfo(job, external_jobid=record.job_id, aux={"key": record.key})
 
-    def _new_record(self, job: JobExecutorInterface) -> Record:
-        """Return the record of a new submission of this job."""
-        uid = new_uid()
-        rule = str(job.groupid) if job.is_group() else str(job.rule.name)
-        rule = "group" if job.is_group() and len(rule) == 36 else rule  # the id of an unnamed group is a UUID
-        members = single_jobs(job)
-        wildcards = {
-            str(name): str(value)
-            for single in reversed(members)
-            for name, value in single.wildcards_dict.items()
-            if all(other.wildcards_dict.get(name, value) == value for other in members)
-        }
-        outputs = [str(path) for single in members for path in single.output]
-        resources = dict(job.resources.items())
-        return Record(
-            key=key_of(outputs, f"{rule} {wildcards}"),
-            uid=uid,
-            name=f"{safe_name(rule)[:40]}-{uid}",
-            folder=str(self.records.new_folder(rule, wildcards, uid)),
-            signature=signature_of(members),
-            rule=rule,
-            wildcards=wildcards,
-            outputs=outputs,
-            gpus=job_submission.gpus_of(resources),
-            cpus=job_submission.cpus_of(resources, job.threads),
-            checkpointable=bool(resources.get("slurm_progress")),
-        )
+    def _submit_or_hold(self, job: JobExecutorInterface, record: Record) -> str:
+        """Submit a job, or let it wait while SLURM's queue is full; return the error, or ""."""
+        try:
+            if not len(self.waiting) or self.waiting.due():
+                return self._submit(job, record)
+        except job_submission.FullError as full:
+            if self.waiting.is_news(full):
+                self.logger.warning(f"SLURM's queue is full for us ({full}): jobs wait here until others have ended.")
+            if error := self.waiting.refused(full, others=bool(self.live)):
+                return error
+        with self.records_lock:
+            if self.stopped.is_set():
+                return STOPPING
+            self.waiting.add(record)
+        return ""
+
+    def _admit(self, held: list[SubmittedJobInfo]) -> Iterator[SubmittedJobInfo]:
+        """Submit the jobs that wait for room in the queue, in order, until it is full again; yield the live ones."""
+        for info in held:
+            record = self.waiting.get(info.aux["key"])
+            if record is None:  # Snakemake is stopping
+                continue
+            if not self.waiting.due():
+                yield info
+                continue
+            try:
+                error = self._submit_or_hold(info.job, record)
+            except Exception as exception:
+                error = _message(exception)
+            if error or record.job_id is not None:
+                self.waiting.remove(record.key)
+            if not error:
+                if record.job_id is not None:
+                    info.job.register(external_jobid=record.job_id)
+                    self._say_submitted(record)
+                yield self._info(info.job, record)
+            elif not self.stopped.is_set():
+                self.report_job_error(info, msg=f"{error}. ")
 
     def _submit(self, job: JobExecutorInterface, record: Record) -> str:
-        """Submit a job under a record, waiting for SLURM if necessary; return the error, or ""."""
+        """Submit a job under a record, waiting for SLURM if necessary; return the error, or "".
+
+        Raises FullError when SLURM's queue has no room; then there is neither a job nor a record on disk.
+        """
         settings = self.workflow.executor_settings
-        resources = dict(job.resources.items())
-        parameters = job_submission.sbatch_parameters(resources, job.threads, settings.signal_delay, settings.setup)
-        task = Job(
-            uid=record.uid,
-            key=record.key,
-            folder=record.folder,
-            # The jobs of a group share what was allocated, not the whole node.
-            command=f"{self.format_job_exec(job)} --cores {parameters['cpus_per_task']}",
-            directory=str(Path.cwd()),
-            progress=_absolute(str(resources.get("slurm_progress") or "")),
-            limit=settings.requeue_limit,
-            logs=[str(Path(str(log)).absolute()) for single in single_jobs(job) for log in single.log],
+        parameters = job_submission.sbatch_parameters(
+            dict(job.resources.items()), job.threads, settings.signal_delay, settings.setup, self.partitions
         )
+        parameters["additional_parameters"].setdefault("comment", comment_of(record))
+        # The jobs of a group share what was allocated, not the whole node.
+        command = f"{self.format_job_exec(job)} --cores {parameters['cpus_per_task']}"
+        task = job_submission.task_of(job, record, command, settings.requeue_limit)
         record.path.mkdir(parents=True, exist_ok=True)
         with self.records_lock:
             if self.stopped.is_set():
-                return "Snakemake is stopping"
+                return STOPPING
             self.live[record.key] = record
         try:
             # Saved before sbatch is called: if Snakemake is killed from here on, the next run knows what to look for.
             self.records.save(record)
-            error = self._call_sbatch(task, record, parameters)
+            error = self.submitter.submit(task, record, parameters)
+        except job_submission.FullError:
+            with self.records_lock:
+                self.live.pop(record.key, None)
+            self.records.delete(record)
+            raise
         except Exception as exception:
             error = _message(exception)
         if record.job_id is None and not self.stopped.is_set():
@@ -165,33 +178,11 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
                 self.monitor.start(record)
                 return ""
         # `cancel_jobs` may have run before sbatch answered.
-        record.cancelled = True
+        record.cancelled = not self.keep
         self.records.save(record)
-        self.cancellation.discard(record)
-        return "Snakemake is stopping"
-
-    def _call_sbatch(self, task: Job, record: Record, parameters: dict[str, Any]) -> str:
-        """Call sbatch until SLURM answers, and note the job's id; return the error, or "".
-
-        Raises WorkflowError when SLURM does not answer.
-        """
-        patience = self.workflow.executor_settings.controller_patience
-        deadline = time.monotonic() + patience
-        while not self.stopped.is_set():
-            try:
-                record.job_id = job_submission.submit(task, record.name, parameters)
-            except job_submission.RefusedError as refusal:
-                return f"SLURM refuses the job: {refusal}"
-            except job_submission.UnreachableError as error:
-                # The job may have reached SLURM. A second copy would find the claim taken and end at once.
-                self.logger.warning(f"SLURM does not answer, trying again: {str(error).splitlines()[-1:]}")
-                if time.monotonic() > deadline:
-                    return f"SLURM did not answer for {patience} s"
-                self.stopped.wait(5)
-                record.job_id = self.previous.find_id(record)
-            if record.job_id is not None:
-                return ""
-        return "Snakemake is stopping"
+        if not self.keep:
+            self.cancellation.discard(record)
+        return STOPPING
 
     def get_job_exec_prefix(self, job: JobExecutorInterface) -> str:
         """Run the inner Snakemake where this one was started, so that relative paths mean the same."""
@@ -207,15 +198,14 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
         async with self.status_rate_limiter:
             with self.records_lock:
                 ids = [record.job_id for record in self.live.values() if record.job_id]
-            snapshot = self.status_query.snapshot(ids)
-        if self.status_query.last_error:
-            self.logger.warning(f"SLURM: {self.status_query.last_error}")
-            self.status_query.last_error = ""
+            snapshot = self.status_query.snapshot([*ids, *self.ended.ids()])
         self._cancel_orphans(snapshot)
+        held = []
         for info in active_jobs:
             with self.records_lock:
                 record = self.live.get(info.aux["key"])
-            if record is None:  # cancelled meanwhile
+            if record is None:  # it waits for room in the queue, or was cancelled meanwhile
+                held.append(info)
                 continue
             decision = self.monitor.check(record, snapshot)
             verdict = decision.verdict
@@ -227,6 +217,8 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
                     continue
                 if record.reattached:
                     verdict = Verdict.RESUBMIT  # it failed under a previous run; this run is asked to run it
+            if verdict is not Verdict.LIVE:
+                self.waiting.job_ended()
             if verdict is Verdict.FINISHED:
                 self.ended.add(record)
                 with self.records_lock:
@@ -235,29 +227,22 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
                 self.report_job_success(info)
             elif verdict is Verdict.FAILED:
                 self._fail(info, record, decision.reason)
-            elif verdict is Verdict.RESUBMIT:
+            elif verdict is Verdict.RESUBMIT and not self.stopped.is_set():
                 resubmitted = self._resubmit(info, record, decision.reason)
                 if resubmitted is not None:
                     yield resubmitted
             else:
-                self._report_pending(record, snapshot)
+                if reason := self.monitor.unusual_wait(record, snapshot):
+                    self.logger.warning(f"Job {record.job_id} ({record.rule}) is waiting; SLURM's reason: {reason}")
                 yield info
+        for info in self._admit(held):
+            yield info
 
     def _cancel_orphans(self, snapshot: Snapshot, seconds: float = 30.0) -> None:
         """Cancel jobs that SLURM still lists as live long after their end, or has put in the queue again."""
         if orphans := self.ended.pop_orphans(snapshot, seconds):
             self.logger.warning(f"SLURM lists ended jobs as live; they are cancelled: {orphans}")
             self.cancellation.scancel(pairs=orphans)
-
-    def _report_pending(self, record: Record, snapshot: Snapshot) -> None:
-        """Report, once, that a job is pending for a reason that may never go away."""
-        status = snapshot.find(record.job_id, record.name)
-        if status is None or status.state != "PENDING" or (record.uid, status.reason) in self.reported:
-            return
-        if status.reason not in ORDINARY_REASONS:
-            self.reported.add((record.uid, status.reason))
-            reason = f"SLURM gives as reason: {status.reason}"
-            self.logger.warning(f"Job {record.job_id} ({record.rule}) is waiting; {reason}")
 
     def _follow_copy(self, record: Record, job_id: str) -> None:
         """Monitor the SLURM job that has started a submission instead of the one that is on record.
@@ -274,8 +259,8 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
         if record.result() is None:
             self.cancellation.discard(record)
         self.archive(record, "failed")
-        # Snakemake's error report of a group leaves the message out.
-        self.logger.error(f"Job {record.job_id} ({record.rule}) failed: {reason}. Log: {log}")
+        if info.job.is_group():  # Snakemake's error report of a group leaves the message out
+            self.logger.error(f"Job {record.job_id} ({record.rule}) failed: {reason}. Log: {log}")
         self.report_job_error(info, msg=f"SLURM job {record.job_id}: {reason}. ", aux_logs=[log])
 
     def _resubmit(self, info: SubmittedJobInfo, old: Record, reason: str) -> SubmittedJobInfo | None:
@@ -288,12 +273,12 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
         self.cancellation.discard(old)
         self.archive(old, "requeued")
         try:
-            record = self._new_record(info.job)
+            record = job_submission.new_record(info.job, self.records)
             record.failed_starts = failed_starts
             requeues = files.read_json(old.path / REQUEUES)
             if requeues is not None:
                 files.write_json(record.path / REQUEUES, requeues)
-            error = self._submit(info.job, record)
+            error = self._submit_or_hold(info.job, record)
         except Exception as exception:
             error = _message(exception)
         if not error:
@@ -346,8 +331,13 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
         with self.lock:
             self.wait = False
         self.wait_thread.join()
-        if len(self.ended) and not self.stopped.is_set():
-            self._cancel_orphans(self.status_query.snapshot([], fresh=True))
+        if self.ended.ids() and not self.stopped.is_set():
+            self._cancel_orphans(self.status_query.snapshot(self.ended.ids(), fresh=True))
+        try:
+            for warning in efficiency.report(self.root, self.run_id):
+                self.logger.warning(warning)
+        except OSError as error:
+            self.logger.warning(f"The efficiency report cannot be written: {error}")
         if self.live:
             # After an error in Snakemake. The base class would delete a folder that pending jobs need.
             self.logger.warning(f"{len(self.live)} jobs continue without Snakemake; the next run reattaches to them.")
@@ -355,13 +345,17 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
             super().shutdown()
 
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
-        """Cancel all live jobs, including those missing from Snakemake's own list."""
+        """Cancel all live jobs, including those missing from Snakemake's own list, or leave them to the next run."""
         with self.records_lock:
             self.stopped.set()
+            if waiting := self.waiting.clear():
+                self.logger.info(f"{waiting} jobs that waited for room in SLURM's queue are not submitted.")
+            if self.keep:
+                return
             records = list(self.live.values())
             self.live.clear()
-        if len(self.ended):
-            self._cancel_orphans(self.status_query.snapshot([], fresh=True), seconds=5.0)
+        if ended := self.ended.ids():
+            self._cancel_orphans(self.status_query.snapshot(ended, fresh=True), seconds=5.0)
         error = self.cancellation.scancel(
             [record.job_id for record in records if record.job_id],
             [record.name for record in records if not record.job_id],
@@ -388,11 +382,6 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
             self.logger.error(f"Job {record.job_id} ({record.rule}): {error}")
             return None
         return None if holder in (None, record.job_id) else (str(holder), record.name)
-
-
-def _absolute(pattern: str) -> str:
-    """Return a glob relative to the working directory as an absolute one."""
-    return str(Path.cwd() / pattern) if pattern else ""
 
 
 def _message(error: Exception) -> str:

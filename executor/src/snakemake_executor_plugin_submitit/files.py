@@ -11,19 +11,24 @@ from pathlib import Path
 from typing import Any
 
 
-def _write_temporary(path: Path, value: Mapping[str, Any]) -> Path:
+def _write_temporary(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        json.dump(value, stream, sort_keys=True)
+        stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
     return Path(name)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write `value` to `path` as JSON, atomically: a reader sees the old or the new content, never part of it."""
-    temporary = _write_temporary(path, value)
+    """Write `value` to `path` as JSON, atomically."""
+    write_text(path, json.dumps(value, sort_keys=True))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file atomically: a reader sees the old or the new content, never part of it."""
+    temporary = _write_temporary(path, text)
     try:
         temporary.replace(path)
     finally:
@@ -47,7 +52,7 @@ def claim(path: Path, value: Mapping[str, Any]) -> dict[str, Any]:
 
     Creating a hard link either publishes the complete file or fails because the name exists, on NFS too.
     """
-    temporary = _write_temporary(path, value)
+    temporary = _write_temporary(path, json.dumps(value, sort_keys=True))
     try:
         os.link(temporary, path)
         return dict(value)

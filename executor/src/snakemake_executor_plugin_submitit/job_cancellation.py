@@ -92,7 +92,7 @@ class EndedJobs:
         """Return and forget the (id, name) of jobs that SLURM lists as live `seconds` after their end."""
         orphans = []
         for (job_id, name), ended_at in list(self._ended_at.items()):
-            if snapshot.taken < ended_at:
+            if snapshot.taken < ended_at or job_id not in snapshot.asked:
                 continue
             status = snapshot.find(job_id, name)
             if status is None or status.state not in LIVE_STATES:
@@ -103,5 +103,6 @@ class EndedJobs:
                 del self._ended_at[(job_id, name)]
         return orphans
 
-    def __len__(self) -> int:
-        return len(self._ended_at)
+    def ids(self) -> list[str]:
+        """Return the ids of the jobs that are remembered."""
+        return [job_id for job_id, _ in list(self._ended_at)]

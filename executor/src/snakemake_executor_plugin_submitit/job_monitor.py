@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from snakemake_executor_plugin_submitit.job_state import LIVE_STATES, Decision, Evidence, decide
 from snakemake_executor_plugin_submitit.job_status_query import Snapshot
@@ -12,6 +12,8 @@ from snakemake_executor_plugin_submitit.records import Record
 
 HEARTBEAT_TIMEOUT = 120.0  # seconds; the job writes one every 15
 SACCT_TIMEOUT = 900.0  # seconds to wait for a failing sacct to recover; then squeue alone decides
+# Why a job is pending on a healthy cluster.
+ORDINARY_REASONS = frozenset({"", "None", "Priority", "Resources", "BeginTime", "Dependency", "JobArrayTaskLimit"})
 
 
 @dataclass
@@ -23,12 +25,14 @@ class _History:
         unlisted_since: when squeue stopped listing the job while sacct was failing.
         final: the final state (None: unknown to SLURM) and when it was first observed.
         heartbeat: the job's last heartbeat (its own clock) and when its change was observed.
+        reasons: SLURM's reasons for the job's wait that have been returned by `unusual_wait`.
     """
 
     since: float
     unlisted_since: float | None = None
     final: tuple[str | None, float] | None = None
     heartbeat: tuple[float, float] = (0.0, float("-inf"))
+    reasons: set[str] = field(default_factory=lambda: set(ORDINARY_REASONS))
 
 
 class JobMonitor:
@@ -51,10 +55,12 @@ class JobMonitor:
         """Decide what has become of a submission."""
         result = record.result()
         if result is not None:
-            return decide(Evidence(result=result, answered=True, state=None, unchanged_for=0.0, patience=self.patience))
+            known = snapshot.find(record.job_id, record.name)
+            state = known.state if known is not None else None
+            return decide(Evidence(result, answered=True, state=state, unchanged_for=0.0, patience=self.patience))
         history = self._histories.setdefault(record.uid, _History(since=self._clock()))
         status = snapshot.find(record.job_id, record.name)
-        answered = snapshot.taken >= history.since
+        answered = snapshot.taken >= history.since and record.job_id in snapshot.asked
         if status is not None or snapshot.complete:
             history.unlisted_since = None
         elif answered:
@@ -84,6 +90,16 @@ class JobMonitor:
                 patience=self.patience,
                 heartbeat=last.get("outcome") == "running" and now - history.heartbeat[1] < HEARTBEAT_TIMEOUT,
                 checkpointable=record.checkpointable,
+                status=record.exit_status(),
                 stopped_early=last.get("outcome") in ("stopped", "requeue_requested") and record.checkpointable,
             )
         )
+
+    def unusual_wait(self, record: Record, snapshot: Snapshot) -> str:
+        """Return, once, a reason for which a job is pending that may never go away; otherwise ""."""
+        history = self._histories.get(record.uid)
+        status = snapshot.find(record.job_id, record.name)
+        if history is None or status is None or status.state != "PENDING" or status.reason in history.reasons:
+            return ""
+        history.reasons.add(status.reason)
+        return status.reason

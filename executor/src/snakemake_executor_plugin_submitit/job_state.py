@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,7 @@ class Evidence:
         heartbeat: whether the job has updated its heartbeat during the last minutes.
         checkpointable: whether the job can resume from a checkpoint.
         stopped_early: whether its last start stopped with a checkpoint because it was warned.
+        status: exit status of the batch script's command, 0 if it is not known.
     """
 
     result: Mapping[str, Any] | None
@@ -50,6 +52,7 @@ class Evidence:
     heartbeat: bool = False
     checkpointable: bool = False
     stopped_early: bool = False
+    status: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,20 @@ def normalise(state: str) -> str:
     return words[0].rstrip("+") if words else ""
 
 
+def signal_of(status: int) -> int:
+    """Return the signal in an exit status, negative as of Python or above 128 as of a shell; 0: none."""
+    return -status if status < 0 else status - 128 if 128 < status <= 128 + 64 else 0
+
+
+def signal_words(status: int) -> str:
+    """Return the signal in an exit status in words, such as `signal 9 (SIGKILL)`; "": none."""
+    number = signal_of(status)
+    try:
+        return f"signal {number} ({signal.Signals(number).name})" if number else ""
+    except ValueError:
+        return f"signal {number}"
+
+
 def decide(evidence: Evidence) -> Decision:
     """Decide what has become of a job.
 
@@ -83,7 +100,9 @@ def decide(evidence: Evidence) -> Decision:
     if evidence.result is not None:
         if evidence.result.get("outcome") == "finished":
             return Decision(Verdict.FINISHED)
-        return Decision(Verdict.FAILED, str(evidence.result.get("reason", "its command failed")))
+        reason = str(evidence.result.get("reason", "its command failed"))
+        oom = evidence.state == "OUT_OF_MEMORY" and "out of memory" not in reason
+        return Decision(Verdict.FAILED, f"{reason}; SLURM: out of memory" if oom else reason)
     state = evidence.state
     if not evidence.answered or state in LIVE_STATES or evidence.unchanged_for < evidence.patience:
         return Decision(Verdict.LIVE)
@@ -99,6 +118,6 @@ def decide(evidence: Evidence) -> Decision:
         return Decision(Verdict.RESUBMIT, "it reached its time limit and resumes from its checkpoint")
     if state != "CANCELLED" and evidence.stopped_early:
         return Decision(Verdict.RESUBMIT, f"it stopped with a checkpoint but was not requeued ({state})")
-    return Decision(
-        Verdict.FAILED, _FAILURES.get(state, f"it ended as {state} without a result (killed, or never started)")
-    )
+    words = signal_words(evidence.status)
+    how = f"its process on the node was killed by {words}" if words else "killed, or never started"
+    return Decision(Verdict.FAILED, _FAILURES.get(state, f"it ended as {state} without a result ({how})"))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import re
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,19 @@ import submitit
 from snakemake_interface_common.exceptions import WorkflowError
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from snakemake_executor_plugin_submitit import processes
+from snakemake_executor_plugin_submitit import partitions, processes
 from snakemake_executor_plugin_submitit.job_wrapper import Job
+from snakemake_executor_plugin_submitit.records import (
+    STATUS,
+    Record,
+    Records,
+    job_name,
+    key_of,
+    log_name,
+    new_uid,
+    signature_of,
+    single_jobs,
+)
 
 # Resources with a meaning of their own; every other `slurm_<flag>` becomes sbatch's `--<flag>`.
 RESERVED = frozenset({"slurm_partition", "slurm_account", "slurm_extra", "slurm_progress"})
@@ -28,10 +42,29 @@ TRANSIENT = (
     "Connection timed out",
     "Zero Bytes were transmitted",
     "Transport endpoint is not connected",
-    "temporarily unable",
     "Resource temporarily unavailable",
     "Protocol authentication error",
 )
+# The queue has no room for another job of this user: MaxSubmitJobs, GrpSubmitJobs; MaxJobCount.
+FULL = re.compile(r"\b(QOS|Assoc)\w*Submit\w*Limit\b|temporarily unable to accept job", re.IGNORECASE)
+# Old versions of SLURM give this text without a reason, for a job that is too large or too long as well.
+MAYBE_FULL = re.compile(r"job submit limit", re.IGNORECASE)
+REASON = re.compile(r"\b(QOS|Assoc)\w*Limit\b")
+
+
+_SUBMITTING = threading.Lock()
+
+
+class FullError(Exception):
+    """SLURM takes no further job of this user for now; it did not take this one.
+
+    Attributes:
+        certain: False if the job itself may be against the rules: then it must not wait for ever.
+    """
+
+    def __init__(self, message: str, certain: bool = True) -> None:
+        super().__init__(message)
+        self.certain = certain
 
 
 class UnreachableError(Exception):
@@ -74,8 +107,18 @@ def gpus_of(resources: Mapping[str, Any]) -> int:
     return per_node * (_number(resources, "nodes") or 1)
 
 
+def _account() -> str | None:
+    """Return the account named by the environment: SBATCH_ACCOUNT, SLURM_ACCOUNT, that of a surrounding job."""
+    names = ("SBATCH_ACCOUNT", "SLURM_ACCOUNT", "SLURM_JOB_ACCOUNT")
+    return next((os.environ[name] for name in names if os.environ.get(name)), None)
+
+
 def sbatch_parameters(
-    resources: Mapping[str, Any], threads: int, signal_delay: int, setup: str | None = None
+    resources: Mapping[str, Any],
+    threads: int,
+    signal_delay: int,
+    setup: str | None = None,
+    table: list[partitions.Partition] | None = None,
 ) -> dict[str, Any]:
     """Return submitit's parameters for a job's resources.
 
@@ -84,9 +127,10 @@ def sbatch_parameters(
         threads: CPUs per task.
         signal_delay: seconds between the warning signal and the time limit.
         setup: shell lines to run in the batch script before the job, such as `module load cuda`.
+        table: the partitions to choose from for a job that names none.
 
     Raises:
-        WorkflowError: a resource has an invalid value.
+        WorkflowError: a resource has an invalid value, or no partition takes the job.
     """
     extra: dict[str, Any] = {"requeue": True}
     for name in SAME_NAME:
@@ -113,7 +157,7 @@ def sbatch_parameters(
         "nodes": nodes,
         "cpus_per_task": cpus,
         "partition": resources.get("slurm_partition") or None,
-        "account": resources.get("slurm_account") or None,
+        "account": resources.get("slurm_account") or _account(),
         "time": runtime,
         "mem": None,
         # The warning must come after the start, and less than ten minutes before the limit: submitit takes
@@ -138,27 +182,91 @@ def sbatch_parameters(
         parameters["gpus_per_node"] = f"{model}{gpus // nodes}"
     if setup:
         parameters["setup"] = setup.splitlines()
+    if not parameters["partition"] and "partition" not in extra:
+        parameters["partition"] = partitions.choose(table or [], parameters, resources)
     parameters["additional_parameters"] = extra
     return parameters
 
 
+def new_record(job: Any, records: Records) -> Record:
+    """Return the record of a new submission of a Snakemake job; raises WorkflowError as `sbatch_parameters` does."""
+    uid = new_uid()
+    rule = str(job.groupid) if job.is_group() else str(job.rule.name)
+    rule = "group" if job.is_group() and len(rule) == 36 else rule  # the id of an unnamed group is a UUID
+    members = single_jobs(job)
+    wildcards = {
+        str(name): str(value)
+        for single in reversed(members)
+        for name, value in single.wildcards_dict.items()
+        if all(other.wildcards_dict.get(name, value) == value for other in members)
+    }
+    outputs = [str(path) for single in members for path in single.output]
+    resources = dict(job.resources.items())
+    cpus, nodes = cpus_of(resources, job.threads), _number(resources, "nodes") or 1
+    per_cpu, per_node = _number(resources, "mem_mb_per_cpu"), _number(resources, "mem_mb")
+    return Record(
+        key=key_of(outputs, f"{rule} {wildcards}"),
+        uid=uid,
+        name=job_name(rule, wildcards, uid),
+        folder=str(records.new_folder(rule, wildcards, uid)),
+        signature=signature_of(members),
+        rule=rule,
+        wildcards=wildcards,
+        outputs=outputs,
+        gpus=gpus_of(resources),
+        cpus=cpus,
+        mem_mb=per_cpu * cpus // nodes if per_cpu else per_node or 0,
+        runtime=_number(resources, "runtime") or 0,
+        nodes=nodes,
+        checkpointable=bool(resources.get("slurm_progress")),
+    )
+
+
+def task_of(job: Any, record: Record, command: str, limit: int) -> Job:
+    """Return what is to run on the node: a command under a record, failing after `limit` requeues without progress."""
+    progress = str(dict(job.resources.items()).get("slurm_progress") or "")
+    return Job(
+        uid=record.uid,
+        key=record.key,
+        folder=record.folder,
+        command=command,
+        directory=str(Path.cwd()),
+        progress=str(Path.cwd() / progress) if progress else "",
+        limit=limit,
+        logs=[str(Path(str(log)).absolute()) for single in single_jobs(job) for log in single.log],
+        mem_mb=record.mem_mb,
+    )
+
+
 class _SlurmExecutor(submitit.SlurmExecutor):
-    """submitit's executor, with the partition's own time limit for jobs that request none."""
+    """submitit's executor: the partition's own time limit for jobs that request none, logs named like the job."""
 
     no_limit = False
 
     def _make_submission_file_text(self, command: str, uid: str) -> str:
         text: str = super()._make_submission_file_text(command, uid)
+        log = log_name(self.parameters.get("job_name", ""), "%j")
+        for name in ("%j_0_log.out", "%j_%t_log.out"):  # submitit's own, of the batch script and of srun
+            text = text.replace(f"/{name}", f"/{log}")
         if self.no_limit:
             text = "\n".join(line for line in text.split("\n") if not line.startswith("#SBATCH --time="))
         return text
 
 
 @contextlib.contextmanager
-def _clean_environment() -> Iterator[None]:
-    """Hide the variables of a surrounding SLURM job, which sbatch would pass on."""
-    # SBATCH_ACCOUNT and similar variables are the user's own defaults.
-    kept = {name: value for name, value in os.environ.items() if name == "SLURM_CONF" or name.startswith("SBATCH_")}
+def _clean_environment(given: Iterable[str] = ()) -> Iterator[None]:
+    """Hide the variables of a surrounding SLURM job, which sbatch would pass on.
+
+    SBATCH_PARTITION and similar variables are the user's own defaults. To sbatch they count more than the batch script:
+    they are hidden too where a job has a flag of its own, one of `given`.
+    """
+    other = {"time": "TIMELIMIT", "mem": "MEM_PER_NODE", "signal_delay_s": "SIGNAL"}
+    hidden = {f"SBATCH_{other.get(flag, flag.replace('-', '_').upper())}" for flag in given}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in ("SLURM_CONF", "SLURM_CLUSTERS") or (name.startswith("SBATCH_") and name not in hidden)
+    }
     with submitit.helpers.clean_env(extra_names=[processes.KEY_VARIABLE, processes.JOB_VARIABLE]):
         os.environ.update(kept)
         try:
@@ -173,6 +281,7 @@ def submit(job: Job, name: str, parameters: Mapping[str, Any]) -> str:
 
     Raises:
         UnreachableError: SLURM did not answer; the job may or may not be in its queue.
+        FullError: SLURM did not take the job, but will when others have ended.
         RefusedError: SLURM rejected the job.
     """
     # submitit is not to count time-outs: the wrapper counts requeues without progress.
@@ -186,6 +295,7 @@ def submit(job: Job, name: str, parameters: Mapping[str, Any]) -> str:
     marker = processes.job_marker(shlex.quote(job.uid), '"$SLURM_JOB_ID"')
     settings["teardown"] = [
         "status=$?",
+        f'[ $status = 0 ] || echo $status > {shlex.quote(job.folder)}/{STATUS}-"$SLURM_JOB_ID"',
         f"[ $status = 0 ] || {shlex.quote(sys.executable)} -c 'from {processes.__name__} import main; main()' {marker}",
         "exit $status",
     ]
@@ -198,13 +308,27 @@ def submit(job: Job, name: str, parameters: Mapping[str, Any]) -> str:
         delayed.set_timeout(executor.parameters["time"], executor.max_num_timeout)
         delayed.dump(pickle)
     try:
-        with _clean_environment():
+        # submitit prints sbatch's errors at each attempt. Environment and sys.stderr belong to all threads.
+        flags = [*settings, *settings.get("additional_parameters", {})]
+        with _SUBMITTING, _clean_environment(flags), contextlib.redirect_stderr(io.StringIO()):
             return str(executor.submit(job).job_id)
     except (FailedJobError, FailedSubmissionError) as error:
-        message = str(error)
-        if any(sign in message for sign in TRANSIENT):
-            raise UnreachableError(message) from None
-        raise RefusedError(_sbatch_error(message)) from None
+        raise _classify(str(error)) from None
+
+
+def _classify(message: str) -> Exception:
+    """Return the error that sbatch's message means."""
+    text = _sbatch_error(message)
+    # sbatch itself tries again for a while when the queue is full, and ends with "Resource temporarily unavailable".
+    full = FULL.search(text)
+    last = text.rpartition(";")[2]
+    if any(sign in (last if full else message) for sign in TRANSIENT if not (full and sign.startswith("Resource"))):
+        return UnreachableError(message)
+    if full:
+        return FullError(full[0])
+    if MAYBE_FULL.search(text) and not REASON.search(text):
+        return FullError(text, certain=False)
+    return RefusedError(text)
 
 
 def _sbatch_error(message: str) -> str:

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 import submitit
 
-from snakemake_executor_plugin_submitit import processes
+from snakemake_executor_plugin_submitit import job_usage, processes
 from snakemake_executor_plugin_submitit.files import claim, read_json, write_json
 from snakemake_executor_plugin_submitit.records import CLAIM, REQUEUES, RESULT
 
@@ -42,6 +42,7 @@ class Job:
         directory: its working directory.
         progress: glob of files whose content changes with progress; "": the job cannot resume.
         limit: number of consecutive requeues without progress after which the job fails.
+        mem_mb: the memory requested, in MB; 0: none.
         logs: the rule's log files, which Snakemake deletes before each start; copies are kept beside the result.
     """
 
@@ -52,6 +53,7 @@ class Job:
     directory: str
     progress: str = ""
     limit: int = 3
+    mem_mb: int = 0
     logs: list[str] = field(default_factory=list)
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
@@ -122,6 +124,9 @@ class _Start:
             "start": time.time(),
             "outcome": "running",
         }
+        self.usage = job_usage.Usage(self.marker)
+        self.log = next(self.folder.glob(f"*_{self.job_id}_log.out"), None)
+        self.log_start = self.log.stat().st_size if self.log is not None else 0
         self.warned = False  # USR2: the time limit is near, or the job is being preempted
         self.terminated = False  # TERM: the job is being ended
         self.requeue_handler = signal.getsignal(signal.SIGUSR2)  # submitit's: save, `scontrol requeue`, exit
@@ -162,7 +167,11 @@ class _Start:
             return self._finish("finished", "")
         if self.stopping:
             return self._stop_early(status)
-        return self._finish("failed", f"its command ended with status {status}")
+        status = job_usage.own_status(status, self.log, self.log_start)
+        return self._finish(
+            "failed",
+            job_usage.reason_of(status, job_usage.oom_kills(self.job_id), self.usage, self.job.mem_mb),
+        )
 
     def _start_command(self) -> subprocess.Popen[bytes]:
         environment = {
@@ -251,5 +260,5 @@ class _Start:
         return outcome
 
     def _write_note(self, **changes: Any) -> None:
-        self.note.update(changes, beat=time.time())
+        self.note.update(changes, **self.usage.sample(), beat=time.time())
         write_json(self.folder / f"attempt-{self.number:03d}.json", self.note)

@@ -27,12 +27,15 @@ def lines_of(record: Record, outcome: str, run: str) -> list[dict[str, Any]]:
         "outputs": record.outputs,
         "gpus": record.gpus,
         "cpus": record.cpus,
+        "mem_mb": record.mem_mb,
+        "runtime": record.runtime,
     }
     attempts = record.attempts()
     if not attempts:  # cancelled or failed before it started: it cost nothing, but it is recorded
         never = {"job_id": record.job_id, "state": outcome, "attempts": 0, "start": None, "elapsed": 0.0, "host": ""}
         return [common | never]
     lines = []
+    measured = record.nodes == 1  # the job sees its first node only
     for number, attempt in enumerate(attempts, start=1):
         start = float(attempt["start"])
         end = float(attempt.get("end") or attempt.get("beat") or start)
@@ -45,6 +48,8 @@ def lines_of(record: Record, outcome: str, run: str) -> list[dict[str, Any]]:
                 "start": start,
                 "elapsed": round(max(0.0, end - start), 3),
                 "host": attempt.get("host", ""),
+                "max_rss_mb": attempt.get("max_rss_mb") if measured else None,
+                "cpu_seconds": attempt.get("cpu_seconds") if measured else None,
             }
         )
     return lines
@@ -70,6 +75,11 @@ def read(folder: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def unique(lines: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
+    """Return the lines without those repeated after a crash (same submission and start)."""
+    return {(line["submission"], line["attempts"]): line for line in lines}.values()
+
+
 def summarise(
     lines: Iterable[Mapping[str, Any]], by: Sequence[str] = ("rule",)
 ) -> dict[tuple[str, ...], dict[str, float]]:
@@ -83,9 +93,8 @@ def summarise(
         group -> `starts`, `hours`, `cpu_hours`, `gpu_hours`, and for each state in STATES `<state>` (starts) and
         `<state>_gpu_hours`. A job without one of the wildcards is filed under "".
     """
-    unique = {(line["submission"], line["attempts"]): line for line in lines}
     totals: dict[tuple[str, ...], dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    for line in unique.values():
+    for line in unique(lines):
         wildcards = line.get("wildcards") or {}
         group = tuple(str(line[name] if name in line else wildcards.get(name, "")) for name in by)
         hours = float(line["elapsed"]) / 3600

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from snakemake_interface_common.exceptions import WorkflowError
 
@@ -20,6 +20,8 @@ from snakemake_executor_plugin_submitit.job_cancellation import (
 from snakemake_executor_plugin_submitit.job_state import LIVE_STATES
 from snakemake_executor_plugin_submitit.job_status_query import JobStatusQuery, Snapshot
 from snakemake_executor_plugin_submitit.records import Record, Records, key_of, signature_of
+
+Answer = TypeVar("Answer")
 
 CANCEL_TIMEOUT = 180.0  # seconds a cancelled job may take to end (SLURM's KillWait is 30 s by default)
 
@@ -80,7 +82,10 @@ class PreviousRun:
 
         Raises WorkflowError when SLURM does not answer.
         """
-        return claimed_by(record) or self._fresh_snapshot([]).id_of(record.name)
+        if started := claimed_by(record):
+            return started
+        ids = self._answer(lambda: self.status_query.ids_named(record.name))
+        return ids[0] if ids else None
 
     def mark_finished(self, workflow: Any) -> None:
         """Enter outputs that were finished while no Snakemake was running in Snakemake's own metadata.
@@ -113,13 +118,21 @@ class PreviousRun:
         """The records previous runs have left for this directory (other directories may share the folder)."""
         return [record for record in self.records.all() if key_of(record.outputs, "") == record.key]
 
+    @cached_property
+    def _by_output(self) -> dict[str, list[Record]]:
+        found: dict[str, list[Record]] = {}
+        for record in self._leftover:
+            for path in record.outputs:
+                found.setdefault(path, []).append(record)
+        return found
+
     def _overlapping(self, wanted: Record) -> list[Record]:
         """Return the previous submissions under other keys that write some of the wanted files.
 
         A group whose first jobs are finished is a smaller group now, and a rule may have gained an output.
         """
-        outputs = set(wanted.outputs)
-        found = [record for record in self._leftover if record.key != wanted.key and outputs & set(record.outputs)]
+        candidates = {record.uid: record for path in wanted.outputs for record in self._by_output.get(path, ())}
+        found = [record for record in candidates.values() if record.key != wanted.key]
         current = [(record, self.records.load(record.key)) for record in found]
         return [now for record, now in current if now is not None and now.uid == record.uid]
 
@@ -165,17 +178,23 @@ class PreviousRun:
 
     def _fresh_snapshot(self, job_ids: list[str]) -> Snapshot:
         """Return a fresh answer from SLURM, waiting for its controller if necessary."""
-        deadline = time.monotonic() + self.patience
-        while True:
+
+        def ask() -> Snapshot | None:
             asked = time.monotonic()
             snapshot = self.status_query.snapshot(job_ids, fresh=True)
-            if snapshot.taken >= asked:
-                return snapshot
+            return snapshot if snapshot.taken >= asked and snapshot.asked.issuperset(job_ids) else None
+
+        return self._answer(ask)
+
+    def _answer(self, ask: Callable[[], Answer | None]) -> Answer:
+        """Ask until the controller answers; raises WorkflowError after `patience` seconds or when stopping."""
+        deadline = time.monotonic() + self.patience
+        while (answer := ask()) is None:
             if time.monotonic() > deadline:
                 raise WorkflowError(f"SLURM did not answer for {self.patience} s: {self.status_query.last_error}")
-            self.logger.warning(f"Waiting for SLURM: {self.status_query.last_error}")
             if self.stopped.wait(5):
                 raise WorkflowError("Snakemake is stopping")
+        return answer
 
 
 def _finished(record: Record) -> bool:

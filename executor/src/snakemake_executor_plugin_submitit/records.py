@@ -23,6 +23,7 @@ from snakemake_executor_plugin_submitit.files import read_json, write_json
 RESULT = "result.json"
 CLAIM = "claim.json"
 REQUEUES = "requeues.json"
+STATUS = "exit-status"  # of the command in the batch script, with the job's id behind it
 
 
 def digest(value: Any) -> str:
@@ -42,6 +43,8 @@ class Record:
         folder: the submission's own folder, where the job writes its result.
         signature: hash of everything that determines the work: rule code, command, parameters, input files.
         gpus, cpus: total number requested, for the ledger.
+        mem_mb, runtime: memory per node in MB and time limit in minutes that were requested; 0: none.
+        nodes: number of nodes.
         checkpointable: whether the job names a progress file.
         job_id: SLURM's id; None between the decision to submit and SLURM's answer.
         cancelled: whether Snakemake has cancelled it.
@@ -59,6 +62,9 @@ class Record:
     outputs: list[str]
     gpus: int = 0
     cpus: int = 1
+    mem_mb: int = 0
+    runtime: int = 0
+    nodes: int = 1
     checkpointable: bool = False
     job_id: str | None = None
     cancelled: bool = False
@@ -72,13 +78,20 @@ class Record:
 
     @property
     def log(self) -> str:
-        """The file of the job's own output; submitit names it by job id and task."""
-        return str(self.path / f"{self.job_id}_0_log.out")
+        """The file of the job's own output."""
+        return str(self.path / log_name(self.name, self.job_id))
 
     def result(self) -> dict[str, Any] | None:
         """Return the job's result, None if there is none or it belongs to another submission."""
         result = read_json(self.path / RESULT)
         return result if result is not None and result.get("uid") == self.uid else None
+
+    def exit_status(self) -> int:
+        """Return the exit status the batch script has noted for a failed command, 0 if it has noted none."""
+        try:
+            return int((self.path / f"{STATUS}-{self.job_id}").read_text())
+        except (OSError, ValueError):
+            return 0
 
     def attempts(self) -> list[dict[str, Any]]:
         """Return the notes of each start of the job, oldest first."""
@@ -126,6 +139,23 @@ class Records:
 def safe_name(text: str) -> str:
     """Return `text` as a file name without characters that SLURM (`%`, backslash) or a shell would interpret."""
     return re.sub(r"[^A-Za-z0-9._=,-]", "_", text)[:100]
+
+
+def job_name(rule: str, wildcards: Mapping[str, str], uid: str) -> str:
+    """Return the job's name in SLURM: rule, values of the wildcards, shortened, and the submission's id."""
+    values = safe_name(".".join(wildcards.values())).replace(",", ".")[:60]  # squeue --name takes a list with commas
+    return "-".join(word for word in (safe_name(rule)[:40], values, uid) if word)
+
+
+def log_name(name: str, job_id: str | None) -> str:
+    """Return the file name of a job's own output."""
+    return f"{name}_{job_id}_log.out"
+
+
+def comment_of(record: Record) -> str:
+    """Return the whole of rule, wildcards and outputs for `squeue --format=%k`, without characters to quote."""
+    words = [record.rule, *(f"{name}={value}" for name, value in record.wildcards.items()), "->", *record.outputs]
+    return re.sub(r"[^A-Za-z0-9 ._=,/:+@>-]", "_", " ".join(words))[:1000]
 
 
 def new_uid() -> str:

@@ -11,30 +11,42 @@ from typing import Any
 
 import pandas as pd
 
-from lowdata_cpt.core.io import write_text
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.io import sha256_bytes, sha256_file, write_text
 
 
 class StepLog:
     """Append-only `steps.jsonl`; rows at or after the resumed step are dropped, so that none is there twice."""
 
-    def __init__(self, folder: Path, start: int) -> None:
-        """Open the log of the run in `folder` that goes on at step `start`."""
+    def __init__(self, folder: Path, start: int, sha256: str = "") -> None:
+        """Open the log of the run in `folder` that goes on at step `start`; until there its hash is `sha256`.
+
+        Raises:
+            UserError: it is not.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "steps.jsonl"
         kept = [row for row in self.rows() if row["step"] < start]
-        write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+        text = "".join(json.dumps(row) + "\n" for row in kept)
+        if start and sha256_bytes(text.encode()) != sha256:
+            raise UserError(
+                f"{self.path}: not the log of the training state beside it; delete {folder} to start this run again"
+            )
+        write_text(self.path, text)
         self.seconds_before: float = kept[-1]["seconds"] if kept else 0.0
         self.stream = self.path.open("a", encoding="utf-8")
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return the rows so far; a line cut short by a kill ends them."""
+        """Return the rows so far; a line cut short by a kill, or damaged, ends them."""
         rows: list[dict[str, Any]] = []
         if self.path.exists():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
+            for line in self.path.read_bytes().splitlines():
                 try:
-                    rows.append(json.loads(line))
-                except json.JSONDecodeError:
+                    row = json.loads(line)
+                    row["step"] + row["seconds"], row["parts"]
+                except (ValueError, KeyError, TypeError):
                     break
+                rows.append(row)
         return rows
 
     def write(self, step: int, images_seen: int, seconds: float, parts: dict[str, float]) -> None:
@@ -42,10 +54,11 @@ class StepLog:
         row = {"step": step, "images_seen": images_seen, "seconds": round(seconds, 4), "parts": parts}
         self.stream.write(json.dumps(row) + "\n")
 
-    def flush(self) -> None:
-        """Bring everything written to the disk: a checkpoint must never be ahead of its log."""
+    def flush(self) -> str:
+        """Bring everything written to the disk, as a checkpoint must never be ahead of its log; return its hash."""
         self.stream.flush()
         os.fsync(self.stream.fileno())
+        return sha256_file(self.path)
 
     def frame(self) -> pd.DataFrame:
         """Return the log in long form: step, images_seen, part, value."""

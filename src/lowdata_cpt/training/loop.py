@@ -157,8 +157,7 @@ class Run:
         return len(index), sums | {"lr": rate}
 
     def _save(self, step: int, log: StepLog) -> None:
-        log.flush()
-        checkpoint.save(self.folder, self.identity, step, self.learner, self.optimisers)
+        checkpoint.save(self.folder, self.identity, step, self.learner, self.optimisers, log.flush())
 
     def train(self, at_milestone: Callable[[int], None] = lambda images_seen: None) -> Result:
         """Run to the end, resuming from the checkpoint in the run's folder if there is one.
@@ -170,11 +169,12 @@ class Run:
 
         Raises:
             InterruptedRunError: a signal asked to stop; the state is saved.
-            UserError: the loss is not finite; the state before that step is saved, unless it is tainted itself.
+            UserError: the loss is not finite (the state before that step is saved, unless it is tainted itself); or
+                the state or the log to go on from is damaged.
         """
         self.learner.train()
-        start = checkpoint.load(self.folder, self.identity, self.learner, self.optimisers)
-        log = StepLog(self.folder, start)
+        start, written = checkpoint.load(self.folder, self.identity, self.learner, self.optimisers)
+        log = StepLog(self.folder, start, written)
         line = ProgressLine(self.label, self.steps, start)
         started = saved = time.monotonic()
         milestones = self.training.milestone_steps(len(self.images))
