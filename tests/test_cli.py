@@ -21,6 +21,7 @@ CELL = "tiny/camvid/dino/n4/s0"
 # Each command with a mistake, and what its sentence names.
 MISTAKES: dict[str, tuple[list[str], str]] = {
     "validate": (["absent.yaml"], "absent.yaml"),
+    "init": (["nowhere"], "nowhere: no such folder"),
     "data": ([*OF_STUDY, "--domain", "nuclei"], "nuclei"),
     "backbone": ([*OF_STUDY, "--backbone", "large"], "large"),
     "subset": ([*OF_STUDY, "--domain", "camvid", "--n", "4", "--seed", "0"], "manifest.json"),

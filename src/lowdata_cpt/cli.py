@@ -112,6 +112,16 @@ def validate(files: tuple[Path, ...]) -> None:
 
 
 @cli.command()
+@click.argument("folder", type=PATH)
+@click.option("--out", type=PATH, metavar="FILE", help="The configuration; config/<name of FOLDER>.yaml if not given.")
+def init(folder: Path, out: Path | None) -> None:
+    """Look at a FOLDER of images, say what it holds, and write a study of it that runs as it is."""
+    from lowdata_cpt.jobs.init import init as look
+
+    click.echo(look(folder, out))
+
+
+@cli.command()
 @_step
 @click.option("--domain", required=True)
 def data(study: Path | None, results: Path | None, params: Any, domain: str) -> None:

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lowdata_cpt.backbones.opening import CONFIG, README
 from lowdata_cpt.core.code_versions import RECORDED, source_version, sources
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import identity, read_json, sha256_bytes, write_json
@@ -97,8 +98,8 @@ def _inputs(kind: str, method: str, settings: dict[str, Any] | None = None) -> t
 
 
 def _files(folder: Path) -> dict[str, str]:
-    """Return the content of a folder's files but for what is a measurement or a place."""
-    skipped = {"cost.json", "manifest.json"}
+    """Return the content of a folder's files but for what is a measurement, a place or a description."""
+    skipped = {"cost.json", "manifest.json", CONFIG, README}
     return {
         path.relative_to(folder).as_posix(): sha256_bytes(path.read_bytes())
         for path in sorted(folder.rglob("*"))

@@ -12,6 +12,7 @@ from pathlib import Path
 from lowdata_cpt.backbones.flops import features_flops, geometry, parameters
 from lowdata_cpt.core.io import read_json
 from lowdata_cpt.data.domain import Domain
+from lowdata_cpt.data.layouts.image_folder import ImageFolder
 from lowdata_cpt.jobs.figures import figure_names
 from lowdata_cpt.probes.config import DenseConfig
 from lowdata_cpt.probes.registry import PROBES
@@ -46,7 +47,7 @@ PUBLISHED: dict[str, tuple[int, ...]] = {
     "organcmnist": (12975, 2392, 8216),
     "organsmnist": (13932, 2452, 8827),
 }
-"""Images of each published split. Your own images (`imagefolder`) are not known before they are decoded."""
+"""Images of each published split. Your own images (`imagefolder`) are counted."""
 
 CLASSES = {"ade20k": 150, "pascal_context": 59, "cityscapes": 19, "loveda": 7, "camvid": 11, "nuclei": 2, "nyuv2": 40}
 DEVICE_RULES = ("pretrain", "evaluate", "diagnostics")
@@ -124,6 +125,8 @@ def labelled_images(domain: Domain, manifest: Path, assumptions: Assumptions) ->
         facts = read_json(manifest)
         sets = {name for task in facts["tasks"].values() for name in task["sets"].values()}
         return int(sum(facts["images"][name] for name in sets))
+    if isinstance(domain, ImageFolder) and not domain.absent():
+        return domain.count()
     settings = domain.model_dump()
     if settings["kind"] == "tabletop":
         scenes: int = settings["train"] + settings["val"] + settings["test"]

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from lowdata_cpt.core.io import write_json, write_text
 from lowdata_cpt.core.provenance import write_sidecar
 from lowdata_cpt.data.domain import Domain, prepare
+from lowdata_cpt.data.layouts.image_folder import FOUND
 from lowdata_cpt.data.store import Store
 from lowdata_cpt.data.subsets import draw, write_manifest
 from lowdata_cpt.study.config import DomainEntry
@@ -37,7 +38,9 @@ def data(params: dict[str, Any], manifest: Path) -> None:
     store = prepare(domain, STORE_CACHE)
     shutil.rmtree(manifest.parent / "store", ignore_errors=True)
     shutil.copytree(store.root, manifest.parent / "store", copy_function=_link)
-    write_text(manifest.parent / "card.md", domain.card())
+    found = store.root / FOUND
+    card = domain.card() + (f"\n## Found\n\n{found.read_text(encoding='utf-8')}" if found.exists() else "")
+    write_text(manifest.parent / "card.md", card)
     quarantine = store.root / "quarantine.csv"
     listed = quarantine.read_text(encoding="utf-8") if quarantine.exists() else "id,reason\n"
     write_text(manifest.parent / "quarantine.csv", listed)

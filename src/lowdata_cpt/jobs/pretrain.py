@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from lowdata_cpt.backbones import weights
+from lowdata_cpt.backbones.opening import describe
 from lowdata_cpt.core.device import pick_device
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import identity, read_json, sha256_file, write_json
@@ -34,6 +35,11 @@ def backbone(params: dict[str, Any], target: Path) -> None:
     """Fetch a released backbone once and write it as a model folder."""
     settings = Backbone.model_validate(params["backbone"])
     vit = weights.obtain(settings.model, settings.weights, settings.sha256, settings.image_size, CACHE)
+    if type(vit.model.patch_embed).__name__ != "PatchEmbed":
+        raise UserError(
+            f"backbone model {settings.model!r} embeds patches by {type(vit.model.patch_embed).__name__}, a hybrid of "
+            "convolutions and transformer; expected a plain ViT"
+        )
     weights.save_export(target, settings.model, vit.timm_state(), {}, None)
     write_sidecar(target / weights.MODEL, config=params)
 
@@ -90,7 +96,7 @@ def pretrain(
         folder = paths.checkpoints(cell)
         run = open_cell(params, cell, paths, where, folder)
         run.checkpoint_seconds = checkpoint_seconds
-        result = run.train(lambda images: _export(run, cell, params["model"], run.folder / "export" / f"i{images}"))
+        result = run.train(lambda images: _export(run, params, run.folder / "export" / f"i{images}"))
         shutil.copytree(run.folder / "export", target / "export")
         log, cost = result.log, result.cost()
     # Seconds say little without what they were spent on.
@@ -111,11 +117,12 @@ def pretrain(
     shutil.rmtree(paths.checkpoints(cell), ignore_errors=True)
 
 
-def _export(run: Run, cell: Cell, model: str, folder: Path) -> None:
+def _export(run: Run, params: dict[str, Any], folder: Path) -> None:
     """Write the model of a milestone; the run's checkpoint that follows says that it is whole."""
     export = run.learner.export()
     shutil.rmtree(folder, ignore_errors=True)
-    weights.save_export(folder, model, export.backbone, export.adapter, export.adapter_config)
+    weights.save_export(folder, params["model"], export.backbone, export.adapter, export.adapter_config)
+    describe(folder, params["model"], int(params["image_size"]))
 
 
 def _pass_on(method: MethodConfig, params: dict[str, Any], cell: Cell, paths: Paths) -> dict[str, Any]:
@@ -124,5 +131,7 @@ def _pass_on(method: MethodConfig, params: dict[str, Any], cell: Cell, paths: Pa
     store = Store.open(paths.manifest(cell.domain))
     state = method.untrained_state(vit, store.images(store.meta.pool), cell.seed)
     model = read_json(paths.backbone(cell.backbone) / "model.json")["timm_model"]
-    weights.save_export(paths.cell(cell) / "export" / "i0", model, state, {}, None)
+    folder = paths.cell(cell) / "export" / "i0"
+    weights.save_export(folder, model, state, {}, None)
+    describe(folder, model, int(params["image_size"]))
     return {"images_seen": 0, "train_seconds": 0.0, "steps": 0, "trainable_parameters": 0, "milestones": {"0": 0.0}}

@@ -175,9 +175,13 @@ class FolderDomain(Domain):
                 f"domain {self._kind!r}: {' and '.join(map(str, counts))} images for validation and testing leave none "
                 f"of {len(found)} to train on; set smaller `val_images`, `test_images` or fractions"
             )
-        parts = seeded_split([i.id for i in found], [i.stratum for i in found], counts, self.split_seed)
-        val, *test, train = [[found[i] for i in part] for part in parts]
+        val, *test, train = [[found[i] for i in part] for part in self.cut(found, counts)]
         return Splits(train, val, test[0] if test else items["test"])
+
+    def cut(self, items: Sequence[Item], counts: Sequence[int]) -> Sequence[Sequence[int]]:
+        """Return the positions of the images of each part: `counts` many, and what is left."""
+        parts = seeded_split([i.id for i in items], [i.stratum for i in items], counts, self.split_seed)
+        return [part.tolist() for part in parts]
 
     def limit(self, split: str) -> int | None:
         """Return the most images to decode of a split that the data set has; None for all."""

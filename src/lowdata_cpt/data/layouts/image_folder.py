@@ -1,20 +1,34 @@
-"""A folder of the user's own images, with optional class folders and optional train/val/test folders."""
+"""A folder of the user's own images, with optional classes, masks, depth maps and train/val/test folders."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from types import MappingProxyType
+from typing import ClassVar, Literal, NamedTuple, Self
 
-from pydantic import Field
+import numpy as np
+from pydantic import Field, model_validator
 
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.core.io import sha256_bytes
-from lowdata_cpt.data.decode import MAX_PIXELS, decode_file
-from lowdata_cpt.data.layouts.folders import DatasetCard, FolderDomain, images_in, subfolders
-from lowdata_cpt.data.raw import UNREADABLE, file_hashes, printable
+from lowdata_cpt.core.io import write_text
+from lowdata_cpt.data.decode import MAX_PIXELS
+from lowdata_cpt.data.layouts.copies import exact_copies
+from lowdata_cpt.data.layouts.folders import DatasetCard, Files, FolderDomain, images_in, subfolders
+from lowdata_cpt.data.layouts.grouping import Grouping, cut_groups
+from lowdata_cpt.data.layouts.label_files import (
+    Depth,
+    LabelFiles,
+    Labels,
+    Masks,
+    decode_with_labels,
+    match,
+)
+from lowdata_cpt.data.layouts.listing import CLASS, Listing
+from lowdata_cpt.data.layouts.survey import depth_report, survey
+from lowdata_cpt.data.raw import file_hashes, printable
 from lowdata_cpt.data.store import SPLITS, ImageSet, Task, TaskInfo
 from lowdata_cpt.data.writer import PAGES, Item, Splits, StoreWriter, write_splits
 
@@ -28,7 +42,13 @@ FEW_LEVELS = 16
 """A folder whose 16-bit files decode to fewer grey levels than that is refused: its images would be nearly black."""
 
 OTHER, OUTSIDE = "no image file name", "outside the split folders"
-EMPTY = sha256_bytes(b"")
+NO_IMAGE, NO_ROW = "a label file of no image", "a row of the CSV file of no image"
+
+FOUND = "found.md"
+"""What was found in masks and depth maps, in a store; the data card of a study ends with it."""
+
+IMAGES = "images"
+LABEL_FOLDERS = frozenset({"mask", "masks", "label", "labels", "annotation", "annotations", "depth", "depths", "gt"})
 
 
 class _Layout(NamedTuple):
@@ -36,14 +56,22 @@ class _Layout(NamedTuple):
 
     Attributes:
         notes: files and folders that are not read, with the reason.
+        masks, depth: label files of the images.
+        missing: images without a label that they should have, with the reason.
     """
 
     splits: dict[str, list[tuple[Path, str]]]
     notes: list[tuple[Path, str]]
+    masks: Mapping[Path, Path] = MappingProxyType({})
+    depth: Mapping[Path, Path] = MappingProxyType({})
+    missing: Mapping[Path, str] = MappingProxyType({})
 
     @property
     def classes(self) -> tuple[str, ...]:
         return tuple(sorted({name for images in self.splits.values() for _, name in images} - {""}))
+
+
+NO_LABELS = Labels(None, None, None)
 
 
 class ImageFolder(FolderDomain):
@@ -56,8 +84,16 @@ class ImageFolder(FolderDomain):
         "expanded.",
         min_length=1,
     )
-    labels: Literal["folders", "none"] = Field(
-        default="folders", description="folders: subfolders are classes; none: they are not, all images are the pool."
+    labels: str = Field(
+        default="folders",
+        pattern=r"^(folders|none|[^/].*\.csv)$",
+        description="folders: subfolders are classes; none: they are not; or a CSV file in the folder with the columns "
+        "file,class.",
+    )
+    masks: Masks | None = Field(default=None, description="Class masks beside the images: segmentation.")
+    depth: Depth | None = Field(default=None, description="Depth maps beside the images: depth.")
+    group: Grouping | None = Field(
+        default=None, description="Which images stay on one side of a split: frames of one video, crops of one picture."
     )
     bits: int | None = Field(
         default=None,
@@ -76,28 +112,55 @@ class ImageFolder(FolderDomain):
         "listed in quarantine.csv. Ids are paths below `root`; bytes that are no UTF-8 become \\xNN.",
         licence="Yours.",
         how_to_get="put images right into the folder (a pool), or into one subfolder a class, or into train/ and test/ "
-        "(and val/) with either of these inside",
+        "(and val/) with either of these inside; label files of pixels go beside images/ into masks/ and depth/",
         split="With class folders only: seeded, balanced over classes (`test_fraction` and `val_fraction`, 0.2 each). "
         "With train/ and test/: val is val/, or a seeded 0.2 of train. The pool is the train images. Without labels "
         "the pool is train/, or everything. Case does not matter, and training, valid, validation, dev and testing "
         "stand for train, val and test.",
-        labels="Two or more subfolders with images are classes (`labels: none` switches that off).",
+        labels="Two or more subfolders with images are classes (`labels: none` switches that off), or a CSV file says "
+        "them. `masks` and `depth` name folders with one file an image; masks, depth and classes may go together. See "
+        "docs/data/own-images.md.",
         limits="Exact copies are left out and listed: all but one within a class, all of them where classes differ, "
-        "and "
-        "in train those of val and test images. Near-duplicates (video frames, crops of one picture) are not found: "
-        "put "
-        "them on one side yourself with train/ and test/. Of a file with several pages the first is used, and listed.",
+        "and in train those of val and test images. Near-duplicates (video frames, crops of one picture) are not "
+        "found: say with `group` which images belong together, or put them on one side yourself. Of a file with "
+        "several pages the first is used, and listed.",
         pixels="EXIF orientation applied, RGB (grey repeated, transparency on white, 16 bits scaled by 1/257 or by "
-        "`bits`), central square, antialiased bicubic.",
+        "`bits`), central square, antialiased bicubic; label files turned alike, nearest-neighbour.",
     )
 
+    @model_validator(mode="after")
+    def _columns_need_a_file(self) -> Self:
+        if self.group and self.group.column and not self._csv:
+            raise ValueError(f"group.column is {self.group.column!r}, but labels is no CSV file that could have it")
+        return self
+
+    @property
+    def labelled(self) -> tuple[Task, ...]:  # type: ignore[override]
+        """Tasks that the configuration alone promises labels for; `tasks` looks at the folder too."""
+        promised: tuple[tuple[Task, LabelFiles | None], ...] = (("segmentation", self.masks), ("depth", self.depth))
+        return tuple(task for task, labels in promised if labels)
+
+    @property
+    def _csv(self) -> bool:
+        return self.labels.endswith(".csv")
+
+    def _dense(self) -> list[LabelFiles]:
+        return [labels for labels in (self.masks, self.depth) if labels]
+
     def tasks(self) -> tuple[Task, ...]:
-        """Return classification where the folder has class folders."""
-        return ("classification",) if self._layout().classes else ()
+        """Return classification where the folder has classes, segmentation and depth where they are configured."""
+        return ("classification", *self.labelled) if self._layout().classes else self.labelled
 
     def sources(self) -> Iterable[Path]:
-        """Return all images."""
-        return [path for images in self._layout().splits.values() for path, _ in images]
+        """Return all images and label files."""
+        layout = self._layout()
+        images = [path for found in layout.splits.values() for path, _ in found]
+        listing = [self.folder / self.labels] if self._csv else []
+        return [*images, *layout.masks.values(), *layout.depth.values(), *listing]
+
+    def count(self) -> int:
+        """Return the number of images."""
+        return sum(map(len, self._layout().splits.values()))
 
     def remarks(self) -> list[str]:
         """Return what is not read, by kind, and the classes that a split lacks."""
@@ -108,6 +171,9 @@ class ImageFolder(FolderDomain):
         if kinds:
             listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items(), key=lambda kind: -kind[1]))
             said.append(f"{self.folder}: {sum(kinds.values())} files are not read as images: {listed}")
+        for reason, count in Counter(reason.partition(":")[0] for reason in layout.missing.values()).items():
+            first = next(path for path, found in layout.missing.items() if found.startswith(reason))
+            said.append(f"{self.folder}: {count} images cannot be used, {reason} (for one, {self.name_of(first)})")
         rest = Counter(reason for _, reason in layout.notes if reason != OTHER)
         said += [f"{self.folder}: not read: {count} × {reason}" for reason, count in rest.items()]
         if layout.classes:
@@ -126,29 +192,68 @@ class ImageFolder(FolderDomain):
         base = self.folder
         if not base.is_dir():
             self.wrong_layout(f"{base} is no folder")
+        apart = bool(self._dense()) or self._csv
+        top = base / IMAGES if apart and (base / IMAGES).is_dir() else base
         inside: dict[str, Path] = {}
-        for path in subfolders(base):
+        for path in subfolders(top):
             name = SPLIT_OF.get(path.name.lower(), "")
             if name in inside:
-                self.wrong_layout(f"{inside[name].name}/ and {path.name}/ in {base} are both a {name} split")
+                self.wrong_layout(f"{inside[name].name}/ and {path.name}/ in {top} are both a {name} split")
             if name:
                 inside[name] = path
         if inside and "train" not in inside:
-            self.wrong_layout(f"{base} has {sorted(path.name for path in inside.values())} but no train/")
-        places: dict[str, Path] = {split: inside[split] for split in SPLITS if split in inside} or {"": base}
-        found = {split: images_in(folder) for split, folder in places.items()}
+            self.wrong_layout(f"{top} has {sorted(path.name for path in inside.values())} but no train/")
+        holders: dict[str, Path] = {split: inside[split] for split in SPLITS if split in inside} or {"": top}
+        places = {
+            split: folder / IMAGES if apart and (folder / IMAGES).is_dir() else folder
+            for split, folder in holders.items()
+        }
+        found = {split: self._files(folder) for split, folder in places.items()}
         split, folder = next(iter(places.items()))
         within = {path.relative_to(folder).parts[0] for path in found[split].images if path.parent != folder}
-        classed = self.labels == "folders" and len(within) > 1
+        classed = self.labels == "folders" and len(within) > 1 and not (self.group and self.group.by)
         splits = {split: self._classed(folder, found[split].images, classed) for split, folder in places.items()}
-        notes = [(path, OTHER) for files in found.values() for path in files.others]
+        notes = [(path, OTHER) for files in found.values() for path in files.others if path != base / self.labels]
         notes += [note for files in found.values() for note in files.unread]
         if inside:
-            below, whole = tuple(inside.values()), images_in(base)
+            below, whole = tuple(inside.values()), self._files(top)
             outside = [path for path in (*whole.images, *whole.others) if not any(map(path.is_relative_to, below))]
-            notes += [(path, OUTSIDE) for path in outside]
-        self._check(_Layout(splits, notes), inside)
-        return _Layout(splits, notes)
+            notes += [(path, OUTSIDE) for path in outside if path != base / self.labels]
+        layout = self._labelled(_Layout(splits, notes), places, top)
+        self._check(layout, inside)
+        return layout
+
+    def _files(self, folder: Path) -> Files:
+        """List a folder without the label files that lie in it."""
+        found, apart = images_in(folder), [folder / labels.folder for labels in self._dense()]
+        if not apart:
+            return found
+        images, others = (
+            [path for path in paths if not any(map(path.is_relative_to, apart))]
+            for paths in (found.images, found.others)
+        )
+        return Files(images, others, found.unread)
+
+    def _labelled(self, layout: _Layout, places: Mapping[str, Path], top: Path) -> _Layout:
+        """Return the layout with the label files of its images, and the classes that a CSV file gives."""
+        missing: dict[Path, str] = {}
+        notes, splits = list(layout.notes), layout.splits
+        if self._csv:
+            listing = Listing(self.folder / self.labels)
+            paths = {self.name_of(path): path for images in splits.values() for path, _ in images}
+            notes += [(self.folder / key, NO_ROW) for key in listing.without_image(paths)]
+            if CLASS in listing.columns:
+                names = listing.column(CLASS, paths)
+                missing = {path: f"no class in {self.labels}" for name, path in paths.items() if name not in names}
+                splits = {
+                    split: [(path, names.get(self.name_of(path), "")) for path, _ in images]
+                    for split, images in splits.items()
+                }
+        looked = [match(labels, splits, places, top, self.folder) for labels in (self.masks, self.depth)]
+        for found in looked:
+            notes += [(path, NO_IMAGE) for path in found.extra]
+            missing |= found.missing
+        return _Layout(splits, notes, looked[0].files, looked[1].files, missing)
 
     def _check(self, layout: _Layout, inside: Mapping[str, Path]) -> None:
         """Hold the layout to having images to train on, the same classes in all splits, and a test set of them."""
@@ -156,11 +261,16 @@ class ImageFolder(FolderDomain):
         if not images:
             self.wrong_layout(f"{self.folder} has no images, only {len(layout.notes)} other files")
         for split, folder in inside.items():
-            unknown = {name for _, name in layout.splits[split]} - {name for _, name in images}
+            unknown = {name for _, name in layout.splits[split]} - {name for _, name in images} - {""}
             if unknown:
                 self.wrong_layout(f"{folder} has the classes {sorted(unknown)[:3]}, which train/ has not")
-        if inside and layout.classes and "test" not in inside:
-            self.wrong_layout(f"{self.folder} has class folders in train/ but no test/ (or set `labels: none`)")
+        if inside and (layout.classes or self._dense()) and "test" not in inside:
+            self.wrong_layout(f"{self.folder} has labelled images in train/ but no test/ (or set `labels: none`)")
+        lower = {name.lower() for name in layout.classes}
+        if not self._csv and IMAGES in lower and lower & LABEL_FOLDERS:
+            self.wrong_layout(
+                f"{self.folder} has {sorted(lower)} as classes; set `masks` or `depth`, or `labels: none`"
+            )
 
     def _classed(self, folder: Path, images: list[Path], classed: bool) -> list[tuple[Path, str]]:
         """Return the images of a split with their classes, "" for none."""
@@ -174,58 +284,85 @@ class ImageFolder(FolderDomain):
             )
         return [(path, printable(path.relative_to(folder).parts[0])) for path in images]
 
-    def _copies(self, layout: _Layout) -> dict[Path, str]:
-        """Return the images to leave out as exact copies of others of their split, with the reason."""
-        digests, copies = file_hashes(self.folder, self.sources()), dict[Path, str]()
-        for images in layout.splits.values():
-            groups: dict[str, list[tuple[Path, str]]] = {}
-            for path, name in images:
-                groups.setdefault(digests[path], []).append((path, name))
-            for digest, group in groups.items():
-                if digest == EMPTY or digest.startswith(UNREADABLE) or len(group) == 1:
-                    continue  # decoding says what is wrong with the former
-                (first, label), *rest = group
-                other = next((path for path, name in rest if name != label), None)
-                if other is None:
-                    copies |= {path: f"left out: the same bytes as {self.name_of(first)}" for path, _ in rest}
-                    continue
-                for path, name in group:
-                    twin = next(found for found, another in group if another != name)
-                    copies[path] = f"left out: the same bytes as {self.name_of(twin)}, which has another class"
-        return copies
-
-    def _items(self, layout: _Layout, split: str, copies: Mapping[Path, str]) -> list[Item]:
+    def _items(self, layout: _Layout, split: str, copies: Mapping[Path, str], labels: Labels) -> list[Item]:
         number = {name: label for label, name in enumerate(layout.classes)}
         options = {"bits": self.bits or 16, "max_pixels": self.max_pixels}
         return [
             Item(
                 self.name_of(path),
-                partial(decode_file, path, self.resolution, label=number.get(name), **options),
+                partial(
+                    decode_with_labels,
+                    path,
+                    self.resolution,
+                    labels,
+                    layout.masks.get(path),
+                    layout.depth.get(path),
+                    layout.missing.get(path, ""),
+                    label=number.get(name),
+                    **options,
+                ),
                 name,
             )
             for path, name in layout.splits.get(split, [])
             if path not in copies
         ]
 
-    def _splits(self, layout: _Layout, copies: Mapping[Path, str]) -> Splits:
-        return self.arrange({split: self._items(layout, split, copies) for split in layout.splits})
+    def _splits(self, layout: _Layout, copies: Mapping[Path, str], labels: Labels = NO_LABELS) -> Splits:
+        items = {split: self._items(layout, split, copies, labels) for split in layout.splits}
+        if self.group and self.split == "given":
+            side: dict[str, str] = {}
+            for split, found in items.items():
+                for item, group in zip(found, self._groups(found), strict=True):
+                    if side.setdefault(group, split) != split:
+                        raise UserError(
+                            f"domain {self.kind!r}: group {group!r} has images in {side[group]} and in {split} (for "
+                            f"one, {item.id}); sort them to one side, or set `split: seeded`"
+                        )
+        return self.arrange(items)
+
+    def _groups(self, items: Sequence[Item]) -> list[str]:
+        assert self.group is not None
+        column, names = self.group.column, [item.id for item in items]
+        values = Listing(self.folder / self.labels).column(column, names) if column else {}
+        return [self.group.of(name, values) for name in names]
+
+    def cut(self, items: Sequence[Item], counts: Sequence[int]) -> Sequence[Sequence[int]]:
+        """Return the positions of the images of each part; whole groups where there are any."""
+        if self.group is None:
+            return super().cut(items, counts)
+        return cut_groups(self._groups(items), [item.stratum for item in items], counts, self.split_seed)
 
     def build(self, target: Path) -> None:
-        """Decode all images to their central squares."""
+        """Decode all images to their central squares, with their labels."""
         layout = self._layout()
-        copies = self._copies(layout)
+        copies = exact_copies(layout.splits, file_hashes(self.folder, self.sources()), self.name_of)
         for line in self.remarks():
             print(line)
+        tasks: dict[Task, TaskInfo] = {}
+        if layout.classes:
+            tasks["classification"] = TaskInfo(sets={}, classes=layout.classes)
+        table, said = None, list[str]()
+        if self.masks:
+            names, table, found = survey(self.masks, sorted(layout.masks.values()), self.folder / self.masks.folder)
+            tasks["segmentation"] = TaskInfo(sets={}, classes=names)
+            said.append(found)
+        if self.depth:
+            tasks["depth"] = TaskInfo(sets={}, depth_range=self.depth.range)
+        labels = Labels(self.masks, table, self.depth)
         with self.writer(target) as writer:
             for path, reason in (*layout.notes, *sorted(copies.items())):
                 writer.note(self.name_of(path), reason)
-            if layout.classes:
-                tasks: dict[Task, TaskInfo] = {"classification": TaskInfo(sets={}, classes=layout.classes)}
-                write_splits(writer, self.kind, self._splits(layout, copies), tasks)
+            if tasks:
+                write_splits(writer, self.kind, self._splits(layout, copies, labels), tasks)
             else:
                 split = "train" if "train" in layout.splits else ""
-                writer.add("pool", self.limited("train", self._items(layout, split, copies)), ())
+                writer.add("pool", self.limited("train", self._items(layout, split, copies, labels)), ())
                 writer.finish(self.kind, "pool", {"pool": ImageSet(array="pool")}, {})
+        if self.depth:
+            maps = {path.name: np.load(path, mmap_mode="r") for path in sorted(target.glob("*.depth.npy"))}
+            said.append(depth_report(maps))
+        if said:
+            write_text(target / FOUND, "\n\n".join(said) + "\n")
         self._report(writer)
 
     def _report(self, writer: StoreWriter) -> None:
