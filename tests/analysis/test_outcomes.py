@@ -113,3 +113,12 @@ def test_wrong_files_are_one_clear_error(tmp_path: Path) -> None:
         read_outcomes(tmp_path).replicates(row)
     assert read_outcomes(tmp_path).replicates(row | {"seed": 1}) is None
     assert pd.isna(read_outcomes(tmp_path / "none").folder)
+
+
+def test_a_cell_without_a_partner_takes_no_outcomes_from_the_others(small: Path) -> None:
+    test = held_out(read_scores(small / "scores.csv"))
+    lonely = test["method"].eq("base") & test["seed"].eq(0)
+    rows = gains(test[~lonely], "base", read_outcomes(small))
+    part = rows[rows["method"].eq("diet_cp") & rows["metric"].eq("rmse") & rows["n"].eq(100)]
+    assert len(part)
+    assert all(isinstance(one, np.ndarray) for one in part["replicates"])

@@ -256,6 +256,8 @@ def paired_gain(
         paired = pd.concat([paired, rows[drawn].merge(_as_partner(starts, run), on=run)], ignore_index=True)
     equal = (paired["images_seen"] - paired["reference_images_seen"]).abs() <= SAME_IMAGES * paired["images_seen"]
     paired = paired[paired["reference_value"].notna() & (equal | flat)]
+    # Whole numbers again: a row without a partner made them fractions, and they name the outcomes of images.
+    paired = paired.astype({"reference_n": int, "reference_images_seen": int})
     if not milestones:
         whole = [*cell, "method", "n"] if flat else [*cell, "method"]
         paired = paired[paired["images_seen"] == paired.groupby(whole)["images_seen"].transform("max")]
