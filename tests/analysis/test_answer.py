@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lowdata_cpt.analysis.answer import UNSCORED, answer_of, sentences, time_words
+from lowdata_cpt.analysis.answer import UNSCORED, answer_of, own_bank_gains, sentences, time_words
 from lowdata_cpt.analysis.study_files import StudyFiles
 from tests.analysis import synthetic_study
 
@@ -47,6 +47,27 @@ def test_the_surest_gain_first_then_the_others_then_where_nothing_helps() -> Non
         "No method helps beyond chance on CIFAR-10 (kNN accuracy), NEU steel (linear accuracy); harmful beyond chance: "
         "MAE (control) on NEU steel, −4.4 points of linear accuracy [−6.0, −2.8]."
     )
+
+
+def test_what_the_labels_of_the_drawn_images_alone_gain_stands_beside_its_cell() -> None:
+    cell = ("b", "neu_steel", "diet_cp", 100)
+    words = "+20.0 points of kNN accuracy, labels of these 100 images only"
+    first, second, _ = say(SCENES, STEEL, own_bank={cell: words})
+    assert first.endswith(f"kNN accuracy [+12.1, +15.8]; over its own start {words}.")
+    assert "own start" not in second
+
+
+def test_gains_with_the_drawn_labels_are_over_the_start_of_the_run(small: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(small, tmp_path / "study"))
+    table = pd.read_csv(folder / "scores.csv")
+    run = table[table["method"].eq("diet_cp") & table["metric"].eq("knn_accuracy")]
+    end = run["images_seen"].max()
+    bank = run[run["images_seen"] == end].assign(metric="bank_knn_accuracy")
+    start = bank.assign(images_seen=0, train_seconds=0.0, value=bank["value"] - 0.125)
+    pd.concat([table, bank, start]).to_csv(folder / "scores.csv", index=False)
+    found = own_bank_gains(StudyFiles(folder))
+    assert found
+    assert all(words.startswith("+12.5 points of kNN accuracy, labels of these") for words in found.values())
 
 
 def test_the_best_method_is_the_one_whose_interval_ends_highest_at_its_lower_end() -> None:

@@ -12,11 +12,12 @@ from typing import Any
 
 import pandas as pd
 
+from lowdata_cpt.analysis import measure
 from lowdata_cpt.analysis.claims import signed
 from lowdata_cpt.analysis.study_files import StudyFiles, read_absent
 from lowdata_cpt.analysis.style import domain_label, ordered, style_of
-from lowdata_cpt.analysis.summary import LIMITS, covers_text, seeds_text
-from lowdata_cpt.analysis.table import HEADLINE, METRICS, records
+from lowdata_cpt.analysis.summary import LIMITS, covers_text, references_of, seeds_text
+from lowdata_cpt.analysis.table import HEADLINE, METRICS, OWN_BANK, held_out, records
 from lowdata_cpt.analysis.tables import idle_cells
 
 Row = dict[str, Any]
@@ -57,8 +58,22 @@ def answer_of(files: StudyFiles) -> Answer:
     if not (files.folder / "scores.csv").exists():
         return UNSCORED
     idle = idle_cells(files.checks)
-    first = sentences(files.gains, files.seconds, idle, files.machine)
+    first = sentences(files.gains, files.seconds, idle, files.machine, own_bank_gains(files))
     return Answer(first, how_sure(files.gains, files.main), not_known(files, idle))
+
+
+def own_bank_gains(files: StudyFiles) -> dict[Cell, str]:
+    """Return in words, by cell, the gain over the run's start when the n images are all that has labels."""
+    rows = held_out(files.main)
+    rows = rows[rows["metric"] == OWN_BANK]
+    found: dict[Cell, str] = {}
+    for method in ordered(rows["method"]):
+        step_zero = references_of(method).get("before", "base")
+        paired = measure.gains(rows[rows["method"] == method], step_zero, files.outcomes)
+        for (backbone, domain, n), part in paired.groupby(["backbone", "domain", "n"]):
+            words = gain_words({"metric": OWN_BANK, **measure.domain_gain(part).row()})
+            found[str(backbone), str(domain), method, int(str(n))] = words.replace("the n images", f"these {n} images")
+    return found
 
 
 def helps(row: Row) -> bool:
@@ -72,7 +87,11 @@ def harms(row: Row) -> bool:
 
 
 def sentences(
-    gains: pd.DataFrame, seconds: Mapping[Cell, float] | None = None, idle: Collection[Cell] = (), machine: str = ""
+    gains: pd.DataFrame,
+    seconds: Mapping[Cell, float] | None = None,
+    idle: Collection[Cell] = (),
+    machine: str = "",
+    own_bank: Mapping[Cell, str] | None = None,
 ) -> tuple[str, str, str]:
     """Return the three sentences.
 
@@ -83,6 +102,7 @@ def sentences(
         seconds: of training, by (backbone, domain, method, n).
         machine: what the seconds were measured on: `on one CPU core`.
         idle: cells whose method did not act; what they gain is not the method's, they are never named as help.
+        own_bank: as `own_bank_gains`.
     """
     rows = records(gains)
     if not rows:
@@ -107,7 +127,11 @@ def sentences(
     order = sorted(
         uses.values(), key=lambda found: -max(row["mean"] / (row["ci_high"] - row["ci_low"]) for row in found)
     )
-    told = [_use(found, rows, spent, several) for found in order]
+    told = [
+        _use(found, rows, spent, several)
+        + (f"; over its own start {own_bank[cell]}" if own_bank and (cell := _cell(found[0])) in own_bank else "")
+        for found in order
+    ]
     worse = [row for row in rows if harms(row) and _cell(row) not in uses]
     bare = [row for row in rows if (row["backbone"], row["domain"], row["metric"]) not in best]
     last = _where_not(bare, worse, several, any_help=bool(told))

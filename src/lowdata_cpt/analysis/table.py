@@ -54,6 +54,8 @@ METRICS = registry.METRICS
 DRAWN = [name for name, metric in METRICS.items() if metric.drawn]
 # One metric a probe carries the figures and the family of tests; the others stay in the tables.
 HEADLINE = ("knn_accuracy", "linear_accuracy", "miou", "rmse")
+# DIET-CP's own evaluation: kNN with the labels of the n images alone.
+OWN_BANK = "bank_knn_accuracy"
 
 
 def read_scores(path: str | Path) -> pd.DataFrame:

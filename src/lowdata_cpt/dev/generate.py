@@ -95,8 +95,8 @@ def requirements() -> str:
 # page -> marker -> the study's tables that are shown between `<!-- marker:begin -->` and `<!-- marker:end -->`
 SHOWN = {
     "README.md": {
-        "answer": "results/quick/tables/answer.md",
-        "headline": "results/quick/tables/headline.md",
+        "sentences": "results/embedded/tables/sentences.md",
+        "answer": "results/embedded/tables/answer.md",
     },
     "docs/probes.md": {"selected": "results/quick/statistics/selected.csv"},
 }

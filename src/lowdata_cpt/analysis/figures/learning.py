@@ -24,14 +24,14 @@ from lowdata_cpt.analysis.style import (
     style_of,
 )
 from lowdata_cpt.analysis.summary import gain_curve, references_of, seeds_text
-from lowdata_cpt.analysis.table import HEADLINE, METRICS, held_out, records
+from lowdata_cpt.analysis.table import HEADLINE, METRICS, OWN_BANK, held_out, records
 
 PER_CELL = ["backbone", "domain", "method", "n"]
 BEYOND = 3.0  # a source's length further right than this is marked at the edge
 
 
 def draw_learning(files: StudyFiles) -> Drawing:
-    """Draw score against images seen: a panel per domain and headline metric, a line per method."""
+    """Draw score against images seen: a panel per domain and headline metric, and DIET-CP's own; a line per method."""
     return _draw(files, "images_seen")
 
 
@@ -49,7 +49,12 @@ def curve_of_scores(scores: pd.DataFrame) -> pd.DataFrame:
         The rows of `gain_curve` with `score, low, high, base`.
     """
     test = held_out(scores)
-    curve = gain_curve(scores[scores["metric"].isin(HEADLINE)])
+    parts = [gain_curve(scores[scores["metric"].isin(HEADLINE)])]
+    own_bank = scores[scores["metric"] == OWN_BANK]
+    for method in ordered(own_bank.loc[own_bank["images_seen"] == 0, "method"]):
+        # Only the run's own start has the labels of its images, so the gain over it is what is drawn.
+        parts.append(gain_curve(own_bank[own_bank["method"] == method], references_of(method).get("before", "base")))
+    curve = pd.concat(parts, ignore_index=True)
     means = test.groupby(["backbone", "domain", "metric", "method", "n", "images_seen"])["value"].mean()
     rows = []
     for row in records(curve):
@@ -57,7 +62,8 @@ def curve_of_scores(scores: pd.DataFrame) -> pd.DataFrame:
         own = (row["method"], row["n"], row["images_seen"])
         before = references_of(row["method"]).get("before", "base")
         unit = 100.0 if metric.bounded else 1.0
-        base = unit * means[(*place, "base", 0, 0)]
+        start = (row["method"], row["n"], 0) if metric.drawn else ("base", 0, 0)
+        base = unit * means[(*place, *start)]
         score = unit * means[(*place, *(own if row["images_seen"] else (before, 0, 0)))]
         # From the shown gain (points, % for an error) back to the axis.
         scale = (base / 100 if metric.relative else 1.0) * (1 if metric.higher else -1)
@@ -170,6 +176,8 @@ def _caption(files: StudyFiles, curve: pd.DataFrame, lengths: dict[tuple[str, st
         if known
         else "One seed: no confidence interval can be given and none is drawn. "
     )
+    if (curve["metric"] == OWN_BANK).any():
+        text += "Bank kNN: the bank is the n drawn images with their labels; dashed: the run's own start. "
     if lengths:
         known_lengths = {
             method: f"{style_of(method).label} {compact(length)}" for (_, _, method, _), length in lengths.items()
