@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from lowdata_cpt.dev.generate import GENERATED, ROOT
 from lowdata_cpt.methods.registry import by_name
 from lowdata_cpt.study import job_params as params
 from lowdata_cpt.study.config import Resources, Study
-from lowdata_cpt.study.grid import cells, pairs, split_absent
+from lowdata_cpt.study.grid import Cell, cells, only, pairs, split_absent
 from lowdata_cpt.study.load import extended, load, validate
 
 STUDIES = sorted(path for path in (ROOT / "config").glob("*.yaml") if "study" in yaml.safe_load(path.read_text()))
@@ -302,3 +303,13 @@ def test_blocks_may_name_seeds_and_come_in_their_order() -> None:
 def test_diagnostics_need_something_to_show() -> None:
     with pytest.raises(UserError, match=r"\['mae'\] have nothing to show"):
         validate(GRID | {"diagnostics": {"camvid": ["mae"]}})
+
+
+def test_a_part_of_a_study_is_a_study() -> None:
+    whole = load(ROOT / "config/embedded.yaml")
+    wanted = [Cell("vits14_imgfocus", "tabletop", m, n, 1) for m, n in (("base", 0), ("random", 0), ("diet_cp", 100))]
+    part = only(whole, set(wanted))
+    assert sorted(cells(part)) == sorted(wanted)
+    assert (set(part.domains), part.diagnostics) == ({"tabletop"}, {})
+    again = validate(json.loads(part.model_dump_json()), "part")
+    assert list(cells(again)) == list(cells(part))

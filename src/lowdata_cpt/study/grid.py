@@ -140,7 +140,11 @@ def only(study: Study, kept: Collection[Cell]) -> Study:
             "backbones": {k: v for k, v in study.backbones.items() if k in names["backbone"]},
             "domains": {k: v for k, v in study.domains.items() if k in names["domain"]},
             "methods": {k: v for k, v in study.methods.items() if k in names["method"]},
-            "diagnostics": {k: v for k, v in study.diagnostics.items() if k in names["domain"]},
+            "diagnostics": {
+                domain: found
+                for domain, methods in study.diagnostics.items()
+                if domain in names["domain"] and (found := tuple(m for m in methods if m in names["method"]))
+            },
             "probes": study.probes.model_copy(
                 update={"image_sizes": {k: v for k, v in sizes.items() if k in names["domain"]}}
             ),
