@@ -14,10 +14,9 @@ from PIL import Image
 from lowdata_cpt.backbones import weights
 from lowdata_cpt.backbones.opening import README, describe
 from lowdata_cpt.backbones.vit import ViT
-from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.dev.scale_down import SMALLER
-from lowdata_cpt.jobs import pretrain
 from lowdata_cpt.methods.registry import METHODS, by_name
+from lowdata_cpt.study.config import Backbone
 from tests.methods.harness import make_backbone, make_images, make_learner
 from tests.methods.v_pretraining_setup import make_feedback
 
@@ -104,7 +103,6 @@ def test_the_readme_runs(method: str, tmp_path: Path, monkeypatch: pytest.Monkey
         torch.testing.assert_close(scope["model"](images), vit(images).cls)
 
 
-def test_hybrids_are_refused_in_one_sentence(tmp_path: Path) -> None:
-    settings = {"model": "vit_tiny_r_s16_p8_224", "weights": "random", "image_size": 64}
-    with pytest.raises(UserError, match="HybridEmbed, a hybrid of convolutions and transformer; expected a plain ViT"):
-        pretrain.backbone({"backbone": settings}, tmp_path)
+def test_hybrids_are_refused_by_the_configuration() -> None:
+    with pytest.raises(ValueError, match=r"vision_transformer_hybrid\); expected one of timm's plain ViTs"):
+        Backbone.model_validate({"model": "vit_tiny_r_s16_p8_224", "weights": "random", "image_size": 64})
