@@ -125,7 +125,7 @@ def sentences(
         uses.setdefault(_cell(row), []).append(row)
     # The surest first: how many half-widths of its interval a gain is away from zero.
     order = sorted(
-        uses.values(), key=lambda found: -max(row["mean"] / (row["ci_high"] - row["ci_low"]) for row in found)
+        uses.values(), key=lambda found: -max(row["mean"] / max(row["ci_high"] - row["ci_low"], 1e-9) for row in found)
     )
     told = [
         _use(found, rows, spent, several)
