@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import atomic_path, sha256_bytes, sha256_file
 from lowdata_cpt.core.provenance import sidecar_path
+from lowdata_cpt.jobs.pretrain import inputs_of
 from lowdata_cpt.reproduce.dvc import config_file, snakemake
 from lowdata_cpt.study import job_params
 from lowdata_cpt.study.config import Study
@@ -129,7 +130,7 @@ def restore(name: str) -> Restored:
     absent = [cell for cell in packed if not (paths.cell(cell) / OF_SCORES[0]).exists()]
     if not absent:
         return Restored(len(list(cells(study))), 0, {})
-    snakemake(name, "--", *sorted({str(path) for cell in absent for path in _inputs(cell, paths)}))
+    snakemake(name, "--", *sorted({str(path) for cell in absent for path in inputs_of(cell, paths)}))
     placed, refused = [], {}
     for cell in absent:
         training = packed.get(cell.trained, {})
@@ -155,11 +156,6 @@ def _of_cell(cell: Cell, folder: Path) -> Entries:
     place = f"n{cell.n}/s{cell.seed}/"
     entries = _read(archive_of(folder, cell))
     return {name.removeprefix(place): content for name, content in entries.items() if name.startswith(place)}
-
-
-def _inputs(cell: Cell, paths: Paths) -> list[Path]:
-    subset = [paths.subset(cell.domain, cell.n, cell.seed)] if cell.n else []
-    return [paths.backbone(cell.backbone) / "model.safetensors", paths.manifest(cell.domain), *subset]
 
 
 def _difference(study: Study, cell: Cell, paths: Paths, scores: Entries, training: Entries) -> str | None:

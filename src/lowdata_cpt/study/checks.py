@@ -167,8 +167,8 @@ def _no_weights(backbone: Backbone) -> str | None:
                 return None
         except (SafetensorError, OSError):
             return (
-                f"{path} is not safetensors; expected timm's state dict, converted from a .pth by "
-                "`safetensors.torch.save_file(torch.load(path, weights_only=True), 'x.safetensors')`"
+                f"{path} is not safetensors; expected timm's state dict, which whoever has it in another format writes "
+                "by `safetensors.torch.save_file`"
             )
     if kind == "timm" and not _is_cached(backbone.model) and (reason := _no_hub()):
         return (
