@@ -10,10 +10,10 @@ rule evaluate:
         PATHS.log("evaluate", ANY.name),
     benchmark:
         PATHS.benchmark("evaluate", ANY.name)
-    conda:
-        "../../environment.yml"
     # Scored as soon as it is trained: then its models can go, where they are not kept.
     priority: 1
+    conda:
+        "../../environment.yml"
     threads: RESOURCES.threads
     resources:
         device=RESOURCES.device,
