@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from lowdata_cpt.backbones import weights
 from lowdata_cpt.backbones.adapters import AdapterHooks, adapter_config, make_adapters
+from lowdata_cpt.backbones.vit import ViT
 from tests.methods.harness import make_backbone, make_images
 
 
@@ -33,3 +35,33 @@ def test_a_folder_without_an_adapter_is_the_backbone(tmp_path: Path) -> None:
     assert torch.equal(opened(x).cls, vit(x).cls)
     assert not opened.training
     assert not any(parameter.requires_grad for parameter in opened.parameters())
+
+
+@pytest.mark.parametrize(
+    ("changed", "shared"),
+    [
+        ("blocks.2.mlp.fc1.weight", 2),
+        ("blocks.0.norm1.bias", 0),
+        ("pos_embed", 0),
+        ("norm.weight", 6),
+        (None, 6),
+    ],
+)
+def test_the_blocks_that_models_have_in_common_are_found(tmp_path: Path, changed: str | None, shared: int) -> None:
+    vit = ViT("test_vit", image_size=32)
+    state = vit.timm_state()
+    folders = [tmp_path / name for name in "abc"]
+    for folder in folders[:2]:
+        weights.save_export(folder, vit.name, state, {}, None)
+    other = {name: value + (name == changed) for name, value in state.items()}
+    weights.save_export(folders[2], vit.name, other, {}, None)
+    assert vit.depth == 6
+    assert weights.shared_blocks(folders) == shared
+    assert weights.shared_blocks(folders[:1]) == 0
+
+
+def test_models_with_adapters_have_no_block_in_common(tmp_path: Path) -> None:
+    vit = ViT("test_vit", image_size=32)
+    for name in "ab":
+        weights.save_export(tmp_path / name, vit.name, vit.timm_state(), {"x": torch.zeros(1)}, {})
+    assert weights.shared_blocks([tmp_path / "a", tmp_path / "b"]) == 0

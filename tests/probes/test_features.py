@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from lowdata_cpt.backbones.vit import ViT
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.data.store import Store
 from lowdata_cpt.probes.config import FeaturesConfig
-from lowdata_cpt.probes.features import diet_view, extract, labelled_sets
+from lowdata_cpt.probes.features import SharedBlocks, diet_view, extract, labelled_sets
 from lowdata_cpt.probes.result import FeatureSet
 from tests.probes import synthetic
 
@@ -71,7 +72,7 @@ def test_only_dense_sets_have_patches_and_the_pool_is_not_passed(backbone: ViT, 
 
 def test_shared_sets_are_passed_once(backbone: ViT, store: Store) -> None:
     passed: list[int] = []
-    hook = backbone.register_forward_pre_hook(lambda _, inputs: passed.append(len(inputs[0])))
+    hook = backbone.blocks[0].register_forward_pre_hook(lambda _, inputs: passed.append(len(inputs[0])))
     run(backbone, store)
     hook.remove()
     assert sum(passed) == 5 + 3 + 3 + 2 + 4
@@ -132,3 +133,27 @@ def test_a_task_without_a_split_is_an_error(backbone: ViT, tmp_path: Path) -> No
     broken = synthetic.write_store(tmp_path / "s", {"a": {"images": images}}, tasks)
     with pytest.raises(UserError, match="'depth' has no 'val' set"):
         run(backbone, broken)
+
+
+@pytest.mark.parametrize("limit", [2**30, 20_000, 0], ids=["all kept", "some kept", "nothing kept"])
+def test_shared_blocks_are_run_once_and_features_keep_their_bits(backbone: ViT, store: Store, limit: int) -> None:
+    """The second of two models that differ in the last block gives what it gives alone; images go in once."""
+    other = copy.deepcopy(backbone)
+    with torch.no_grad():
+        for parameter in other.blocks[-1].parameters():
+            parameter.add_(0.05)
+    shared, passed = SharedBlocks(backbone.depth - 1, limit=limit), []
+    hooks = [
+        model.blocks[0].register_forward_pre_hook(lambda _, inputs: passed.append(len(inputs[0])))
+        for model in (backbone, other)
+    ]
+    got = [run(model, store, augmented=True, shared=shared) for model in (backbone, other)]
+    [hook.remove() for hook in hooks]
+    for model, found in zip((backbone, other), got, strict=True):
+        alone = run(model, store, augmented=True)
+        for kind in ("cls", "patches", "augmented"):
+            for name, array in getattr(alone, kind).items():
+                np.testing.assert_array_equal(getattr(found, kind)[name], array)
+    assert not np.allclose(got[0].cls["test"], got[1].cls["test"])
+    images = 5 + 3 + 3 + 2 + 4 + 2
+    assert sum(passed) == images if limit == 2**30 else images < sum(passed) <= 2 * images

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -17,6 +19,7 @@ from lowdata_cpt.core.io import atomic_path, read_json, sha256_file, write_json
 
 STAND_IN_SEED = 1_000_003  # of `weights: random`; not a study's seed, so that the row `random` is another network
 MODEL, ADAPTER, ADAPTER_CONFIG = "model.safetensors", "adapter.safetensors", "adapter.json"
+BEHIND = ("norm.", "fc_norm.", "head")  # the blocks
 EMBEDDED = {"imgfocus": ensure_imgfocus}
 
 
@@ -111,3 +114,30 @@ def open_export(folder: Path, image_size: int) -> ViT:
         attach(vit, read_tensors(folder / ADAPTER), read_json(folder / ADAPTER_CONFIG))
     vit.requires_grad_(False)
     return vit.eval()
+
+
+def shared_blocks(folders: Sequence[Path]) -> int:
+    """Return how many leading blocks have equal weights in all model folders, as has what comes before them.
+
+    0 for a single folder and for adapters, which sit in every block.
+
+    Raises:
+        UserError: a folder is incomplete or damaged.
+    """
+    if len(folders) < 2 or any(read_json(folder / "model.json")["adapter"] for folder in folders):
+        return 0
+    states = (read_tensors(folder / MODEL) for folder in folders)
+    first = next(states)
+    stages = {name: stage for name in first if (stage := _stage(name)) is not None}
+    shared = max(stages.values())
+    for state in states:
+        differing = (at for name, at in stages.items() if not torch.equal(first[name], state[name]))
+        shared = min([shared, *(max(at - 1, 0) for at in differing)])
+    return shared
+
+
+def _stage(name: str) -> int | None:
+    """Return 0 for a weight before the blocks, i + 1 for one of block i, None for one behind them."""
+    if name.startswith(BEHIND):
+        return None
+    return int(name.split(".")[1]) + 1 if name.startswith("blocks.") else 0

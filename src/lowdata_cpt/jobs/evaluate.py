@@ -17,6 +17,7 @@ from lowdata_cpt.core.provenance import write_sidecar
 from lowdata_cpt.data.store import Store
 from lowdata_cpt.data.subsets import read_manifest
 from lowdata_cpt.probes.evaluate import evaluate as evaluate_model
+from lowdata_cpt.probes.features import SharedBlocks
 from lowdata_cpt.study.grid import Cell
 from lowdata_cpt.study.paths import Paths
 
@@ -43,6 +44,7 @@ def evaluate(params: dict[str, Any], cell: Cell, paths: Paths, *, device: str = 
     store = Store.open(paths.manifest(cell.domain))
     subset = paths.subset(cell.domain, cell.n, cell.seed)
     drawn = frozenset(read_manifest(subset, store, cell.n)["sha256"]) if cell.n else frozenset()
+    shared = SharedBlocks(weights.shared_blocks(models))
     milestones: dict[str, Any] = {}
     arrays: dict[str, dict[str, NDArray[Any]]] = {kind: {} for kind in ARRAYS}
     for folder in models:
@@ -59,6 +61,7 @@ def evaluate(params: dict[str, Any], cell: Cell, paths: Paths, *, device: str = 
                 device=where,
                 precision=params["precision"],
                 drawn=drawn,
+                shared=shared,
             )
             for kind in ARRAYS:
                 named = {f"{name}/{k}": v for name, result in found.items() for k, v in getattr(result, kind).items()}

@@ -9,7 +9,7 @@ import torch
 from lowdata_cpt.backbones.vit import ViT
 from lowdata_cpt.data.store import Store
 from lowdata_cpt.probes.config import FeaturesConfig
-from lowdata_cpt.probes.features import extract
+from lowdata_cpt.probes.features import SharedBlocks, extract
 from lowdata_cpt.probes.registry import PROBES
 from lowdata_cpt.probes.result import ProbeResult
 
@@ -23,6 +23,7 @@ def evaluate(
     device: torch.device,
     precision: str,
     drawn: frozenset[str] = frozenset(),
+    shared: SharedBlocks | None = None,
 ) -> dict[str, ProbeResult]:
     """Evaluate a frozen backbone on a domain.
 
@@ -34,6 +35,7 @@ def evaluate(
         device: where features and heads are computed.
         precision: fp32 or bf16, of the feature pass.
         drawn: sha256 of the n unlabelled images, for DIET-CP's own bank.
+        shared: see `features.extract`.
 
     Returns:
         What each probe found, by name.
@@ -48,6 +50,7 @@ def evaluate(
         device,
         precision=precision,
         augmented=settings.get("linear", {}).get("bank") == "augmented",
+        shared=shared,
     )
     found: dict[str, ProbeResult] = {}
     for name, module in PROBES.items():

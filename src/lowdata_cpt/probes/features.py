@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lowdata_cpt.backbones.vit import Features, ViT
+from lowdata_cpt.backbones.vit import ViT
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.data.store import SPLITS, Store
 from lowdata_cpt.probes.config import FeaturesConfig
@@ -19,6 +19,7 @@ from lowdata_cpt.vision import augment
 from lowdata_cpt.vision.images import resize, to_images
 
 CHUNK = 256
+KEPT_BYTES = 2 * 1024**3
 
 
 def labelled_sets(store: Store) -> dict[str, bool]:
@@ -49,11 +50,42 @@ def diet_view(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
     return augment.random_grayscale(x, generator, p=0.2)
 
 
-def _forward(backbone: ViT, images: Tensor, precision: str) -> Features:
-    x = backbone.normalise(images)
+class SharedBlocks:
+    """What the leading blocks give, kept while models that have them in common are passed one after another.
+
+    A run's milestones differ only in what was trained: with DIET-CP's two trained blocks of twelve, seven milestones
+    cost little more than two. Tokens are kept as they are, so features are equal to the last bit.
+    """
+
+    def __init__(self, blocks: int = 0, *, limit: int = KEPT_BYTES) -> None:
+        """Keep tokens behind the first `blocks` blocks (0: none), at most `limit` bytes of them."""
+        self.blocks, self.room = blocks, limit
+        self.kept: dict[Hashable, tuple[Tensor, Tensor | None]] = {}
+
+    def tokens(self, backbone: ViT, images: Tensor, key: Hashable) -> tuple[Tensor, Tensor | None]:
+        """Return tokens [B, T, D] behind the shared blocks, and the rotary embedding, of the batch called `key`."""
+        if key in self.kept:
+            tokens, rope = self.kept[key]
+            return tokens.to(images.device), rope
+        tokens, rope = backbone.embed(backbone.normalise(resize(images, backbone.image_size)))
+        for i in range(self.blocks):
+            tokens = backbone.run_block(i, tokens, rope)
+        if self.blocks and tokens.nbytes <= self.room:
+            self.kept[key] = tokens.cpu(), rope
+            self.room -= tokens.nbytes
+        return tokens, rope
+
+
+def _forward(
+    backbone: ViT, images: Tensor, precision: str, shared: SharedBlocks, key: Hashable
+) -> tuple[Tensor, Tensor]:
+    """Return class tokens [B, D] and patch tokens [B, N, D] of images of any size, in fp32."""
     with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-        features = backbone(x)
-    return Features(features.cls.float(), features.patches.float())
+        tokens, rope = shared.tokens(backbone, images, key)
+        for i in range(shared.blocks, backbone.depth):
+            tokens = backbone.run_block(i, tokens, rope)
+        features = backbone.finish(tokens)
+    return features.cls.float(), features.patches.float()
 
 
 @torch.inference_mode()
@@ -66,6 +98,7 @@ def extract(
     precision: str,
     augmented: bool = False,
     seed: int = 0,
+    shared: SharedBlocks | None = None,
 ) -> FeatureSet:
     """Return the features of every labelled set of every task; a set that several tasks share is passed once.
 
@@ -77,21 +110,23 @@ def extract(
         precision: fp32 or bf16 (autocast).
         augmented: also pass each classification train image once under DIET-CP's augmentation, drawn with `seed`.
         seed: of the augmented bank.
+        shared: blocks that earlier or later backbones have in common with this one, on the same store.
 
     Raises:
         UserError: a task lacks a split, or the features are not finite.
     """
     backbone.to(device).eval()
+    shared = shared or SharedBlocks()
     size, grid, found = backbone.image_size, backbone.grid(), FeatureSet()
     for name, dense in labelled_sets(store).items():
         images = store.images(name)
         cls = np.empty((len(images), backbone.width), np.float32)
         patches = np.empty((len(images), grid, grid, backbone.width), np.float16) if dense else None
         for part, batch in _batches(images, config.batch_size, device):
-            features = _forward(backbone, resize(batch, size), precision)
-            cls[part] = features.cls.cpu().numpy()
+            of_image, of_patch = _forward(backbone, batch, precision, shared, (name, part.start))
+            cls[part] = of_image.cpu().numpy()
             if patches is not None:
-                patches[part] = features.patches.half().cpu().view(-1, grid, grid, backbone.width).numpy()
+                patches[part] = of_patch.half().cpu().view(-1, grid, grid, backbone.width).numpy()
         found.cls[name] = cls
         if patches is not None:
             found.patches[name] = patches
@@ -99,8 +134,10 @@ def extract(
         name, generator = store.task("classification").sets["train"], torch.Generator().manual_seed(seed)
         found.augmented[name] = np.concatenate(
             [
-                _forward(backbone, diet_view(batch, size, generator), precision).cls.cpu().numpy()
-                for _, batch in _batches(store.images(name), config.batch_size, device)
+                _forward(backbone, diet_view(batch, size, generator), precision, shared, ("augmented", part.start))[0]
+                .cpu()
+                .numpy()
+                for part, batch in _batches(store.images(name), config.batch_size, device)
             ]
         )
     kinds: dict[str, Mapping[str, NDArray[Any]]] = {
