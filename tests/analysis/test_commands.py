@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from lowdata_cpt.analysis import commands
 from lowdata_cpt.analysis.metrics import write_metrics
+from lowdata_cpt.analysis.outcomes import Outcomes
 from lowdata_cpt.analysis.study_files import read_results
 from lowdata_cpt.analysis.summary import (
     by_domain,
@@ -85,6 +87,54 @@ def test_curves_begin_at_the_methods_own_step_zero(scores: pd.DataFrame) -> None
     expected = [100 * (1 - value["tec", 100, s, 1_600] / value["dino", 100, s, 1_600]) for s in range(3)]
     assert over.loc[("tec", 100, "rmse", 1_600), "mean"] == pytest.approx(sum(expected) / 3)
     assert "dino" not in over.reset_index()["method"].to_numpy()
+
+
+def write_classes(folder: Path, *, without: str = "") -> pd.DataFrame:
+    """Write predicted classes of 400 test images for two seeds; return the rows whose scores they are."""
+    rng = np.random.default_rng(5)
+    truth, rows, arrays = rng.integers(0, 4, 400).astype(np.int16), [], {}
+    right = {
+        ("base", 0, 0): 0.5,
+        ("base_domain_norm", 0, 0): 0.55,
+        ("diet_cp", 100, 1000): 0.6,
+        ("diet_cp", 100, 2000): 0.7,
+    }
+    for seed in range(2):
+        for (method, n, seen), share in right.items():
+            guess = np.where(rng.random(400) < share, truth, (truth + 1) % 4).astype(np.int16)
+            if f"{method}/{seen}" != without:
+                arrays[f"{method}/n{n}/s{seed}/i{seen}/linear/knn"] = guess
+            value = float((guess == truth).mean())
+            rows.append(["x", "vit", "cifar10", method, n, seed, "linear", "knn_accuracy", "test", value, seen, 1.0])
+    folder.mkdir()
+    np.savez(folder / "vit-cifar10.npz", **{"truth/linear": truth, **arrays})
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def test_a_curve_covers_test_images_at_every_milestone(tmp_path: Path) -> None:
+    rows = write_classes(tmp_path / "outcomes")
+    curve = gain_curve(rows, outcomes=Outcomes(tmp_path / "outcomes")).set_index("images_seen")
+    assert list(curve.index) == [0, 1000, 2000]
+    assert set(curve["interval_covers"]) == {"seeds and test images"}
+    arrays = np.load(tmp_path / "outcomes" / "vit-cifar10.npz")
+    for seen, place in ((0, "base_domain_norm/n0"), (1000, "diet_cp/n100"), (2000, "diet_cp/n100")):
+        gained = [
+            1.0 * (arrays[f"{place}/s{seed}/i{seen}/linear/knn"] == arrays["truth/linear"])
+            - (arrays[f"base/n0/s{seed}/i0/linear/knn"] == arrays["truth/linear"])
+            for seed in range(2)
+        ]
+        assert curve.loc[seen, "mean"] == pytest.approx(100 * np.mean(gained))
+        # In closed form, as the gain is a mean over images.
+        of_images = np.mean(gained, axis=0).var() / 400
+        of_seeds = np.mean(gained, axis=1).var(ddof=1) + np.subtract(*gained).var() / 2 / 400
+        half = 12.706 * 100 * np.sqrt(of_images + of_seeds / 2)
+        assert curve.loc[seen, "ci_high"] - curve.loc[seen, "mean"] == pytest.approx(half, rel=0.05)
+
+
+@pytest.mark.parametrize("without", ["diet_cp/1000", "base_domain_norm/0", "base/0"])
+def test_a_curve_without_one_milestones_outcomes_covers_seeds_throughout(tmp_path: Path, without: str) -> None:
+    rows = write_classes(tmp_path / "outcomes", without=without)
+    assert set(gain_curve(rows, outcomes=Outcomes(tmp_path / "outcomes"))["interval_covers"]) == {"seeds"}
 
 
 def test_a_study_that_trained_nothing_has_empty_tables(scores: pd.DataFrame) -> None:

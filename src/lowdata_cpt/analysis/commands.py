@@ -48,7 +48,7 @@ def make_statistics(scores: Path, out_dir: Path) -> list[Path]:
         "cells": cell_statistics(table, outcomes),
         "domains": by_domain(table, outcomes),
         "summary": summary(table, outcomes),
-        "curve": gain_curve(table),
+        "curve": gain_curve(table, outcomes=outcomes),
         "improvement": improvement(table, GROUPS),
         "ranks": rank_table(table),
     }

@@ -57,11 +57,12 @@ def gains(scores: pd.DataFrame, reference: str, outcomes: Outcomes | None = None
     if outcomes is None:
         return paired.assign(replicates=None)
     rows = records(paired)
-    drawn = pd.Series([_replicates(row, outcomes) for row in rows], index=paired.index, dtype=object)
+    drawn = pd.Series([gain_replicates(row, outcomes) for row in rows], index=paired.index, dtype=object)
     return paired.assign(replicates=drawn)
 
 
-def _replicates(row: dict[str, Any], outcomes: Outcomes) -> Array | None:
+def gain_replicates(row: dict[str, Any], outcomes: Outcomes) -> Array | None:
+    """Return the shown gain of a row of `paired_gain` on every bootstrap sample of the test images, or None."""
     own, other = outcomes.replicates(row), outcomes.replicates(row, "reference_")
     if own is None or other is None:
         return None

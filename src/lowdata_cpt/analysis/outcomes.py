@@ -1,6 +1,6 @@
 """What each probe gave for every test image, and the metrics of resampled test images. Torch-free.
 
-`outcomes/<backbone>-<domain>.npz` of a study holds, for the end of each run and for untrained backbones, entries
+`outcomes/<backbone>-<domain>.npz` of a study holds, for each milestone (of dense maps the end of a run only), entries
 `<method>/n<n>/s<seed>/i<images seen>/<name>`, and the classes of the test images, `truth/linear` int16 [M]. Names:
 
 - `linear/knn`, `linear/linear`, `linear/bank_knn`: predicted classes int16 [M];

@@ -13,10 +13,19 @@ import numpy as np
 import pandas as pd
 
 from lowdata_cpt.analysis import stats
-from lowdata_cpt.analysis.measure import CELL, MEASURED, PLACE, change_with_n, domain_gain, gains, pooled_gain
+from lowdata_cpt.analysis.measure import (
+    CELL,
+    MEASURED,
+    PLACE,
+    change_with_n,
+    domain_gain,
+    gain_replicates,
+    gains,
+    pooled_gain,
+)
 from lowdata_cpt.analysis.outcomes import Outcomes
 from lowdata_cpt.analysis.style import BEFORE_OF, CONTROL_OF, is_variant, ordered, parent_of
-from lowdata_cpt.analysis.table import HEADLINE, METRICS, UNTRAINED, at_end, held_out, paired_gain
+from lowdata_cpt.analysis.table import HEADLINE, METRICS, UNTRAINED, at_end, held_out, paired_gain, records
 
 LIMITS = "Nothing here covers the choice of domains: it holds for these domains."
 
@@ -71,12 +80,12 @@ def cell_statistics(scores: pd.DataFrame, outcomes: Outcomes | None = None) -> p
     return cells.join(measured.rename(columns=shown)).reset_index()
 
 
-def gain_curve(scores: pd.DataFrame, reference: str = "base") -> pd.DataFrame:
+def gain_curve(scores: pd.DataFrame, reference: str = "base", outcomes: Outcomes | None = None) -> pd.DataFrame:
     """Return the gain at every milestone, with each method's own step zero at 0 images seen.
 
     Step zero is the untouched backbone, or `base_domain_norm` for a method that normalises by the domain. It is
     compared with `reference` where that is untrained, otherwise with `base`. Against a trained reference a milestone is
-    there if both have it. Intervals cover seeds: the outcomes of images are kept for the ends of runs only.
+    there if both have it. Intervals cover test images where the outcomes of a whole curve were kept.
 
     Returns:
         One row per (backbone, domain, task, metric, method, n, images_seen) with `mean, ci_low, ci_high,
@@ -84,14 +93,22 @@ def gain_curve(scores: pd.DataFrame, reference: str = "base") -> pd.DataFrame:
     """
     test = held_out(scores)
     place = [*CELL, "images_seen"]
-    parts = [gains(test, reference, milestones=True)]
+    parts = [gains(test, reference, outcomes, milestones=True)]
     zero = reference if reference in UNTRAINED else "base"
     for method, n in sorted(set(zip(parts[0]["method"], parts[0]["n"], strict=True))):
-        own = test[test["method"] == BEFORE_OF.get(method, "base")].assign(method=method, n=n)
-        parts.append(gains(pd.concat([own, test[test["method"] == zero]]), zero).query("method == @method"))
+        before = BEFORE_OF.get(method, "base")
+        own = test[test["method"] == before].assign(method=method, n=n)
+        start = gains(pd.concat([own, test[test["method"] == zero]]), zero).query("method == @method")
+        if outcomes is not None:
+            drawn = [gain_replicates({**row, "method": before, "n": 0}, outcomes) for row in records(start)]
+            start = start.assign(replicates=pd.Series(drawn, index=start.index, dtype=object))
+        parts.append(start)
     rows = pd.concat([part for part in parts if not part.empty] or parts, ignore_index=True)
     trained = parts[0][[*PLACE, "task", "metric", "method", "n"]].drop_duplicates()
     rows = rows.merge(trained, on=list(trained.columns))
+    # One meaning along a curve: a band that covers test images at its ends only would look surer in between.
+    kept = rows["replicates"].map(lambda one: isinstance(one, np.ndarray)).groupby([rows[name] for name in CELL])
+    rows["replicates"] = rows["replicates"].where(kept.transform("all"), None)
     spent = rows.groupby(place).agg(seeds=("seed", "nunique"), train_seconds=("train_seconds", "median"))
     found = [domain_gain(part).row() for _, part in rows.groupby(place)]
     measured = pd.DataFrame(found, index=spent.index, columns=MEASURED)

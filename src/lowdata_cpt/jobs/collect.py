@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lowdata_cpt.analysis.outcomes import ENTRY_OF
-from lowdata_cpt.analysis.table import COLUMNS, DRAWN, SELECTED_COLUMNS, STEP_COLUMNS
+from lowdata_cpt.analysis.table import COLUMNS, SELECTED_COLUMNS, STEP_COLUMNS
 from lowdata_cpt.core.io import read_json, write_arrays, write_json
 from lowdata_cpt.core.provenance import write_sidecar
 from lowdata_cpt.core.stable import write_table
@@ -114,18 +113,17 @@ def _write_table(target: Path, frame: pd.DataFrame, inputs: list[Path]) -> None:
 
 
 def _gather_outcomes(study: Study, paths: Paths, target: Path) -> None:
-    """Write outcomes/<backbone>-<domain>.npz: each cell's outcome on each test image at its end, and the truth.
+    """Write outcomes/<backbone>-<domain>.npz: each cell's outcome on each test image, and the truth.
 
-    Of a run that was evaluated at its start too, what needs the drawn images: no untrained cell has it.
+    Classes at every milestone, counts and errors of dense maps, which are a hundred times larger, at the end of a run.
     """
-    starts = {f"i0/{ENTRY_OF[metric]}" for metric in DRAWN}
     gathered: dict[str, dict[str, np.ndarray]] = {}
     for cell in cells(study):
         end = f"i{read_json(paths.cell(cell.trained) / 'cost.json')['images_seen']}/"
         found = gathered.setdefault(f"{cell.backbone}-{cell.domain}", {})
         with np.load(paths.cell(cell) / "outcomes.npz", allow_pickle=False) as outcomes:
             for name in outcomes.files:
-                if name.startswith(end) or name in starts:
+                if name.startswith(end) or "/linear/" in name:
                     found[f"{cell.method}/n{cell.n}/s{cell.seed}/{name}"] = outcomes[name]
         if "truth/linear" not in found and "classification" in study.domains[cell.domain].tasks():
             store = Store.open(paths.manifest(cell.domain))

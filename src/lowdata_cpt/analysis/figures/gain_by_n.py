@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from lowdata_cpt.analysis.figures.axes import log_axis, panels_of, rows_of, title_of
+from lowdata_cpt.analysis.outcomes import Outcomes
 from lowdata_cpt.analysis.study_files import StudyFiles
 from lowdata_cpt.analysis.style import (
     INK,
@@ -20,7 +21,7 @@ from lowdata_cpt.analysis.style import (
     panels,
     style_of,
 )
-from lowdata_cpt.analysis.summary import gain_curve, seeds_text, sizes_text
+from lowdata_cpt.analysis.summary import covers_text, gain_curve, seeds_text, sizes_text
 from lowdata_cpt.analysis.table import HEADLINE, METRICS, SAME_IMAGES
 
 LINE = ["backbone", "domain", "metric", "method"]
@@ -30,7 +31,7 @@ def draw_gain_by_n(files: StudyFiles) -> Drawing:
     """Draw one panel per domain and headline metric in which a method was run at several n."""
     scores = files.scores[files.scores["metric"].isin(HEADLINE)]
     scores = scores[(scores["n"] == 0) | ~scores["method"].map(is_variant).astype(bool)]
-    table = gains_by_n(scores)
+    table = gains_by_n(scores, files.outcomes)
     if table.empty:
         return nothing("No method was run at several n: there is no trend in n.")
     shown, several = panels_of(table), table["backbone"].nunique() > 1
@@ -54,7 +55,7 @@ def draw_gain_by_n(files: StudyFiles) -> Drawing:
     return Drawing(figure, _caption(scores, table, both), table)
 
 
-def gains_by_n(scores: pd.DataFrame) -> pd.DataFrame:
+def gains_by_n(scores: pd.DataFrame, outcomes: Outcomes | None = None) -> pd.DataFrame:
     """Return the rows of `gain_curve` at which the sizes of a method are compared.
 
     Returns:
@@ -63,7 +64,7 @@ def gains_by_n(scores: pd.DataFrame) -> pd.DataFrame:
     """
     if not (scores["n"] > 0).any():
         return pd.DataFrame()
-    curve = gain_curve(scores)
+    curve = gain_curve(scores, outcomes=outcomes)
     curve = curve[(curve["images_seen"] > 0) & (curve.groupby(LINE)["n"].transform("nunique") > 1)]
     ends = curve[curve["images_seen"] == curve.groupby([*LINE, "n"])["images_seen"].transform("max")]
     common = ends.groupby(LINE)["images_seen"].min().rename("common").reset_index()
@@ -103,4 +104,4 @@ def _caption(scores: pd.DataFrame, table: pd.DataFrame, both: bool) -> str:
     )
     if table["ci_low"].isna().all():
         return text + "One seed: no confidence interval can be given and none is drawn."
-    return text + "Bars: 95 % interval over seeds, paired by seed."
+    return text + f"Bars: 95 % interval, paired by seed. {covers_text(table['interval_covers'])}"

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from lowdata_cpt.analysis.figures.axes import Panel, compact, log_axis, panels_of, rows_of, title_of
+from lowdata_cpt.analysis.outcomes import Outcomes
 from lowdata_cpt.analysis.study_files import StudyFiles
 from lowdata_cpt.analysis.style import (
     INK,
@@ -23,7 +24,7 @@ from lowdata_cpt.analysis.style import (
     panels,
     style_of,
 )
-from lowdata_cpt.analysis.summary import gain_curve, references_of, seeds_text
+from lowdata_cpt.analysis.summary import covers_text, gain_curve, references_of, seeds_text
 from lowdata_cpt.analysis.table import HEADLINE, METRICS, OWN_BANK, held_out, records
 
 PER_CELL = ["backbone", "domain", "method", "n"]
@@ -40,7 +41,7 @@ def draw_learning_seconds(files: StudyFiles) -> Drawing:
     return _draw(files, "train_seconds")
 
 
-def curve_of_scores(scores: pd.DataFrame) -> pd.DataFrame:
+def curve_of_scores(scores: pd.DataFrame, outcomes: Outcomes | None = None) -> pd.DataFrame:
     """Return `gain_curve` over base with the mean score and its band, in what the axis shows: points, or metres.
 
     The band is the interval of the gain, which is paired by seed, laid around the mean score.
@@ -49,11 +50,12 @@ def curve_of_scores(scores: pd.DataFrame) -> pd.DataFrame:
         The rows of `gain_curve` with `score, low, high, base`.
     """
     test = held_out(scores)
-    parts = [gain_curve(scores[scores["metric"].isin(HEADLINE)])]
+    parts = [gain_curve(scores[scores["metric"].isin(HEADLINE)], outcomes=outcomes)]
     own_bank = scores[scores["metric"] == OWN_BANK]
     for method in ordered(own_bank.loc[own_bank["images_seen"] == 0, "method"]):
         # Only the run's own start has the labels of its images, so the gain over it is what is drawn.
-        parts.append(gain_curve(own_bank[own_bank["method"] == method], references_of(method).get("before", "base")))
+        before = references_of(method).get("before", "base")
+        parts.append(gain_curve(own_bank[own_bank["method"] == method], before, outcomes))
     curve = pd.concat(parts, ignore_index=True)
     means = test.groupby(["backbone", "domain", "metric", "method", "n", "images_seen"])["value"].mean()
     rows = []
@@ -87,7 +89,7 @@ def source_lengths(files: StudyFiles) -> dict[tuple[str, str, str, int], float]:
 def _draw(files: StudyFiles, x: Literal["images_seen", "train_seconds"]) -> Drawing:
     if not (files.main["n"] > 0).any():
         return nothing("Nothing was trained: there is no learning curve.")
-    curve = curve_of_scores(files.main)
+    curve = curve_of_scores(files.main, files.outcomes)
     lengths = source_lengths(files) if x == "images_seen" else {}
     shown, several = panels_of(curve), curve["backbone"].nunique() > 1
     columns = min(len(shown), 4 if len(shown) > 6 or len(shown) == 4 else 3)
@@ -171,8 +173,8 @@ def _caption(files: StudyFiles, curve: pd.DataFrame, lengths: dict[tuple[str, st
     )
     known = curve["ci_low"].notna().any()
     text += (
-        "Bands: 95 % interval over seeds of the gain over base, laid around the mean; cut off where they are far wider "
-        "than the curves. "
+        "Bands: 95 % interval of the gain over base, laid around the mean; cut off where they are far wider "
+        f"than the curves. {covers_text(curve['interval_covers'])} "
         if known
         else "One seed: no confidence interval can be given and none is drawn. "
     )
