@@ -46,7 +46,8 @@ def test_analysis_imports_neither_torch_nor_the_workflow() -> None:
 def test_make_statistics(small: Path, tmp_path: Path) -> None:
     paths = commands.make_statistics(small / "scores.csv", tmp_path)
     tables = {path.stem: pd.read_csv(path) for path in paths}
-    assert set(tables) == {"cells", "domains", "summary", "curve", "improvement", "ranks", "losses", "preconditions"}
+    always = {"cells", "domains", "summary", "curve", "stopped", "improvement", "ranks"}
+    assert set(tables) == always | {"losses", "preconditions"}
     assert len(tables["cells"]) == (3 + 2 * 4) * 10
     assert set(tables["summary"]["family"]) == {"base", "control", "before", "trend"}
     for name in ("summary", "domains"):

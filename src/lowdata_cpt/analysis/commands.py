@@ -8,6 +8,7 @@ from lowdata_cpt.analysis.answer import answer_of
 from lowdata_cpt.analysis.claims import Evidence, judge_all, write_claims
 from lowdata_cpt.analysis.claims_file import read_claims
 from lowdata_cpt.analysis.outcomes import read_outcomes
+from lowdata_cpt.analysis.stopping import stopped_gain
 from lowdata_cpt.analysis.study_files import StudyFiles, read_absent, read_checks, read_largest
 from lowdata_cpt.analysis.summary import (
     by_domain,
@@ -33,7 +34,7 @@ GROUPS = {
 
 
 def make_statistics(scores: Path, out_dir: Path) -> list[Path]:
-    """Write `cells, domains, summary, curve, improvement, ranks` as CSV into `out_dir`.
+    """Write `cells, domains, summary, curve, stopped, improvement, ranks` as CSV into `out_dir`.
 
     From what lies beside the table: with `outcomes/` intervals cover test images too; with `curves.csv` there are
     `losses.csv` (where each part of a loss began, ended, and was lowest) and `preconditions.csv` (which methods acted,
@@ -49,6 +50,7 @@ def make_statistics(scores: Path, out_dir: Path) -> list[Path]:
         "domains": by_domain(table, outcomes),
         "summary": summary(table, outcomes),
         "curve": gain_curve(table, outcomes=outcomes),
+        "stopped": stopped_gain(table, outcomes),
         "improvement": improvement(table, GROUPS),
         "ranks": rank_table(table),
     }

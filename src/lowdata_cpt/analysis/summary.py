@@ -72,27 +72,20 @@ def cell_statistics(scores: pd.DataFrame, outcomes: Outcomes | None = None) -> p
     # The median of the seconds: one run beside other work must not make a method look dear.
     names |= {"images_seen": ("images_seen", "mean"), "train_seconds": ("train_seconds", "median")}
     cells = test.groupby(CELL).agg(**names)
-    paired = gains(test, "base", outcomes, complete=True).groupby(CELL)
-    cells["gain"] = paired["gain"].mean()
+    paired = gains(test, "base", outcomes, complete=True)
+    cells["gain"] = paired.groupby(CELL)["gain"].mean()
     shown = {"mean": "shown_gain", "ci_low": "shown_low", "ci_high": "shown_high"}
-    rows = [domain_gain(part).row() for _, part in paired]
-    measured = pd.DataFrame(rows, index=cells.index[cells["gain"].notna()], columns=MEASURED)
-    return cells.join(measured.rename(columns=shown)).reset_index()
+    return cells.join(measured_by(paired, CELL).rename(columns=shown)).reset_index()
 
 
-def gain_curve(scores: pd.DataFrame, reference: str = "base", outcomes: Outcomes | None = None) -> pd.DataFrame:
-    """Return the gain at every milestone, with each method's own step zero at 0 images seen.
+def gains_along(scores: pd.DataFrame, reference: str = "base", outcomes: Outcomes | None = None) -> pd.DataFrame:
+    """Return the rows of `gains` on the test split at every milestone, with each method's own step zero at 0 images.
 
     Step zero is the untouched backbone, or `base_domain_norm` for a method that normalises by the domain. It is
     compared with `reference` where that is untrained, otherwise with `base`. Against a trained reference a milestone is
-    there if both have it. Intervals cover test images where the outcomes of a whole curve were kept.
-
-    Returns:
-        One row per (backbone, domain, task, metric, method, n, images_seen) with `mean, ci_low, ci_high,
-        interval_covers, mde, p, p_sign_flip, seeds, train_seconds` (median), in points or %.
+    there if both have it.
     """
     test = held_out(scores)
-    place = [*CELL, "images_seen"]
     parts = [gains(test, reference, outcomes, milestones=True)]
     zero = reference if reference in UNTRAINED else "base"
     for method, n in sorted(set(zip(parts[0]["method"], parts[0]["n"], strict=True))):
@@ -105,14 +98,31 @@ def gain_curve(scores: pd.DataFrame, reference: str = "base", outcomes: Outcomes
         parts.append(start)
     rows = pd.concat([part for part in parts if not part.empty] or parts, ignore_index=True)
     trained = parts[0][[*PLACE, "task", "metric", "method", "n"]].drop_duplicates()
-    rows = rows.merge(trained, on=list(trained.columns))
-    # One meaning along a curve: a band that covers test images at its ends only would look surer in between.
+    return rows.merge(trained, on=list(trained.columns))
+
+
+def measured_by(rows: pd.DataFrame, place: list[str]) -> pd.DataFrame:
+    """Return `domain_gain` of each group of rows of `gains`, with the columns `MEASURED`, indexed by `place`."""
+    groups = rows.groupby(place)
+    found = [domain_gain(part).row() for _, part in groups]
+    return pd.DataFrame(found, index=groups.size().index, columns=MEASURED)
+
+
+def gain_curve(scores: pd.DataFrame, reference: str = "base", outcomes: Outcomes | None = None) -> pd.DataFrame:
+    """Return the gain at every milestone (see `gains_along`).
+
+    Intervals cover test images where the outcomes of a whole curve were kept: a band that covers them at its ends only
+    would look surer in between.
+
+    Returns:
+        One row per (backbone, domain, task, metric, method, n, images_seen) with `mean, ci_low, ci_high,
+        interval_covers, mde, p, p_sign_flip, seeds, train_seconds` (median), in points or %.
+    """
+    rows, place = gains_along(scores, reference, outcomes), [*CELL, "images_seen"]
     kept = rows["replicates"].map(lambda one: isinstance(one, np.ndarray)).groupby([rows[name] for name in CELL])
     rows["replicates"] = rows["replicates"].where(kept.transform("all"), None)
     spent = rows.groupby(place).agg(seeds=("seed", "nunique"), train_seconds=("train_seconds", "median"))
-    found = [domain_gain(part).row() for _, part in rows.groupby(place)]
-    measured = pd.DataFrame(found, index=spent.index, columns=MEASURED)
-    return measured.join(spent).reset_index()
+    return measured_by(rows, place).join(spent).reset_index()
 
 
 def strata_of(rows: pd.DataFrame) -> list[tuple[str, str]]:

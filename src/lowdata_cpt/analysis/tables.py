@@ -10,7 +10,9 @@ from typing import Any
 import pandas as pd
 
 from lowdata_cpt.analysis.claims import Result, reproduced_line, signed, verdicts_markdown
+from lowdata_cpt.analysis.measure import CELL
 from lowdata_cpt.analysis.outcomes import Outcomes
+from lowdata_cpt.analysis.stopping import stopped_gain
 from lowdata_cpt.analysis.style import domain_label, is_variant, ordered, style_of
 from lowdata_cpt.analysis.summary import (
     LIMITS,
@@ -58,6 +60,10 @@ def _place(row: dict[str, Any]) -> tuple[str, str, str]:
 def _order(place: tuple[str, str, str]) -> tuple[str, str, int]:
     backbone, domain, metric = place
     return backbone, domain_label(domain), HEADLINE.index(metric)
+
+
+def _order_of(row: dict[str, Any]) -> tuple[str, str, int]:
+    return _order(_place(row))
 
 
 def _main_gains(scores: pd.DataFrame, outcomes: Outcomes | None) -> pd.DataFrame:
@@ -133,9 +139,7 @@ def domain_markdown(scores: pd.DataFrame, outcomes: Outcomes | None = None, chec
     idle, table = idle_cells(checks), records(by_domain(scores, outcomes, each_size=True))
     rows = [{**row, "n": int(row["sizes"])} for row in table if row["family"] in FAMILIES]
     lines = []
-    for row in sorted(
-        rows, key=lambda row: (row["backbone"], domain_label(row["domain"]), HEADLINE.index(row["metric"]))
-    ):
+    for row in sorted(rows, key=_order_of):
         metric = METRICS[str(row["metric"])]
         acted = (row["backbone"], row["domain"], row["method"], row["n"]) not in idle
         cells = [domain_label(row["domain"]), f"{metric.label} ({metric.gain_unit})", style_of(row["method"]).label]
@@ -154,6 +158,29 @@ def domain_markdown(scores: pd.DataFrame, outcomes: Outcomes | None = None, chec
         f"{IDLE}: the method did not act (statistics/preconditions.csv)."
     )
     return f"{caption}\n\n{markdown(header, lines, left=4)}"
+
+
+def stopping_markdown(scores: pd.DataFrame, outcomes: Outcomes | None = None) -> str:
+    """Return the gain of runs stopped by validation beside that at their ends. Empty where nothing was trained."""
+    stopped = stopped_gain(scores, outcomes)
+    ends = cell_statistics(scores, outcomes).set_index(CELL)
+    lines = []
+    for row in sorted(records(stopped), key=_order_of):
+        metric, end = METRICS[str(row["metric"])], ends.loc[tuple(row[name] for name in CELL)]
+        at_end = {"mean": end["shown_gain"], "ci_low": end["shown_low"], "ci_high": end["shown_high"]}
+        cells = [domain_label(row["domain"]), str(row["n"]), f"{metric.label} ({metric.gain_unit})"]
+        cells += [style_of(row["method"]).label, gain_text(at_end), gain_text(row), f"{row['images_seen']:,.0f}"]
+        lines.append([*cells, f"{row['at_start']} of {row['seeds']}"])
+    if not lines:
+        return ""
+    header = ["Domain", "n", "Metric", "Method", "At the end [95 %]", "Stopped by validation [95 %]"]
+    caption = (
+        "Gain over the untouched backbone on the test split, positive is better: at the end of each run, and at the "
+        "milestone that scores best on the validation split, chosen per run and metric, step zero included. Images "
+        "seen: the median over seeds of where a run was stopped; the last column counts the seeds that stay at step "
+        f"zero. {LIMITS}"
+    )
+    return f"{caption}\n\n{markdown([*header, 'Images seen', 'At step zero'], lines, left=4)}"
 
 
 def headline(scores: pd.DataFrame) -> pd.DataFrame:
@@ -245,7 +272,7 @@ def write_tables(
     checks: pd.DataFrame | None = None,
     results: Sequence[Result] = (),
 ) -> list[Path]:
-    """Write `answer`, `domains`, `headline`, `verdicts` and each domain's scores as `.md`, and `headline.csv`.
+    """Write `answer`, `domains`, `stopping`, `headline`, `verdicts` and each domain's scores; `headline.csv` too.
 
     Args:
         scores: the tidy table.
@@ -260,6 +287,7 @@ def write_tables(
     texts = {
         "answer.md": answer_markdown(scores, outcomes, checks, results),
         "domains.md": domain_markdown(scores, outcomes, checks),
+        "stopping.md": stopping_markdown(scores, outcomes),
         "headline.md": headline_markdown(scores),
         "headline.csv": headline(scores).to_csv(index=False, float_format="%.6g", lineterminator="\n"),
     }
