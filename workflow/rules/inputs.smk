@@ -9,6 +9,8 @@ rule data:
         PATHS.log("data", "{domain}"),
     benchmark:
         PATHS.benchmark("data", "{domain}")
+    # Before any cell: it takes two cores, and later on one of two would stay idle until the other is free too.
+    priority: 2
     conda:
         "../../environment.yml"
     threads: 2
