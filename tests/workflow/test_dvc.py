@@ -84,10 +84,10 @@ def test_round_trip(pushed: Path) -> None:
     tiny.lowdata(copy, "pull")
     # Snakemake knows the state as if it had made it: a change re-runs what depends on it, inputless jobs included.
     tiny.write_config(copy, methods={"mae": {"mask_ratio": 0.5}})
-    assert {k: v for k, v in tiny.planned(copy).items() if k in ("pretrain", "evaluate", "study")} == {
+    assert {k: v for k, v in tiny.planned(copy).items() if k in ("pretrain", "evaluate", "collect")} == {
         "pretrain": 1,
         "evaluate": 1,
-        "study": 1,
+        "collect": 1,
     }
     tiny.write_config(copy, domains={"camvid": {"resolution": 48}})
     shutil.copytree(pushed / "data/camvid", copy / "data/camvid")
