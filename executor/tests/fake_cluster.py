@@ -23,6 +23,11 @@ from snakemake_executor_plugin_submitit.job_wrapper import Job
 from snakemake_executor_plugin_submitit.records import CLAIM, RESULT, Record
 
 
+def base(job_id: str) -> str:
+    """Return the id of the job array to which a task belongs."""
+    return job_id.partition("_")[0]
+
+
 class Cluster:
     """SLURM as a dictionary: job id -> [state, name]. scancel ends a job at once, unless its node is dead."""
 
@@ -37,6 +42,7 @@ class Cluster:
         self.limit: int | None = None  # MaxSubmitJobs of the user's QOS
         self.full = job_submission.FullError("QOSMaxSubmitJobPerUserLimit")
         self.parameters: list[Mapping[str, Any]] = []
+        self.largest_array = 1000
 
     def run(self, command: Sequence[str]) -> CompletedProcess[str]:
         if self.down:
@@ -46,12 +52,12 @@ class Cluster:
         if command[0] == "squeue":
             (which,) = [word.partition("=") for word in command if word.startswith(("--jobs=", "--name="))]
             wanted = set(which[2].split(","))
-            if which[0] == "--jobs" and len(wanted) == 1 and not wanted & self.jobs.keys():
+            if which[0] == "--jobs" and len(wanted) == 1 and not wanted & {base(job_id) for job_id in self.jobs}:
                 return CompletedProcess(command, 1, "", "slurm_load_jobs error: Invalid job id specified")
             text = "".join(
                 f"{job_id}|{state}|None|{name}\n"
                 for job_id, (state, name) in self.jobs.items()
-                if (job_id if which[0] == "--jobs" else name) in wanted
+                if (base(job_id) if which[0] == "--jobs" else name) in wanted
             )
         elif command[0] == "sacct":
             return CompletedProcess(command, 1, "", "Slurm accounting storage is disabled")
@@ -65,24 +71,32 @@ class Cluster:
                     job[0] = job[0] if self.dead_node else "CANCELLED"
         return CompletedProcess(command, 0, text, "")
 
-    def add(self, name: str, folder: Path, state: str = "PENDING") -> str:
-        job_id = str(100 + len(self.jobs))
-        self.jobs[job_id] = [state, name]
-        self.folders[job_id] = folder
-        return job_id
+    def add(self, name: str, folder: Path) -> str:
+        return self.add_all(name, [folder])[0]
 
-    def submit(self, job: Job, name: str, parameters: Mapping[str, Any]) -> str:
+    def add_all(self, name: str, folders: Sequence[Path]) -> list[str]:
+        number = str(100 + len({base(job_id) for job_id in self.jobs}))
+        ids = [number] if len(folders) == 1 else [f"{number}_{task}" for task in range(len(folders))]
+        for job_id, folder in zip(ids, folders, strict=True):
+            self.jobs[job_id] = ["PENDING", name]
+            self.folders[job_id] = folder
+        return ids
+
+    def submit(self, jobs: Sequence[Job], name: str, parameters: Mapping[str, Any]) -> list[str]:
         """Replace `job_submission.submit`."""
         error = self.answers.pop(0) if self.answers else None
         self.calls.append("sbatch")
-        if self.limit is not None and sum(state in LIVE_STATES for state, _ in self.jobs.values()) >= self.limit:
+        if len(jobs) > self.largest_array:
+            raise job_submission.RefusedError("sbatch: error: Invalid job array specification")
+        live = sum(state in LIVE_STATES for state, _ in self.jobs.values())
+        if self.limit is not None and live + len(jobs) > self.limit:
             raise self.full
         self.parameters.append(parameters)
         if isinstance(error, job_submission.UnreachableError | None):  # accepted, even when the answer is lost
-            job_id = self.add(name, Path(job.folder))
+            ids = self.add_all(name, [Path(job.folder) for job in jobs])
         if error is not None:
             raise error
-        return job_id
+        return ids
 
     def start(self, job_id: str) -> bool:
         """Start a job, as SLURM does; return whether its wrapper runs the command or ends as a second copy."""
@@ -131,6 +145,9 @@ class FakeJob:
 
     def register(self, external_jobid: str | None = None) -> None:
         self.registered.append(external_jobid)
+
+    def log_info(self) -> None:
+        pass
 
     def log_error(self, msg: str | None = None, **_: Any) -> None:
         self.errors.append(str(msg))

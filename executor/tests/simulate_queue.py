@@ -10,6 +10,7 @@ the table of the README.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import resource
 import statistics
@@ -27,10 +28,17 @@ INTERVAL = 20.0  # --seconds-between-status-checks
 ROUNDS = 5
 PROGRAMS = {
     "sbatch": """while read -r line; do
-  case $line in "#SBATCH --job-name="*) name=${line#*=};; esac
+  case $line in
+    "#SBATCH --job-name="*) name=${line#*=};;
+    "#SBATCH --array="*) last=${line#*=0-}; last=${last%%%*};;
+  esac
 done < "$1"
 read -r id < "$QUEUE.next"; echo $((id + 1)) > "$QUEUE.next"
-echo "$id|PENDING|Priority|$name" >> "$QUEUE"
+if [ -n "$last" ]; then
+  for task in $(seq 0 "$last"); do echo "${id}_$task|PENDING|Priority|$name"; done >> "$QUEUE"
+else
+  echo "$id|PENDING|Priority|$name" >> "$QUEUE"
+fi
 echo sbatch >> "$QUEUE.calls"
 echo "Submitted batch job $id"
 """,
@@ -47,8 +55,8 @@ def memory_mb() -> float:
     return pages * resource.getpagesize() / 2**20
 
 
-def simulate(number: int) -> list[float]:
-    """Return ms per submission, calls per submission, calls a minute, seconds a round, MB, seconds to reattach."""
+def simulate(number: int, array_size: int) -> list[float]:
+    """Return ms per submission, calls of sbatch, calls a minute, seconds a round, MB, seconds to reattach."""
     folder = Path.cwd()
     queue = folder / "queue"
     queue.write_text("")
@@ -62,17 +70,16 @@ def simulate(number: int) -> list[float]:
         real, which = job_submission.submit, __import__("shutil").which
         patch.setenv("QUEUE", str(queue))
         patch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
-        run = Run(Cluster(), patch)
+        run = Run(Cluster(), patch, array_size=array_size)
         patch.setattr(job_submission, "submit", real)
         patch.setattr("shutil.which", which)
         run.executor.status_query._runner = run_command
         jobs = [FakeJob(f"out/{n}", runtime=60, mem_mb=2000) for n in range(number)]
         before = memory_mb()
         start = time.perf_counter()
-        for job in jobs:
-            run.executor.run_job(job)
+        run.executor.run_jobs(jobs)
         submission = (time.perf_counter() - start) / number
-        per_job = called() / number
+        submitted = called()
         done, rounds = called(), []
         for _ in range(ROUNDS):
             start = time.perf_counter()
@@ -90,19 +97,22 @@ def simulate(number: int) -> list[float]:
         for job in jobs:
             again.executor.run_job(job)
         taken = time.perf_counter() - start
-        if {job.registered[-1] for job in jobs} != {str(1000 + n) for n in range(number)}:
+        if any(job.registered[-1] != job.registered[0] for job in jobs):
             raise SystemExit("not all jobs were reattached")
-    return [1000 * submission, per_job, a_minute, seconds, held, taken]
+    return [1000 * submission, submitted, a_minute, seconds, held, taken]
 
 
 def main() -> None:
     """Print one row per number of jobs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, nargs="+", default=[200, 2000])
+    parser.add_argument("--array-size", type=int, nargs="+", default=[1, 500])
     arguments = parser.parse_args()
-    print("| queued jobs | ms a submission | calls a submission | calls a minute | s a round | MB | s to reattach |")
-    print("|" + "---:|" * 7)
-    for number in arguments.jobs:
+    print(
+        "| queued jobs | in arrays of | ms a submission | calls of sbatch | calls a minute | s a round | MB | s to reattach |"
+    )
+    print("|" + "---:|" * 8)
+    for number, size in itertools.product(arguments.jobs, arguments.array_size):
         with tempfile.TemporaryDirectory() as name:
             os.chdir(name)
             Path("bin").mkdir()
@@ -110,10 +120,10 @@ def main() -> None:
                 path = Path("bin") / program
                 path.write_text(f"#!/bin/sh\n{text}")
                 path.chmod(0o755)
-            numbers = simulate(number)
+            numbers = simulate(number, size)
             os.chdir("/")
         cells = [f"{value:.{digits}f}" for value, digits in zip(numbers, (0, 0, 1, 2, 0, 1), strict=True)]
-        print(f"| {number:,} | {' | '.join(cells)} |", flush=True)
+        print(f"| {number:,} | {size} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ def test_a_job_that_started_before_it_could_be_blocked_is_monitored(
 ) -> None:
     run, job = Run(cluster, monkeypatch, controller_patience=-1), FakeJob("a")
 
-    def submit(*arguments: Any) -> str:
+    def submit(*arguments: Any) -> list[str]:
         try:
             return cluster.submit(*arguments)
         finally:
@@ -241,7 +241,7 @@ def test_ctrl_c_during_a_resubmission_leaves_nothing_in_the_queue(
     run.executor.run_job(job)
     cluster.jobs["100"][0] = "NODE_FAIL"
 
-    def submit(*arguments: Any) -> str:
+    def submit(*arguments: Any) -> list[str]:
         run.executor.cancel_jobs([])
         cluster.answers = [LOST_ANSWER] if lost else []
         return cluster.submit(*arguments)

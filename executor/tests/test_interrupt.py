@@ -44,7 +44,7 @@ def test_kept_jobs_go_on_and_are_reattached(cluster: Cluster, monkeypatch: pytes
 def test_a_job_being_submitted_is_kept_with_its_id(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     run, job = Run(cluster, monkeypatch, on_interrupt="keep"), FakeJob("a")
 
-    def submit(*arguments: Any) -> str:
+    def submit(*arguments: Any) -> list[str]:
         run.executor.cancel_jobs([])
         return cluster.submit(*arguments)
 

@@ -120,10 +120,10 @@ def test_unreachable_and_refused_are_distinguished(
         raise FailedJobError(message)
 
     monkeypatch.setattr(job_submission._SlurmExecutor, "affinity", classmethod(lambda cls: 2))
-    monkeypatch.setattr(job_submission._SlurmExecutor, "submit", fail)
+    monkeypatch.setattr(job_submission._SlurmExecutor, "_submit_command", fail)
     job = Job(uid="u", key="k", folder=str(tmp_path), command="true", directory=str(tmp_path))
     with pytest.raises(kind):
-        job_submission.submit(job, "name", parameters(runtime=5))
+        job_submission.submit([job], "name", parameters(runtime=5))
 
 
 # --- the batch script, with fake sbatch and srun programs ---------------------------------------------
@@ -133,18 +133,18 @@ def submitted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sbatch: str = "echo Submitted batch job 9", **resources: Any
 ) -> tuple[Path, str, Job]:
     """Submit a job; return its folder, its batch script and itself."""
-    programs, folder = tmp_path / "bin", tmp_path / "a folder's name"
+    programs, folder = tmp_path / "bin", tmp_path / "a folder's name" / "u"
     for path in (programs, folder):
-        path.mkdir()
+        path.mkdir(parents=True)
     # srun fails after it has listed what the job would find in its folder.
-    srun = f"ls '{tmp_path}/a folder'\\''s name' > {tmp_path}/seen; exit 3"
+    srun = f"ls '{tmp_path}/a folder'\\''s name/u' > {tmp_path}/seen; exit 3"
     for name, text in (("sbatch", sbatch), ("srun", srun)):
         (programs / name).write_text(f"#!/bin/sh\n{text}\n")
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     job = Job(uid="u", key="k", folder=str(folder), command="true", directory=str(folder))
     with contextlib.suppress(job_submission.UnreachableError):
-        assert job_submission.submit(job, "name", parameters(**resources)) == "9"
+        assert job_submission.submit([job], "name", parameters(**resources)) == ["9"]
     (script,) = (path for path in folder.glob(".submission_file_*.sh"))
     return folder, script.read_text(), job
 
@@ -192,7 +192,7 @@ def test_a_second_attempt_keeps_the_first_ones_pickle(tmp_path: Path, monkeypatc
     folder, _, job = submitted(tmp_path, monkeypatch, LOST)
     (folder / "job.pkl").write_text("being read")
     with pytest.raises(job_submission.UnreachableError):
-        job_submission.submit(job, "name", parameters())
+        job_submission.submit([job], "name", parameters())
     assert (folder / "job.pkl").read_text() == "being read"
 
 

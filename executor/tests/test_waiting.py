@@ -125,7 +125,7 @@ def test_a_full_queue_after_a_lost_answer_keeps_the_record(cluster: Cluster, mon
     answers: list[Exception] = [UnreachableError("Socket timed out"), FullError("QOSMaxSubmitJobPerUserLimit")]
     kept = []
 
-    def submit(*_: object) -> str:
+    def submit(*_: object) -> list[str]:
         if answers:
             raise answers.pop(0)
         kept.append(run.record(job).uid)

@@ -53,6 +53,10 @@ class ExecutorSettings(ExecutorSettingsBase):  # type: ignore[misc]
         default=None,
         metadata={"help": "Name of the cluster to submit to, where SLURM has several."},
     )
+    array_size: int = field(
+        default=1,
+        metadata={"help": "Largest job array that ready jobs of one rule are submitted as; 1: no arrays.", "type": int},
+    )
     setup: Optional[str] = field(  # noqa: UP045 - see above
         default=None,
         metadata={"help": "Shell lines to run first in each batch script, such as 'module load cuda'."},

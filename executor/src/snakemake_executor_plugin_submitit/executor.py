@@ -20,8 +20,8 @@ from snakemake_executor_plugin_submitit.job_monitor import JobMonitor
 from snakemake_executor_plugin_submitit.job_state import Verdict
 from snakemake_executor_plugin_submitit.job_status_query import Complaints, JobStatusQuery, Snapshot
 from snakemake_executor_plugin_submitit.reattach import PreviousRun
-from snakemake_executor_plugin_submitit.records import REQUEUES, Record, Records, comment_of
-from snakemake_executor_plugin_submitit.submitter import STOPPING, Submitter
+from snakemake_executor_plugin_submitit.records import REQUEUES, Record, Records
+from snakemake_executor_plugin_submitit.submitter import Submission, Submitter, equal, message_of
 from snakemake_executor_plugin_submitit.waiting import WaitingRoom
 
 
@@ -58,12 +58,21 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
             self.logger,
             self.stopped,
         )
-        self.submitter = Submitter(self.previous, self.complaints, settings.controller_patience, self.stopped)
         # Snakemake's own list is empty while a status check runs, which is when Ctrl-C may come: keep another.
         self.live: dict[str, Record] = {}
         # Results that have arrived, but that Snakemake has not entered in its own metadata yet.
         self.unconfirmed: dict[JobExecutorInterface, Record] = {}
         self.records_lock = threading.RLock()
+        self.submitter = Submitter(
+            self.previous,
+            self.waiting,
+            self.monitor,
+            self.complaints,
+            self.live,
+            self.records_lock,
+            self.keep,
+            settings.array_size,
+        )
         self.ended = job_cancellation.EndedJobs()
         # Result files are checked every second (less often with very many jobs), SLURM at the interval above.
         self.next_seconds_between_status_checks = 1
@@ -71,27 +80,47 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
 
     # --- submission -------------------------------------------------------------------------------------
 
+    def run_jobs(self, jobs: list[JobExecutorInterface]) -> None:
+        """Submit the jobs that are ready, equal ones as job arrays."""
+        for job in jobs:
+            self.run_job_pre(job)
+        self._run(jobs)
+
     def run_job(self, job: JobExecutorInterface) -> None:
         """Submit a job, or reattach to the submission a previous run has made for the same work."""
-        info = SubmittedJobInfo(job)
-        try:
-            record = job_submission.new_record(job, self.records)
-            previous = self.previous.reattach(record)
-            error = self._submit_or_hold(job, record) if previous is None else ""
-        except Exception as exception:  # an exception that left this method would make Snakemake cancel all jobs
-            error = _message(exception)
-        if error:
-            self.report_job_error(info, msg=f"{error}. ")
-            return
-        if previous is not None:
-            record = previous
-            with self.records_lock:
-                self.live[record.key] = record
-            self.monitor.start(record)
-            self.logger.info(f"Reattached to job {record.job_id} of a previous run ({record.rule}): log {record.log}")
-        elif record.job_id is not None:
-            self._say_submitted(record)
+        self._run([job])
+
+    def _run(self, jobs: list[JobExecutorInterface]) -> None:
+        new = []
+        for job in jobs:
+            try:
+                record = job_submission.new_record(job, self.records)
+                previous = self.previous.reattach(record)
+                if previous is None:
+                    new.append(self._submission(job, record))
+            except Exception as exception:  # one that left this method would make Snakemake cancel all jobs
+                self._report_refused(SubmittedJobInfo(job), message_of(exception))
+                continue
+            if previous is not None:
+                self._take_up(job, previous)
+        for batch in equal(new):
+            for submission, error in zip(batch, self.submitter.submit(batch), strict=True):
+                if error:
+                    self._report_refused(SubmittedJobInfo(submission.job), error)
+                    continue
+                if submission.record.job_id is not None:
+                    self._say_submitted(submission.record)
+                self.report_job_submission(self._info(submission.job, submission.record))
+
+    def _take_up(self, job: JobExecutorInterface, record: Record) -> None:
+        with self.records_lock:
+            self.live[record.key] = record
+        self.monitor.start(record)
+        self.logger.info(f"Reattached to job {record.job_id} of a previous run ({record.rule}): log {record.log}")
         self.report_job_submission(self._info(job, record))
+
+    def _report_refused(self, info: SubmittedJobInfo, error: str) -> None:
+        self.report_job_error(info, msg=f"{error}. ")
 
     def _say_submitted(self, record: Record) -> None:
         self.logger.info(f"Job {record.job_id} submitted ({record.rule}): log {record.log}")
@@ -99,21 +128,21 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
     def _info(self, job: JobExecutorInterface, record: Record) -> SubmittedJobInfo:
         return SubmittedJobInfo(job, external_jobid=record.job_id, aux={"key": record.key})
 
-    def _submit_or_hold(self, job: JobExecutorInterface, record: Record) -> str:
-        """Submit a job, or let it wait while SLURM's queue is full; return the error, or ""."""
+    def _submission(self, job: JobExecutorInterface, record: Record) -> Submission:
+        settings = self.workflow.executor_settings
+        parameters = job_submission.sbatch_parameters(
+            dict(job.resources.items()), job.threads, settings.signal_delay, settings.setup, self.partitions
+        )
+        # The jobs of a group share what was allocated, not the whole node.
+        command = f"{self.format_job_exec(job)} --cores {parameters['cpus_per_task']}"
+        return Submission(job, record, job_submission.task_of(job, record, command, settings.requeue_limit), parameters)
+
+    def _submit(self, job: JobExecutorInterface, record: Record) -> str:
+        """Submit a job, or let it wait for room; return the error, or ""."""
         try:
-            if not len(self.waiting) or self.waiting.due():
-                return self._submit(job, record)
-        except job_submission.FullError as full:
-            if self.waiting.is_news(full):
-                self.logger.warning(f"SLURM's queue is full for us ({full}): jobs wait here until others have ended.")
-            if error := self.waiting.refused(full, others=bool(self.live)):
-                return error
-        with self.records_lock:
-            if self.stopped.is_set():
-                return STOPPING
-            self.waiting.add(record)
-        return ""
+            return self.submitter.submit([self._submission(job, record)])[0]
+        except Exception as exception:  # as in `_run`
+            return message_of(exception)
 
     def _admit(self, held: list[SubmittedJobInfo]) -> Iterator[SubmittedJobInfo]:
         """Submit the jobs that wait for room in the queue, in order, until it is full again; yield the live ones."""
@@ -124,10 +153,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
             if not self.waiting.due():
                 yield info
                 continue
-            try:
-                error = self._submit_or_hold(info.job, record)
-            except Exception as exception:
-                error = _message(exception)
+            error = self._submit(info.job, record)
             if error or record.job_id is not None:
                 self.waiting.remove(record.key)
             if not error:
@@ -136,53 +162,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
                     self._say_submitted(record)
                 yield self._info(info.job, record)
             elif not self.stopped.is_set():
-                self.report_job_error(info, msg=f"{error}. ")
-
-    def _submit(self, job: JobExecutorInterface, record: Record) -> str:
-        """Submit a job under a record, waiting for SLURM if necessary; return the error, or "".
-
-        Raises FullError when SLURM's queue has no room; then there is neither a job nor a record on disk.
-        """
-        settings = self.workflow.executor_settings
-        parameters = job_submission.sbatch_parameters(
-            dict(job.resources.items()), job.threads, settings.signal_delay, settings.setup, self.partitions
-        )
-        parameters["additional_parameters"].setdefault("comment", comment_of(record))
-        # The jobs of a group share what was allocated, not the whole node.
-        command = f"{self.format_job_exec(job)} --cores {parameters['cpus_per_task']}"
-        task = job_submission.task_of(job, record, command, settings.requeue_limit)
-        record.path.mkdir(parents=True, exist_ok=True)
-        with self.records_lock:
-            if self.stopped.is_set():
-                return STOPPING
-            self.live[record.key] = record
-        try:
-            # Saved before sbatch is called: if Snakemake is killed from here on, the next run knows what to look for.
-            self.records.save(record)
-            error = self.submitter.submit(task, record, parameters)
-        except job_submission.FullError:
-            with self.records_lock:
-                self.live.pop(record.key, None)
-            self.records.delete(record)
-            raise
-        except Exception as exception:
-            error = _message(exception)
-        if record.job_id is None and not self.stopped.is_set():
-            record.job_id = job_cancellation.block_start(record)  # it may have reached SLURM, and started, all the same
-        with self.records_lock:
-            if not self.stopped.is_set():
-                if record.job_id is None:
-                    self.archive(record, "failed")
-                    return error
-                self.records.save(record)
-                self.monitor.start(record)
-                return ""
-        # `cancel_jobs` may have run before sbatch answered.
-        record.cancelled = not self.keep
-        self.records.save(record)
-        if not self.keep:
-            self.cancellation.discard(record)
-        return STOPPING
+                self._report_refused(info, error)
 
     def get_job_exec_prefix(self, job: JobExecutorInterface) -> str:
         """Run the inner Snakemake where this one was started, so that relative paths mean the same."""
@@ -278,13 +258,13 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
             requeues = files.read_json(old.path / REQUEUES)
             if requeues is not None:
                 files.write_json(record.path / REQUEUES, requeues)
-            error = self._submit_or_hold(info.job, record)
+            error = self._submit(info.job, record)
         except Exception as exception:
-            error = _message(exception)
+            error = message_of(exception)
         if not error:
             return self._info(info.job, record)
         if not self.stopped.is_set():
-            self.report_job_error(info, msg=f"{error}. ")
+            self._report_refused(info, error)
         return None
 
     # --- ended jobs -------------------------------------------------------------------------------------
@@ -358,7 +338,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
             self._cancel_orphans(self.status_query.snapshot(ended, fresh=True), seconds=5.0)
         error = self.cancellation.scancel(
             [record.job_id for record in records if record.job_id],
-            [record.name for record in records if not record.job_id],
+            {record.name for record in records if not record.job_id},
         )
         copies = [pair for record in records if (pair := self._release(record)) is not None]
         if copies:
@@ -382,8 +362,3 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
             self.logger.error(f"Job {record.job_id} ({record.rule}): {error}")
             return None
         return None if holder in (None, record.job_id) else (str(holder), record.name)
-
-
-def _message(error: Exception) -> str:
-    """Return an exception's message, with its class unless it is one of Snakemake's own."""
-    return str(error) if isinstance(error, WorkflowError) else f"{type(error).__name__}: {error}"

@@ -55,7 +55,10 @@ class JobCancellation:
         ids = sorted(job_ids)
         commands = [["scancel", *ids[i : i + IDS_PER_COMMAND]] for i in range(0, len(ids), IDS_PER_COMMAND)]
         commands += [["scancel", f"--user={os.getuid()}", f"--name={name}"] for name in names]
-        commands += [["scancel", f"--name={name}", job_id] for job_id, name in pairs]
+        by_name: dict[str, list[str]] = {}  # the tasks of a job array have one name
+        for job_id, name in pairs:
+            by_name.setdefault(name, []).append(job_id)
+        commands += [["scancel", f"--name={name}", *sorted(of_name)] for name, of_name in by_name.items()]
         for command in commands:
             for _ in range(3):
                 answer = self._runner(command)
@@ -66,11 +69,15 @@ class JobCancellation:
                 errors.append(answer.stderr.strip())
         return "; ".join(errors)
 
-    def discard(self, record: Record) -> None:
-        """Prevent a submission from starting again and cancel every job SLURM has for it."""
-        started = revoke_claim(record)
-        ids = {job_id for job_id in (record.job_id, started) if job_id}
-        self.scancel(names=[] if ids else [record.name], pairs=[(job_id, record.name) for job_id in ids])
+    def discard(self, *records: Record) -> None:
+        """Prevent submissions from starting again and cancel every job SLURM has for them."""
+        names, pairs = set(), set()
+        for record in records:
+            if ids := {job_id for job_id in (record.job_id, revoke_claim(record)) if job_id}:
+                pairs |= {(job_id, record.name) for job_id in ids}
+            else:
+                names.add(record.name)
+        self.scancel(names=names, pairs=pairs)
 
 
 class EndedJobs:

@@ -47,7 +47,7 @@ class Snapshot:
 
 
 def parse_squeue(text: str) -> dict[str, JobStatus]:
-    """Parse the output of `squeue --format=%i|%T|%r|%j`."""
+    """Parse the output of `squeue --array --format=%i|%T|%r|%j`; a task of a job array is `7_0`."""
     jobs = {}
     for line in text.splitlines():
         fields = line.strip().split("|", 3)
@@ -57,12 +57,21 @@ def parse_squeue(text: str) -> dict[str, JobStatus]:
 
 
 def parse_sacct(text: str) -> dict[str, JobStatus]:
-    """Parse the output of `sacct --parsable2 --format=JobIDRaw,State,JobName`; job steps (`7.batch`) are skipped."""
+    """Parse the output of `sacct --parsable2 --format=JobID,State,JobName`; job steps (`7.batch`) are skipped.
+
+    Tasks of a job array that never started share a line: `7_[0-3,5%4]`.
+    """
     jobs = {}
     for line in text.splitlines():
         fields = line.strip().split("|", 2)
         if len(fields) == 3 and "." not in fields[0]:
-            jobs[fields[0]] = JobStatus(state=normalise(fields[1]), name=fields[2])
+            status = JobStatus(state=normalise(fields[1]), name=fields[2])
+            array, several, tasks = fields[0].partition("_[")
+            for part in tasks.rstrip("]").partition("%")[0].split(",") if several else ():
+                first, _, last = part.partition("-")
+                jobs.update({f"{array}_{task}": status for task in range(int(first), int(last or first) + 1)})
+            if not several:
+                jobs[array] = status
     return jobs
 
 
@@ -83,7 +92,7 @@ def run_command(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 
 def _batches(job_ids: Collection[str]) -> Iterator[str]:
-    ids = sorted(set(job_ids))
+    ids = sorted({job_id.partition("_")[0] for job_id in job_ids})  # an array's id stands for all of its tasks
     for start in range(0, len(ids), IDS_PER_COMMAND):
         yield ",".join(ids[start : start + IDS_PER_COMMAND])
 
@@ -148,7 +157,7 @@ class JobStatusQuery:
         forgotten = [job_id for job_id in job_ids if job_id not in jobs]
         complete = True
         for batch in _batches(forgotten) if self.accounting else ():
-            command = ["sacct", "--allocations", "--noheader", "--parsable2", "--format=JobIDRaw,State,JobName"]
+            command = ["sacct", "--allocations", "--noheader", "--parsable2", "--format=JobID,State,JobName"]
             accounting = self._runner([*command, f"--jobs={batch}"])
             if accounting.returncode != 0:
                 if accounting.returncode == 127 or "disabled" in accounting.stderr:
@@ -175,8 +184,8 @@ class JobStatusQuery:
     def _squeue(self, which: str) -> dict[str, JobStatus] | None:
         # All states: the controller remembers ended jobs for MinJobAge (300 s) even without accounting. With the user
         # it sends that user's jobs only; the ids alone are sorted out by squeue, from the whole cluster's.
-        command = ["squeue", f"--user={os.getuid()}", "--states=all", "--noheader", "--format=%i|%T|%r|%j", which]
-        answer = self._runner(command)
+        command = ["squeue", f"--user={os.getuid()}", "--states=all", "--array", "--noheader", "--format=%i|%T|%r|%j"]
+        answer = self._runner([*command, which])
         # A single id is asked for by another way, which knows this error.
         unknown = answer.returncode != 0 and "Invalid job id" in answer.stderr
         self.last_error = "" if answer.returncode == 0 or unknown else _error_of(answer)

@@ -9,7 +9,7 @@ import re
 import shlex
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -243,11 +243,17 @@ class _SlurmExecutor(submitit.SlurmExecutor):
 
     no_limit = False
 
+    @property
+    def _submitit_command_str(self) -> str:
+        return f'{self.python} -u -m submitit.core._submit "$folder"'
+
     def _make_submission_file_text(self, command: str, uid: str) -> str:
         text: str = super()._make_submission_file_text(command, uid)
         log = log_name(self.parameters.get("job_name", ""), "%j")
         for name in ("%j_0_log.out", "%j_%t_log.out"):  # submitit's own, of the batch script and of srun
             text = text.replace(f"/{name}", f"/{log}")
+        # A pattern for the logs of a job array cannot name the folder of each task: its script does.
+        text = text.replace(shlex.quote(str(self.folder / "%A_%a_%t_log.out")), '"$log"')
         if self.no_limit:
             text = "\n".join(line for line in text.split("\n") if not line.startswith("#SBATCH --time="))
         return text
@@ -276,44 +282,62 @@ def _clean_environment(given: Iterable[str] = ()) -> Iterator[None]:
                 os.environ.pop(name, None)
 
 
-def submit(job: Job, name: str, parameters: Mapping[str, Any]) -> str:
-    """Submit a job and return SLURM's id.
+def submit(jobs: Sequence[Job], name: str, parameters: Mapping[str, Any]) -> list[str]:
+    """Submit a job, or several as one job array, and return SLURM's ids in the same order.
 
     Raises:
-        UnreachableError: SLURM did not answer; the job may or may not be in its queue.
-        FullError: SLURM did not take the job, but will when others have ended.
-        RefusedError: SLURM rejected the job.
+        UnreachableError: SLURM did not answer; the jobs may or may not be in its queue.
+        FullError: SLURM did not take the jobs, but will when others have ended.
+        RefusedError: SLURM rejected the jobs.
     """
     # submitit is not to count time-outs: the wrapper counts requeues without progress.
-    executor = _SlurmExecutor(folder=Path(job.folder), max_num_timeout=1_000_000_000)
+    executor = _SlurmExecutor(folder=Path(jobs[0].folder), max_num_timeout=1_000_000_000)
     settings = {key: value for key, value in parameters.items() if value is not None}
     limited = "time" in settings
-    pickle = Path(job.folder) / "job.pkl"
-    target = f'{shlex.quote(job.folder)}/"$SLURM_JOB_ID"_submitted.pkl'
-    # submitit moves the pickle to this path once sbatch has answered; but the answer may be lost, or Snakemake killed.
-    settings["setup"] = [f"[ -e {target} ] || ln {shlex.quote(str(pickle))} {target}", *settings.get("setup", [])]
-    marker = processes.job_marker(shlex.quote(job.uid), '"$SLURM_JOB_ID"')
+    of_task = [
+        "id=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID",
+        '[ -d "$folder" ] || exit 1',
+        f"log=$folder/{log_name(name, '${id}')}",
+        'exec >>"$log" 2>&1',
+    ]
+    settings["setup"] = [
+        f"folders=({' '.join(shlex.quote(job.folder) for job in jobs)})",
+        "folder=${folders[${SLURM_ARRAY_TASK_ID:-0}]}",
+        *(["id=$SLURM_JOB_ID"] if len(jobs) == 1 else of_task),
+        # The path where submitit looks for it. It needs the id: here, since sbatch's answer may be lost.
+        '[ -e "$folder/${id}_submitted.pkl" ] || ln "$folder/job.pkl" "$folder/${id}_submitted.pkl"',
+        *settings.get("setup", []),
+    ]
+    marker = processes.job_marker('"${folder##*/}"', '"$id"')  # the folder is named like the submission
     settings["teardown"] = [
         "status=$?",
-        f'[ $status = 0 ] || echo $status > {shlex.quote(job.folder)}/{STATUS}-"$SLURM_JOB_ID"',
+        f'[ $status = 0 ] || echo $status > "$folder/{STATUS}-$id"',
         f"[ $status = 0 ] || {shlex.quote(sys.executable)} -c 'from {processes.__name__} import main; main()' {marker}",
         "exit $status",
     ]
     executor.update_parameters(job_name=name, **settings)
+    if len(jobs) > 1:
+        executor.parameters |= {"map_count": len(jobs), "array_parallelism": len(jobs)}
+        executor.parameters["additional_parameters"] = {"output": "/dev/null"} | settings.get(
+            "additional_parameters", {}
+        )
     if not limited:
         executor.parameters["time"] = 365 * 24 * 60  # for submitit's own time-out only
     executor.no_limit = not limited and "time" not in settings.get("additional_parameters", {})
-    if not pickle.exists():  # a job of an earlier call may be reading it
-        delayed = submitit.helpers.DelayedSubmission(job)
-        delayed.set_timeout(executor.parameters["time"], executor.max_num_timeout)
-        delayed.dump(pickle)
+    for job in jobs:
+        pickle = Path(job.folder) / "job.pkl"
+        if not pickle.exists():  # a job of an earlier call may be reading it
+            delayed = submitit.helpers.DelayedSubmission(job)
+            delayed.set_timeout(executor.parameters["time"], executor.max_num_timeout)
+            delayed.dump(pickle)
     try:
         # submitit prints sbatch's errors at each attempt. Environment and sys.stderr belong to all threads.
         flags = [*settings, *settings.get("additional_parameters", {})]
         with _SUBMITTING, _clean_environment(flags), contextlib.redirect_stderr(io.StringIO()):
-            return str(executor.submit(job).job_id)
+            job_id = str(executor._submit_command(executor._submitit_command_str).job_id)
     except (FailedJobError, FailedSubmissionError) as error:
         raise _classify(str(error)) from None
+    return [job_id] if len(jobs) == 1 else [f"{job_id}_{task}" for task in range(len(jobs))]
 
 
 def _classify(message: str) -> Exception:

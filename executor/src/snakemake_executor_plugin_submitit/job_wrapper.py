@@ -109,13 +109,19 @@ def query_state(job_id: str) -> str | None:
     return answer.stdout.strip() or None if answer.returncode == 0 else None
 
 
+def own_id() -> str:
+    """Return the id of the SLURM job this is, as squeue prints it: `7`, or `7_0` for a task of a job array."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
+
+
 class _Start:
     """One start of a job."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.folder = Path(job.folder)
-        self.job_id = os.environ["SLURM_JOB_ID"]
+        self.job_id = own_id()
         self.marker = processes.job_marker(job.uid, self.job_id)
         self.number = 1 + len(list(self.folder.glob("attempt-*.json")))
         self.note: dict[str, Any] = {
@@ -170,7 +176,7 @@ class _Start:
         status = job_usage.own_status(status, self.log, self.log_start)
         return self._finish(
             "failed",
-            job_usage.reason_of(status, job_usage.oom_kills(self.job_id), self.usage, self.job.mem_mb),
+            job_usage.reason_of(status, job_usage.oom_kills(os.environ["SLURM_JOB_ID"]), self.usage, self.job.mem_mb),
         )
 
     def _start_command(self) -> subprocess.Popen[bytes]:

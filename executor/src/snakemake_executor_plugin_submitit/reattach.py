@@ -56,6 +56,7 @@ class PreviousRun:
         self.archive = archive
         self.logger = logger
         self.stopped = stopped
+        self._outlived = False
 
     def reattach(self, wanted: Record) -> Record | None:
         """Return the previous submission that does the wanted work, or None if a new one may be made.
@@ -85,7 +86,8 @@ class PreviousRun:
         if started := claimed_by(record):
             return started
         ids = self._answer(lambda: self.status_query.ids_named(record.name))
-        return ids[0] if ids else None
+        task = "" if record.task is None else f"_{record.task}"
+        return next((job_id for job_id in ids if not task or job_id.endswith(task)), None)
 
     def mark_finished(self, workflow: Any) -> None:
         """Enter outputs that were finished while no Snakemake was running in Snakemake's own metadata.
@@ -151,12 +153,18 @@ class PreviousRun:
         if record.job_id is None:
             record.job_id = self.find_id(record)
             if record.job_id is None:
-                time.sleep(2)  # its sbatch may still be running: it survives a killed Snakemake
+                self._outlive_sbatch()
                 record.job_id = self.find_id(record) or block_start(record)
             if record.job_id is None:
                 return False
             self.records.save(record)
         return True
+
+    def _outlive_sbatch(self) -> None:
+        """Wait, once in a run, for an sbatch that may still be running: it survives a killed Snakemake."""
+        if not self._outlived:
+            time.sleep(2)
+            self._outlived = True
 
     def _cancel_and_wait(self, record: Record) -> None:
         """Cancel a submission and wait until it has ended: its successor writes the same files."""

@@ -13,7 +13,7 @@ import marshal
 import re
 import types
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,14 +39,15 @@ class Record:
     Attributes:
         key: hash of the working directory and the outputs; all submissions for the same outputs share it.
         uid: unique id of this submission, part of the job's name in SLURM.
-        name: the job's name in SLURM.
+        name: the job's, or the array's, name in SLURM.
         folder: the submission's own folder, where the job writes its result.
         signature: hash of everything that determines the work: rule code, command, parameters, input files.
         gpus, cpus: total number requested, for the ledger.
         mem_mb, runtime: memory per node in MB and time limit in minutes that were requested; 0: none.
         nodes: number of nodes.
         checkpointable: whether the job names a progress file.
-        job_id: SLURM's id; None between the decision to submit and SLURM's answer.
+        task: its number in a job array, whose tasks share their name; None: a job of its own.
+        job_id: SLURM's id, `7_0` for a task; None between the decision to submit and SLURM's answer.
         cancelled: whether Snakemake has cancelled it.
         failed_starts: how many submissions in a row, before this one, were lost before they started.
         reattached: whether this run of Snakemake found it, submitted by a previous run; not saved.
@@ -66,6 +67,7 @@ class Record:
     runtime: int = 0
     nodes: int = 1
     checkpointable: bool = False
+    task: int | None = None
     job_id: str | None = None
     cancelled: bool = False
     failed_starts: int = 0
@@ -152,9 +154,21 @@ def log_name(name: str, job_id: str | None) -> str:
     return f"{name}_{job_id}_log.out"
 
 
-def comment_of(record: Record) -> str:
+def name_jobs(records: Sequence[Record]) -> None:
+    """Name a submission after its work, several as the tasks of one job array."""
+    uid = new_uid()
+    for task, record in enumerate(records):
+        if len(records) == 1:
+            record.name, record.task = job_name(record.rule, record.wildcards, record.uid), None
+        else:
+            record.name, record.task = job_name(record.rule, {"": f"array{len(records)}"}, uid), task
+
+
+def comment_of(records: Sequence[Record]) -> str:
     """Return the whole of rule, wildcards and outputs for `squeue --format=%k`, without characters to quote."""
+    record, others = records[0], len(records) - 1
     words = [record.rule, *(f"{name}={value}" for name, value in record.wildcards.items()), "->", *record.outputs]
+    words = [f"first of {others + 1}:", *words] if others else words
     return re.sub(r"[^A-Za-z0-9 ._=,/:+@>-]", "_", " ".join(words))[:1000]
 
 
