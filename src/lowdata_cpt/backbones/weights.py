@@ -16,9 +16,10 @@ from lowdata_cpt.backbones.embedded import ensure_imgfocus
 from lowdata_cpt.backbones.vit import ViT
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import atomic_path, read_json, sha256_file, write_json
+from lowdata_cpt.core.provenance import check, write_sidecar
 
 STAND_IN_SEED = 1_000_003  # of `weights: random`; not a study's seed, so that the row `random` is another network
-MODEL, ADAPTER, ADAPTER_CONFIG = "model.safetensors", "adapter.safetensors", "adapter.json"
+MODEL, FACTS, ADAPTER, ADAPTER_CONFIG = "model.safetensors", "model.json", "adapter.safetensors", "adapter.json"
 BEHIND = ("norm.", "fc_norm.", "head")  # the blocks
 EMBEDDED = {"imgfocus": ensure_imgfocus}
 
@@ -95,22 +96,47 @@ def save_export(
     """Write a model folder: model.safetensors (timm-loadable), model.json, and the adapter's two files if any."""
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / MODEL, backbone)
-    write_json(folder / "model.json", {"timm_model": vit_name, "adapter": bool(adapter)})
+    write_json(folder / FACTS, {"timm_model": vit_name, "adapter": bool(adapter)})
     if adapter:
         write_tensors(folder / ADAPTER, adapter)
         write_json(folder / ADAPTER_CONFIG, config)
+
+
+def record_export(folder: Path, **facts: Any) -> None:
+    """Write the sidecar of a model folder's weights, with the hashes of what belongs to them; `facts` go into it."""
+    beside = [path for name in (FACTS, ADAPTER, ADAPTER_CONFIG) if (path := folder / name).exists()]
+    write_sidecar(folder / MODEL, beside=beside, **facts)
+
+
+def check_export(folder: Path) -> tuple[str, bool]:
+    """Hold a model folder to the hashes of its sidecar; return its timm model, and whether it has an adapter.
+
+    Raises:
+        UserError: the folder is incomplete or damaged.
+    """
+    model = folder / MODEL
+    again = folder.parent.with_name("cost.json") if folder.parent.name == "export" else model
+    for path in (check(model, again=again), folder / FACTS):
+        if not path.exists():
+            raise UserError(f"{path}: no such file; expected a model folder with {MODEL} and {FACTS}")
+    facts = read_json(check(folder / FACTS, model, again=again))
+    if not isinstance(facts, dict) or not isinstance(facts.get("timm_model"), str) or "adapter" not in facts:
+        raise UserError(f"{folder / FACTS}: expected the keys timm_model and adapter")
+    for name in (ADAPTER, ADAPTER_CONFIG) if facts["adapter"] else ():
+        check(folder / name, model, again=again)
+    return facts["timm_model"], bool(facts["adapter"])
 
 
 def open_export(folder: Path, image_size: int) -> ViT:
     """Open a model folder as a frozen backbone in eval mode, with its adapter attached where it has one.
 
     Raises:
-        UserError: the folder is incomplete or its weights do not fit.
+        UserError: the folder is incomplete or damaged, or its weights do not fit.
     """
-    facts = read_json(folder / "model.json")
-    vit = ViT(facts["timm_model"], image_size=image_size)
+    name, adapted = check_export(folder)
+    vit = ViT(name, image_size=image_size)
     load_into(vit, folder / MODEL)
-    if facts["adapter"]:
+    if adapted:
         attach(vit, read_tensors(folder / ADAPTER), read_json(folder / ADAPTER_CONFIG))
     vit.requires_grad_(False)
     return vit.eval()
@@ -124,7 +150,8 @@ def shared_blocks(folders: Sequence[Path]) -> int:
     Raises:
         UserError: a folder is incomplete or damaged.
     """
-    if len(folders) < 2 or any(read_json(folder / "model.json")["adapter"] for folder in folders):
+    adapted = [check_export(folder)[1] for folder in folders]
+    if any(adapted) or len(folders) < 2:
         return 0
     states = (read_tensors(folder / MODEL) for folder in folders)
     first = next(states)

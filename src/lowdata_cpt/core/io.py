@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -79,6 +82,23 @@ def write_arrays(target: Path, arrays: dict[str, np.ndarray]) -> None:
         np.savez_compressed(stream, allow_pickle=False, **arrays)
 
 
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read the arrays of a .npz (no pickle); each is held to its checksum before numpy sees it.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as stored:
+            content = {name.removesuffix(".npy"): stored.read(name) for name in stored.namelist()}
+        return {name: np.lib.format.read_array(io.BytesIO(data), allow_pickle=False) for name, data in content.items()}
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    # What zipfile raises of a damaged archive: a flipped flag says that it is encrypted, or packed by another method.
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path}: not a readable .npz of arrays ({error})") from None
+
+
 def sha256_bytes(data: bytes) -> str:
     """Return the sha256 of `data` as hexadecimal."""
     return hashlib.sha256(data).hexdigest()
@@ -91,6 +111,23 @@ def sha256_file(path: str | Path) -> str:
         while chunk := stream.read(CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+_held: dict[tuple[str, int, int, int], str] = {}
+"""Path, inode, size and modification time of the files that `is_intact` has read -> their sha256."""
+
+
+def is_intact(path: Path, sha256: str | None) -> bool:
+    """Say whether a file's bytes have this hash; a file is read once a process, until it changes.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    stat = path.stat()
+    key = (str(path.resolve()), stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    if key not in _held:
+        _held[key] = sha256_file(path)
+    return _held[key] == sha256
 
 
 def identity(value: Any) -> str:
