@@ -14,7 +14,7 @@ from lowdata_cpt.backbones import weights
 from lowdata_cpt.backbones.opening import describe
 from lowdata_cpt.core.device import pick_device
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.core.io import identity, sha256_file, write_json
+from lowdata_cpt.core.io import identity, sha256_file, write_json, writing
 from lowdata_cpt.core.provenance import write_sidecar
 from lowdata_cpt.data.store import Store
 from lowdata_cpt.data.subsets import read_manifest
@@ -98,7 +98,8 @@ def pretrain(
         run.checkpoint_seconds = checkpoint_seconds
         result = run.train(lambda images: _export(run, params, run.folder / "export" / f"i{images}"))
         _check_exports(run.folder)
-        shutil.copytree(run.folder / "export", target / "export")
+        with writing(target / "export"):
+            shutil.copytree(run.folder / "export", target / "export")
         log, cost = result.log, result.cost()
     # Seconds say little without what they were spent on.
     cost["device"] = torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu"
