@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import timm
 import torch
+from timm.models.vision_transformer import checkpoint_filter_fn
 
 from lowdata_cpt.backbones import weights
 from lowdata_cpt.backbones.vit import ViT
@@ -86,3 +90,63 @@ def test_weights_from_a_file_are_checked(tmp_path) -> None:
         weights.obtain("vit_small_patch16_224", file, None, 32, tmp_path)
     with pytest.raises(UserError, match="no such file"):
         weights.obtain("vit_tiny_patch16_224", "file:absent.safetensors", None, 32, tmp_path)
+
+
+def test_a_model_that_norms_behind_its_pooling_gives_its_own_features() -> None:
+    torch.manual_seed(0)
+    vit = ViT("eva02_base_patch14_224", image_size=56).eval()
+    assert isinstance(vit.model.norm, torch.nn.Identity)
+    x = make_images(2, 56)
+    with torch.no_grad():
+        ours = vit(x)
+        torch.testing.assert_close(ours.cls, vit.model(x), atol=1e-5, rtol=1e-5)
+    assert ours.patches.std(-1).mean() == pytest.approx(1, abs=0.01)
+
+
+def released(tmp_path: Path, **changed: torch.Tensor | None) -> tuple[ViT, ViT]:
+    """Return test_vit, and the same opened from a file of its weights of which some are `changed`."""
+    vit = ViT("test_vit", image_size=32)
+    state = {name: value for name, value in (vit.timm_state() | changed).items() if value is not None}
+    weights.write_tensors(tmp_path / "w.safetensors", state)
+    return vit, weights.obtain("test_vit", f"file:{tmp_path / 'w.safetensors'}", None, 32, tmp_path)
+
+
+def test_a_classifiers_head_is_left_out_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    vit, opened = released(tmp_path, **{"head.weight": torch.ones(10, 64), "head.bias": torch.ones(10)})
+    assert all(torch.equal(value, opened.timm_state()[name]) for name, value in vit.timm_state().items())
+    assert capsys.readouterr().out.count("head.bias, head.weight of the classifier are left out") == 1
+
+
+def test_a_position_grid_of_another_size_is_resampled_as_timm_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = timm.create_model("test_vit", num_classes=0, img_size=224)
+    torch.nn.init.normal_(other.pos_embed)
+    vit, opened = released(tmp_path, pos_embed=other.pos_embed.detach())
+    expected = checkpoint_filter_fn({"pos_embed": other.pos_embed.detach()}, vit.model)["pos_embed"]
+    assert torch.equal(opened.model.pos_embed, expected)
+    assert other.pos_embed.shape != expected.shape
+    assert "grid of 14 × 14 is resampled to 10 × 10" in capsys.readouterr().out
+
+
+def test_half_precision_becomes_float32(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    half = ViT("test_vit", image_size=32).timm_state()["norm.weight"].half()
+    _, opened = released(tmp_path, **{"norm.weight": half})
+    assert opened.timm_state()["norm.weight"].dtype == torch.float32
+    assert "torch.float16 becomes float32" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (torch.full((64,), float("nan")), "norm.weight' holds values that are not finite"),
+        (torch.full((64,), float("inf")), "norm.weight' holds values that are not finite"),
+        (torch.ones(64, dtype=torch.int32), "norm.weight' is of type torch.int32"),
+        (torch.ones(65), "do not fit"),
+        (None, "do not fit"),
+    ],
+)
+def test_weights_that_cannot_be_meant_are_one_sentence(value: torch.Tensor | None, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=said) as caught:
+        released(tmp_path, **{"norm.weight": value})
+    assert "\n" not in str(caught.value)

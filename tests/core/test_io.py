@@ -38,3 +38,17 @@ def test_bad_json_is_named(content: bytes | None, tmp_path: Path) -> None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=r"facts\.json"):
         read_json(path)
+
+
+def test_what_a_killed_writer_left_is_swept_and_a_living_one_is_not(tmp_path: Path) -> None:
+    target = tmp_path / "table.csv"
+    left, other = tmp_path / ".table.0123abc_.csv", tmp_path / ".tables.0123abc_.csv"
+    for path in (left, other):
+        path.write_text("half")
+    with atomic_path(target) as first, atomic_path(target) as second:
+        assert not left.exists()
+        assert first.exists()
+        first.write_text("first")
+        second.write_text("second")
+    assert target.read_text() == "first"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "table.csv"]

@@ -139,6 +139,35 @@ def test_nan_names_the_step_and_keeps_the_state_before_it(tmp_path: Path) -> Non
     assert all(torch.equal(v, weights(whole)[k]) for k, v in weights(resumed).items())
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_a_gradient_that_is_not_finite_stops_before_the_weights_change(
+    clip: float | None, value: float, tmp_path: Path
+) -> None:
+    run = make_run(
+        tmp_path, CONFIG.model_copy(update={"optimiser": CONFIG.optimiser.model_copy(update={"clip": clip})})
+    )
+    original = run.learner.step
+
+    def step(views: dict[str, torch.Tensor], index: torch.Tensor, progress: Progress):
+        loss, parts = original(views, index, progress)
+        if progress.step == 7:
+            loss.register_hook(lambda gradient: gradient * value)
+        return loss, parts
+
+    run.learner.step = step  # type: ignore[method-assign]
+    with pytest.raises(UserError, match="the gradient is not finite at step 7"):
+        run.train()
+    assert all(value.isfinite().all() for value in weights(run).values())
+    assert '"step": 7' in (tmp_path / "progress.json").read_text()
+
+
+def test_a_rate_that_diverges_stops_with_step_and_part(tmp_path: Path) -> None:
+    wild = CONFIG.optimiser.model_copy(update={"lr": 1e30, "clip": None})
+    with pytest.raises(UserError, match=r"not finite at step \d+ \(.*loss = "):
+        make_run(tmp_path, CONFIG.model_copy(update={"optimiser": wild})).train()
+
+
 def test_accumulation_equals_one_batch(tmp_path: Path) -> None:
     def first_loss(accumulation: int) -> float:
         run = make_run(tmp_path / str(accumulation), accumulation=accumulation, max_steps=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -32,3 +34,24 @@ def test_a_file_is_laid_over_the_one_beside_it(tmp_path: Path) -> None:
     folder = tiny.tiny_study(tmp_path / "checkout")
     (folder / "mine.yaml").write_text("extends: config/quick.yaml\nstudy: mine\n")
     assert "results/mine" in tiny.snakemake(folder, "--dry-run", "--configfile", "mine.yaml").stdout
+
+
+@pytest.mark.slow
+def test_a_second_run_of_a_study_is_refused_and_the_first_is_named(tmp_path: Path) -> None:
+    folder = tiny.tiny_study(tmp_path / "checkout")
+    command = ["snakemake", "--cores", "1"]
+    first = subprocess.Popen(
+        command, cwd=folder, env=tiny.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        while not (folder / ".snakemake/holders/quick").exists():
+            assert first.poll() is None, "the first run ended before it began"
+            time.sleep(0.05)
+        second = tiny.run(folder, *command, fails=True)
+        assert f"study quick is being run by process {first.pid} on " in second.stdout + second.stderr
+        assert "cannot be locked" in second.stdout + second.stderr
+        assert first.poll() is None
+    finally:
+        first.kill()
+        first.wait()
+    assert "is being run by" not in tiny.snakemake(folder, "--dry-run").stderr

@@ -10,7 +10,7 @@ from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.paths import CLAIMS, project_file
 from lowdata_cpt.jobs.figures import code_modules, figure_names
 from lowdata_cpt.study import grid, job_params
-from lowdata_cpt.study.checks import check_machine
+from lowdata_cpt.study.checks import check_machine, hold, holder
 from lowdata_cpt.study.grid import ANY
 from lowdata_cpt.study.load import read, validate
 from lowdata_cpt.study.paths import Paths
@@ -28,6 +28,8 @@ try:
     # Not in the jobs that a cluster starts: a node may be cut off from the network.
     if workflow.is_main_process:
         check_machine(STUDY, *NAMED[:1])
+        if running := holder(STUDY.study):
+            print(f"study {STUDY.study} is being run by {running}", file=sys.stderr)
     STUDY, NOT_RUN = grid.split_absent(STUDY)
     CELLS = list(grid.cells(STUDY))
     # Asked here, for all: a folder of images says only by looking at it which labels it has.
@@ -56,6 +58,10 @@ STEP = f"--results {PATHS.root} --params {{params.job:q}}"
 CELL_OPTION = f"--cell {ANY.name}".replace("{", "{wildcards.")
 COMPUTE = "--device {resources.device} --threads {threads}"
 LOG = ">> {log} 2> >(tee -a {log} >&2)"
+
+
+onstart:
+    hold(STUDY.study)
 
 
 wildcard_constraints:

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.provenance import of_study
 
 Array = NDArray[np.float64]
 DRAWS = 2_000
@@ -124,7 +125,7 @@ class Outcomes:
         if name not in self._files:
             path = None if self.folder is None else self.folder / f"{name}.npz"
             try:
-                self._files[name] = np.load(path, allow_pickle=False) if path is not None and path.exists() else None
+                self._files[name] = np.load(of_study(path), allow_pickle=False) if path and path.exists() else None
             except (ValueError, OSError, zipfile.BadZipFile):
                 raise UserError(f"{path}: expected an .npz file of per-image outcomes") from None
         return self._files[name]

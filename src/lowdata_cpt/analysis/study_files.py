@@ -15,6 +15,7 @@ from lowdata_cpt.analysis.summary import by_domain, main_sizes
 from lowdata_cpt.analysis.table import COST_COLUMNS, at_end, read_curves, read_scores, read_table
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import read_json
+from lowdata_cpt.core.provenance import check, of_study
 
 
 def read_checks(study_dir: Path) -> pd.DataFrame:
@@ -26,7 +27,7 @@ def read_checks(study_dir: Path) -> pd.DataFrame:
     files = {name: study_dir / name for name in ("curves.csv", "study.json", "cost.csv")}
     if not files["curves.csv"].exists():
         return pd.DataFrame()
-    study = read_json(files["study.json"]) if files["study.json"].exists() else None
+    study = read_json(of_study(files["study.json"])) if files["study.json"].exists() else None
     cost = read_table(files["cost.csv"], (*COST_COLUMNS, "steps")) if files["cost.csv"].exists() else None
     return check_preconditions(read_curves(files["curves.csv"]), study, cost)
 
@@ -34,7 +35,7 @@ def read_checks(study_dir: Path) -> pd.DataFrame:
 def read_largest(study_dir: Path) -> dict[str, int]:
     """Return each domain's largest n in a study's configuration; empty without `study.json`."""
     path = study_dir / "study.json"
-    domains = read_json(path)["domains"] if path.exists() else {}
+    domains = read_json(of_study(path))["domains"] if path.exists() else {}
     return {name: max(domain["sizes"]) for name, domain in domains.items() if domain["sizes"]}
 
 
@@ -45,7 +46,7 @@ def read_absent(study_dir: Path) -> dict[str, str]:
         UserError: `not_run.json` is there, but no mapping of names to reasons.
     """
     path = study_dir / "not_run.json"
-    found = read_json(path) if path.exists() else {}
+    found = read_json(of_study(path)) if path.exists() else {}
     if not isinstance(found, dict) or not all(isinstance(reason, str) for reason in found.values()):
         raise UserError(f"{path}: expected a mapping of domains to reasons")
     return found
@@ -57,7 +58,7 @@ def read_results(path: Path) -> list[Result]:
     Raises:
         UserError: not a list of judged claims.
     """
-    found = read_json(path)
+    found = read_json(check(path))
     try:
         return [Result.model_validate(one) for one in found]
     except (TypeError, ValueError):

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.provenance import check
 from lowdata_cpt.methods.registry import by_name, untrained
 from lowdata_cpt.probes import registry
 
@@ -135,7 +136,7 @@ def _numbers(path: Path, name: str, text: pd.Series) -> pd.Series:
 
 def _read_csv(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False)
+        return pd.read_csv(check(path) if path.exists() else path, dtype=str, keep_default_na=False)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file, expected a CSV table") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:

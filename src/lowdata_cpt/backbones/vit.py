@@ -21,8 +21,9 @@ class Features(NamedTuple):
     """Output of a backbone after its final norm.
 
     Attributes:
-        cls: [B, D] class token; the mean of the patch tokens where the model has no class token.
-        patches: [B, N, D] patch tokens in row-major order.
+        cls: [B, D] class token; the mean of the patch tokens where the model has no class token. A model that norms
+            behind its pooling (timm's `fc_norm`) has no final norm: its mean of the patch tokens, normed.
+        patches: [B, N, D] patch tokens in row-major order; those of such a model by the same norm.
     """
 
     cls: Tensor
@@ -73,8 +74,9 @@ class ViT(nn.Module):
 
     @property
     def norm(self) -> nn.Module:
-        """The final norm."""
-        return self.model.norm  # type: ignore[no-any-return]
+        """The final norm: timm's `fc_norm` where the model norms behind its pooling."""
+        behind = self.model.fc_norm
+        return self.model.norm if isinstance(behind, nn.Identity) else behind  # type: ignore[no-any-return]
 
     def grid(self, image_size: int | None = None) -> int:
         """Return the number of patches along one side."""
@@ -122,6 +124,8 @@ class ViT(nn.Module):
         """Apply the final norm to tokens [B, T, D] and split class and patch tokens."""
         tokens = self.model.norm(tokens)
         patches = tokens[:, self.num_prefix_tokens :]
+        if self.norm is not self.model.norm:
+            return Features(self.norm(patches.mean(1)), self.norm(patches))
         return Features(tokens[:, 0] if self.has_cls else patches.mean(1), patches)
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Features:

@@ -23,17 +23,20 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from lowdata_cpt import __version__
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.core.io import read_json, sha256_file, write_json, write_text
+from lowdata_cpt.core.io import is_intact, read_json, sha256_file, write_json, write_text
 from lowdata_cpt.core.paths import REPOSITORY
 
 PACKAGES = ("torch", "timm", "numpy", "pandas", "scikit-learn", "safetensors", "mujoco", "snakemake", "dvc")
 SUFFIX = ".prov.json"
+BESIDE = "beside"
+"""The key of a sidecar with the hashes of files that lie beside the artifact."""
 GATHERED = "provenance.json"
 MEASURED = frozenset({"seconds", "train_seconds", "ended", "slurm_job_id"})
 """Facts of a sidecar that differ between two equal runs."""
@@ -113,10 +116,16 @@ def write_sidecar(
     inputs: list[str | Path] | None = None,
     config: Any = None,
     seconds: float | None = None,
+    beside: Iterable[Path] = (),
     **facts: Any,
 ) -> None:
-    """Write the sidecar of `artifact`: its hash, its inputs' hashes, config, command, code, environment, job."""
+    """Write the sidecar of `artifact`: its hash, its inputs' hashes, config, command, code, environment, job.
+
+    `beside` are files below its folder that were made with it and have no sidecar of their own: their hashes too.
+    """
     artifact = Path(artifact)
+    hashes = {path.relative_to(artifact.parent).as_posix(): sha256_file(path) for path in beside}
+    facts |= {BESIDE: hashes} if hashes else {}
     write_json(
         sidecar_path(artifact),
         {
@@ -130,6 +139,68 @@ def write_sidecar(
             **facts,
         },
     )
+
+
+def check(path: Path, maker: Path | None = None, *, again: Path | None = None) -> Path:
+    """Hold a file to the hash that it was written with, and return it; one that has no record is taken as it is.
+
+    The record is a sidecar, or that of the published study, with which the file may have come by git or DVC. Each file
+    is read once a process.
+
+    Args:
+        path: the file.
+        maker: the artifact whose record says the file's hash (`beside`), if it has none of its own.
+        again: what the message names to be made again, if not the artifact.
+
+    Raises:
+        UserError: the file or its record is damaged.
+    """
+    maker = maker or path
+    name, sidecar = path.relative_to(maker.parent).as_posix(), sidecar_path(maker)
+
+    def holds(record: Any) -> bool | None:
+        """Whether a record describes the file; None where it says nothing of it, or is of another run's artifact."""
+        if maker == path:
+            return is_intact(path, record["artifact"]["sha256"])
+        if (sha256 := record.get(BESIDE, {}).get(name)) is None or not is_intact(maker, record["artifact"]["sha256"]):
+            return None
+        return is_intact(path, sha256)
+
+    try:
+        found = holds(read_json(sidecar)) if sidecar.exists() else None
+        if not found and (record := _published_record(maker)):
+            found = holds(record) or found
+    except (AttributeError, KeyError, TypeError):
+        raise UserError(f"{sidecar}: damaged, expected artifact.sha256; {_again(again or maker)}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {_again(again or maker)}") from None
+    if found is False:
+        raise UserError(f"{path}: damaged, its sha256 is not the one that was written; {_again(again or maker)}")
+    return path
+
+
+def of_study(path: Path) -> Path:
+    """Hold a file of a study's folder to its table's record (study.json, not_run.json, outcomes/…), as `check` does."""
+    folder = path.parent.parent if path.parent.name == "outcomes" else path.parent
+    return check(path, folder / "scores.csv")
+
+
+def _published_record(artifact: Path) -> dict[str, Any] | None:
+    """Return the record of an artifact in the gathered file of the study that it lies in."""
+    folder = next((one for one in artifact.parents if (one / GATHERED).exists()), None)
+    if folder is None:
+        return None
+    stat = (folder / GATHERED).stat()
+    return _records_of(folder, stat.st_mtime_ns, stat.st_size).get(artifact.relative_to(folder).as_posix())
+
+
+@functools.lru_cache(4)
+def _records_of(folder: Path, changed: int, size: int) -> dict[str, dict[str, Any]]:
+    return published_records(folder)
+
+
+def _again(path: Path) -> str:
+    return f"`snakemake --cores 1 --force {path}` (with the study's --configfile) makes it again"
 
 
 def _without_measurements(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lowdata_cpt.backbones.weights import FACTS
 from lowdata_cpt.jobs import evaluate, inputs, pretrain
 from lowdata_cpt.study import job_params
 from lowdata_cpt.study.config import Study
@@ -22,7 +23,8 @@ def run_inputs(study: Study, cell: Cell, paths: Paths) -> None:
         params = job_params.subset_params(study, cell.n, cell.seed)
         steps.append((inputs.subset, params, [paths.manifest(cell.domain), subset]))
     for run, params, places in steps:
-        if not places[-1].exists():
+        # Of a model folder, the file that is written last.
+        if not (places[-1] / FACTS if run is pretrain.backbone else places[-1]).exists():
             run(params, *places)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from lowdata_cpt.analysis.table import COLUMNS, SELECTED_COLUMNS, STEP_COLUMNS
-from lowdata_cpt.core.io import read_json, write_arrays, write_json
-from lowdata_cpt.core.provenance import write_sidecar
+from lowdata_cpt.core.io import read_arrays, read_json, write_arrays, write_json
+from lowdata_cpt.core.provenance import check, of_study, write_sidecar
 from lowdata_cpt.core.stable import write_table
 from lowdata_cpt.data.store import Store
 from lowdata_cpt.probes.metrics import trivial_scores
@@ -27,7 +28,7 @@ CURVE_STEPS = 300
 
 def read_study(path: Path) -> Study:
     """Read a resolved configuration."""
-    return validate(read_json(path) | {"resources": {}}, str(path))
+    return validate(read_json(of_study(path)) | {"resources": {}}, str(path))
 
 
 def collect(study: Study, not_run: dict[str, str], paths: Paths, target: Path | None = None) -> None:
@@ -52,12 +53,12 @@ def collect(study: Study, not_run: dict[str, str], paths: Paths, target: Path | 
         files["evaluation.json"] = paths.cell(cell) / "evaluation.json"
         for name, path in files.items():
             sources[name].append(path)
-        cost = read_json(files["cost.json"])
+        cost = _cost(paths, cell)
         costs.append(key | {name: value for name, value in cost.items() if name != "milestones"})
-        log = pd.read_csv(files["log.csv"])
+        log = pd.read_csv(check(files["log.csv"], files["cost.json"]))
         if len(log):
             curves.append(_curve(log, cell))
-        for images, probes in read_json(files["evaluation.json"])["milestones"].items():
+        for images, probes in read_json(check(files["evaluation.json"]))["milestones"].items():
             spent = {"images_seen": int(images), "train_seconds": cost["milestones"][images]}
             scores += [{"study": study.study} | key | row | spent for row in _score_rows(probes)]
             if int(images) == cost["images_seen"]:
@@ -72,9 +73,16 @@ def collect(study: Study, not_run: dict[str, str], paths: Paths, target: Path | 
         "cost.csv": (pd.DataFrame(costs), sources["cost.json"]),
         "curves.csv": (pd.concat([pd.DataFrame(columns=STEP_COLUMNS), *curves]), sources["log.csv"]),
     }
+    outcomes = _gather_outcomes(study, paths, target / "outcomes")
     for name, (frame, inputs) in tables.items():
-        _write_table(target / name, frame, inputs)
-    _gather_outcomes(study, paths, target / "outcomes")
+        of_all = [target / "study.json", target / "not_run.json", *outcomes] if name == "scores.csv" else []
+        _write_table(target / name, frame, inputs, of_all)
+
+
+def _cost(paths: Paths, cell: Cell) -> dict[str, Any]:
+    """Return the cost of a cell's training."""
+    cost: dict[str, Any] = read_json(check(paths.cell(cell.trained) / "cost.json"))
+    return cost
 
 
 def _score_rows(probes: dict[str, Any]) -> list[dict[str, Any]]:
@@ -107,30 +115,30 @@ def _curve(log: pd.DataFrame, cell: Cell) -> pd.DataFrame:
     return wide.reset_index()
 
 
-def _write_table(target: Path, frame: pd.DataFrame, inputs: list[Path]) -> None:
+def _write_table(target: Path, frame: pd.DataFrame, inputs: list[Path], beside: Sequence[Path] = ()) -> None:
     write_table(target, frame)
-    write_sidecar(target, inputs=list(inputs), rows=len(frame))
+    write_sidecar(target, inputs=list(inputs), beside=beside, rows=len(frame))
 
 
-def _gather_outcomes(study: Study, paths: Paths, target: Path) -> None:
+def _gather_outcomes(study: Study, paths: Paths, target: Path) -> list[Path]:
     """Write outcomes/<backbone>-<domain>.npz: each cell's outcome on each test image, and the truth.
 
     Classes at every milestone, counts and errors of dense maps, which are a hundred times larger, at the end of a run.
     """
     gathered: dict[str, dict[str, np.ndarray]] = {}
     for cell in cells(study):
-        end = f"i{read_json(paths.cell(cell.trained) / 'cost.json')['images_seen']}/"
+        end = f"i{_cost(paths, cell)['images_seen']}/"
         found = gathered.setdefault(f"{cell.backbone}-{cell.domain}", {})
-        with np.load(paths.cell(cell) / "outcomes.npz", allow_pickle=False) as outcomes:
-            for name in outcomes.files:
-                if name.startswith(end) or "/linear/" in name:
-                    found[f"{cell.method}/n{cell.n}/s{cell.seed}/{name}"] = outcomes[name]
+        for name, array in read_arrays(check(paths.cell(cell) / "outcomes.npz")).items():
+            if name.startswith(end) or "/linear/" in name:
+                found[f"{cell.method}/n{cell.n}/s{cell.seed}/{name}"] = array
         if "truth/linear" not in found and "classification" in study.domains[cell.domain].tasks():
             store = Store.open(paths.manifest(cell.domain))
             test = store.labels(store.task("classification").sets["test"])
             found["truth/linear"] = np.asarray(test).astype(np.int16)
     for name, arrays in gathered.items():
         write_arrays(target / f"{name}.npz", arrays)
+    return [target / f"{name}.npz" for name in gathered]
 
 
 def trivial_baselines(manifests: list[Path], target: Path) -> None:
@@ -190,9 +198,9 @@ def examples(paths: Paths, backbone: str, domain: str, target: Path) -> None:
 
 def _examples_of(paths: Paths, cell: Cell) -> dict[str, np.ndarray]:
     """Return the examples of a cell's end, by `<probe>/<name>`."""
-    end = f"i{read_json(paths.cell(cell.trained) / 'cost.json')['images_seen']}/"
-    with np.load(paths.cell(cell) / "examples.npz", allow_pickle=False) as stored:
-        return {name.removeprefix(end): stored[name] for name in stored.files if name.startswith(end)}
+    end, folder = f"i{_cost(paths, cell)['images_seen']}/", paths.cell(cell)
+    stored = read_arrays(check(folder / "examples.npz", folder / "evaluation.json"))
+    return {name.removeprefix(end): array for name, array in stored.items() if name.startswith(end)}
 
 
 def _neighbours(store: Store, predicted: dict[str, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

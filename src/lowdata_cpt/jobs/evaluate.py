@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lowdata_cpt.backbones import weights
 from lowdata_cpt.core.device import pick_device
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.core.io import identity, read_json, sha256_file, write_arrays, write_json
+from lowdata_cpt.core.io import identity, read_arrays, read_json, sha256_file, write_arrays, write_json
 from lowdata_cpt.core.provenance import write_sidecar
 from lowdata_cpt.data.store import Store
 from lowdata_cpt.data.subsets import read_manifest
@@ -22,6 +22,8 @@ from lowdata_cpt.study.grid import Cell
 from lowdata_cpt.study.paths import Paths
 
 ARRAYS = ("outcomes", "examples")
+PARTS, DONE = ("outcomes.npz", "examples.npz", "summary.json"), "done.json"
+"""Files of a milestone that is scored, of a cell that is not; the last one written has the hashes of the others."""
 
 
 def evaluate(params: dict[str, Any], cell: Cell, paths: Paths, *, device: str = "auto") -> None:
@@ -51,7 +53,7 @@ def evaluate(params: dict[str, Any], cell: Cell, paths: Paths, *, device: str = 
         of = {"params": params, "data": store.meta.content_sha256, "drawn": sorted(drawn), "model": _content(folder)}
         key = identity(of)
         part = paths.checkpoints(cell).with_name(f"{cell.seed}-evaluation") / folder.name / key[:12]
-        if not (part / "summary.json").exists():
+        if not _is_done(part):
             vit = weights.open_export(folder, int(params["image_size"])).to(where)
             found = evaluate_model(
                 vit,
@@ -67,18 +69,29 @@ def evaluate(params: dict[str, Any], cell: Cell, paths: Paths, *, device: str = 
                 named = {f"{name}/{k}": v for name, result in found.items() for k, v in getattr(result, kind).items()}
                 write_arrays(part / f"{kind}.npz", named)
             write_json(part / "summary.json", {name: result.summary() for name, result in found.items()})
+            hashes = {name: sha256_file(part / name) for name in PARTS}
+            write_json(part / DONE, {"sha256": hashes})
         milestones[folder.name[1:]] = read_json(part / "summary.json")
         # Examples are looked at, and only those of a run's end are shown.
         for kind in ARRAYS if folder == models[-1] else ("outcomes",):
-            with np.load(part / f"{kind}.npz", allow_pickle=False) as stored:
-                arrays[kind] |= {f"{folder.name}/{name}": _stored(stored[name]) for name in stored.files}
+            stored = read_arrays(part / f"{kind}.npz")
+            arrays[kind] |= {f"{folder.name}/{name}": _stored(array) for name, array in stored.items()}
     for kind in ARRAYS:
         write_arrays(target / f"{kind}.npz", arrays[kind])
     write_json(target / "evaluation.json", {"milestones": milestones})
     inputs: list[str | Path] = [paths.manifest(cell.domain), *(folder / weights.MODEL for folder in models)]
-    for name in ("evaluation.json", "outcomes.npz"):
-        write_sidecar(target / name, inputs=inputs, config=params)
+    write_sidecar(target / "evaluation.json", inputs=inputs, config=params, beside=[target / "examples.npz"])
+    write_sidecar(target / "outcomes.npz", inputs=inputs, config=params)
     shutil.rmtree(part.parents[1], ignore_errors=True)
+
+
+def _is_done(part: Path) -> bool:
+    """Say whether a milestone is scored, and its files are what was written: otherwise it is scored again."""
+    try:
+        hashes = read_json(part / DONE)["sha256"]
+        return all(sha256_file(part / name) == hashes[name] for name in PARTS)
+    except (UserError, OSError, KeyError, TypeError):
+        return False
 
 
 def _content(folder: Path) -> dict[str, str]:

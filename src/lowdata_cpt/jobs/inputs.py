@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from lowdata_cpt.core.io import write_json, write_text
+from lowdata_cpt.core.io import write_json, write_text, writing
 from lowdata_cpt.core.provenance import write_sidecar
 from lowdata_cpt.data.domain import Domain, prepare
 from lowdata_cpt.data.layouts.image_folder import FOUND
@@ -35,7 +35,8 @@ def data(params: dict[str, Any], manifest: Path) -> None:
     """Decode a domain once and write its manifest, its data card, the list of quarantined images and `store`."""
     started = time.monotonic()
     domain: Domain = TypeAdapter(DomainEntry).validate_python(params["domain"])
-    store = prepare(domain, STORE_CACHE)
+    with writing(STORE_CACHE / "store"):
+        store = prepare(domain, STORE_CACHE)
     shutil.rmtree(manifest.parent / "store", ignore_errors=True)
     shutil.copytree(store.root, manifest.parent / "store", copy_function=_link)
     found = store.root / FOUND

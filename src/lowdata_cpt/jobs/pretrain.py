@@ -14,7 +14,7 @@ from lowdata_cpt.backbones import weights
 from lowdata_cpt.backbones.opening import describe
 from lowdata_cpt.core.device import pick_device
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.core.io import identity, read_json, sha256_file, write_json
+from lowdata_cpt.core.io import identity, sha256_file, write_json, writing
 from lowdata_cpt.core.provenance import write_sidecar
 from lowdata_cpt.data.store import Store
 from lowdata_cpt.data.subsets import read_manifest
@@ -41,7 +41,7 @@ def backbone(params: dict[str, Any], target: Path) -> None:
             "convolutions and transformer; expected a plain ViT"
         )
     weights.save_export(target, settings.model, vit.timm_state(), {}, None)
-    write_sidecar(target / weights.MODEL, config=params)
+    weights.record_export(target, config=params)
 
 
 def open_cell(params: dict[str, Any], cell: Cell, paths: Paths, device: torch.device, folder: Path) -> Run:
@@ -97,23 +97,26 @@ def pretrain(
         run = open_cell(params, cell, paths, where, folder)
         run.checkpoint_seconds = checkpoint_seconds
         result = run.train(lambda images: _export(run, params, run.folder / "export" / f"i{images}"))
-        shutil.copytree(run.folder / "export", target / "export")
+        _check_exports(run.folder)
+        with writing(target / "export"):
+            shutil.copytree(run.folder / "export", target / "export")
         log, cost = result.log, result.cost()
     # Seconds say little without what they were spent on.
     cost["device"] = torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu"
     cost["threads"] = torch.get_num_threads()
     log.to_csv(target / "log.csv", index=False)
     write_json(target / "cost.json", cost)
-    models = sorted((target / "export").glob(f"*/{weights.MODEL}"))
+    models = sorted(path.parent for path in (target / "export").glob(f"*/{weights.MODEL}"))
     # The weights may be deleted once they are scored; what made them stays beside the cost.
     facts: dict[str, Any] = {
         "inputs": list(inputs_of(cell, paths)),
         "config": params,
         "cost": cost,
-        "weights_sha256": {model.parent.name: sha256_file(model) for model in models},
+        "weights_sha256": {model.name: sha256_file(model / weights.MODEL) for model in models},
     }
-    for artifact in (*models, target / "cost.json"):
-        write_sidecar(artifact, **facts)
+    for model in models:
+        weights.record_export(model, **facts)
+    write_sidecar(target / "cost.json", beside=[target / "log.csv"], **facts)
     shutil.rmtree(paths.checkpoints(cell), ignore_errors=True)
 
 
@@ -123,6 +126,21 @@ def _export(run: Run, params: dict[str, Any], folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     weights.save_export(folder, params["model"], export.backbone, export.adapter, export.adapter_config)
     describe(folder, params["model"], int(params["image_size"]))
+    weights.record_export(folder)
+
+
+def _check_exports(folder: Path) -> None:
+    """Hold the models of a run to what was exported: it may have been killed, and resumed later.
+
+    Raises:
+        UserError: one is damaged.
+    """
+    for export in sorted((folder / "export").iterdir()):
+        try:
+            weights.check_export(export)
+        except UserError as error:
+            damage = str(error).partition(";")[0]
+            raise UserError(f"{damage}; delete {folder} to start this run again") from None
 
 
 def _pass_on(method: MethodConfig, params: dict[str, Any], cell: Cell, paths: Paths) -> dict[str, Any]:
@@ -130,7 +148,7 @@ def _pass_on(method: MethodConfig, params: dict[str, Any], cell: Cell, paths: Pa
     vit = weights.open_export(paths.backbone(cell.backbone), int(params["image_size"]))
     store = Store.open(paths.manifest(cell.domain))
     state = method.untrained_state(vit, store.images(store.meta.pool), cell.seed)
-    model = read_json(paths.backbone(cell.backbone) / "model.json")["timm_model"]
+    model = vit.name
     folder = paths.cell(cell) / "export" / "i0"
     weights.save_export(folder, model, state, {}, None)
     describe(folder, model, int(params["image_size"]))

@@ -5,8 +5,12 @@ Fields look after their own ranges. Every function returns all it finds: key, wh
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -209,6 +213,9 @@ def _no_hub() -> str | None:
     return failure[0] if failure else None
 
 
+HOLDERS = Path(".snakemake/holders")
+
+
 def check_machine(study: Study, where: str = "config") -> None:
     """Refuse a study whose weights or images are not here.
 
@@ -221,3 +228,31 @@ def check_machine(study: Study, where: str = "config") -> None:
         found = [str(error)]
     if found:
         raise several(where, found)
+
+
+_holding: list[int] = []
+"""Handles that keep this process the holder of its study, until it ends, however it ends."""
+
+
+def hold(study: str) -> None:
+    """Note that this process runs a study, for a second one that would; a kill ends the note too."""
+    place = HOLDERS / study
+    place.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
+    with contextlib.suppress(OSError):  # another holds it: then Snakemake refuses, unless they share no file
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(handle, 0)
+        os.write(handle, f"process {os.getpid()} on {socket.gethostname()} since {time.ctime()}".encode())
+        _holding.append(handle)
+
+
+def holder(study: str) -> str | None:
+    """Return which living process runs a study in this folder; None if there is none."""
+    try:
+        with (HOLDERS / study).open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return (HOLDERS / study).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return None

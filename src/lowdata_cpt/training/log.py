@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.core.io import sha256_bytes, sha256_file, write_text
+from lowdata_cpt.core.io import sha256_bytes, sha256_file, write_text, writing
 
 
 class StepLog:
@@ -52,12 +52,14 @@ class StepLog:
     def write(self, step: int, images_seen: int, seconds: float, parts: dict[str, float]) -> None:
         """Append one step."""
         row = {"step": step, "images_seen": images_seen, "seconds": round(seconds, 4), "parts": parts}
-        self.stream.write(json.dumps(row) + "\n")
+        with writing(self.path):
+            self.stream.write(json.dumps(row) + "\n")
 
     def flush(self) -> str:
         """Bring everything written to the disk, as a checkpoint must never be ahead of its log; return its hash."""
-        self.stream.flush()
-        os.fsync(self.stream.fileno())
+        with writing(self.path):
+            self.stream.flush()
+            os.fsync(self.stream.fileno())
         return sha256_file(self.path)
 
     def frame(self) -> pd.DataFrame:

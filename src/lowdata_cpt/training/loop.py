@@ -79,11 +79,12 @@ def stop_requests() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _check_finite(parts: dict[str, float], step: int, folder: Path) -> None:
-    if not math.isfinite(parts["loss"]):
+def _check_finite(parts: dict[str, float], norm: float, step: int, folder: Path) -> None:
+    if not (math.isfinite(parts["loss"]) and math.isfinite(norm)):
+        what, parts = ("gradient" if math.isfinite(parts["loss"]) else "loss"), parts | {"gradient_norm": norm}
         values = ", ".join(f"{name} = {value:.4g}" for name, value in parts.items())
         raise UserError(
-            f"the loss is not finite at step {step} ({values}); the last good state is kept in "
+            f"the {what} is not finite at step {step} ({values}); the last good state is kept in "
             f"{folder}. Lower the learning rate or use precision fp32"
         )
 
@@ -140,16 +141,18 @@ class Run:
             shares.append(len(micro) / len(index))
             (loss * shares[-1]).backward()  # type: ignore[no-untyped-call]
             logged.append(torch.stack([value.detach().float() for value in (loss, *parts.values())]))
-        clip, norm = self.method.optimiser.clip, loss.detach()
+        clip, parameters = self.method.optimiser.clip, [p for g in self.optimiser.param_groups for p in g["params"]]
         if clip is not None:
-            norm = nn.utils.clip_grad_norm_([p for g in self.optimiser.param_groups for p in g["params"]], clip)
+            norm = nn.utils.clip_grad_norm_(parameters, clip)
+        else:
+            norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         # One look at the device per step, before the weights change: what is logged, and whether it is finite.
         rows = torch.stack([*logged, norm.float().expand_as(logged[0])]).tolist()
         sums = {
             name: sum((share * row[i] for share, row in zip(shares, rows, strict=False)), 0.0)
             for i, name in enumerate(("loss", *parts))
         }
-        _check_finite(sums, step, self.folder)
+        _check_finite(sums, rows[-1][0], step, self.folder)
         if clip is not None:
             sums["gradient_norm"] = rows[-1][0]
         self.optimiser.step()

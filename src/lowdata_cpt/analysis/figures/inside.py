@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from lowdata_cpt.analysis.figures.qualitative import examples_of
 from lowdata_cpt.analysis.study_files import StudyFiles
 from lowdata_cpt.analysis.style import INK, PAGE_WIDTH, Drawing, domain_label, nothing, panels, short_label, style_of
 from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.io import read_arrays
 
 ROWS = 4
 NEIGHBOURS_OF = ("base", "diet_cp")
@@ -38,11 +38,7 @@ def read_diagnostics(files: StudyFiles, backbone: str, domain: str, method: str)
         UserError: the file is unreadable or has no `image` and `step`.
     """
     path = files.folder / DIAGNOSTICS.format(backbone, domain, method)
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a readable .npz ({error})") from None
+    arrays = read_arrays(path)
     if not {"image", "step"} <= arrays.keys():
         raise UserError(f"{path}: expected the arrays image and step, found {sorted(arrays)}")
     return arrays

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import colorsys
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from lowdata_cpt.analysis.study_files import StudyFiles
 from lowdata_cpt.analysis.style import INK, Drawing, domain_label, is_variant, nothing, ordered, short_label, style_of
 from lowdata_cpt.analysis.table import UNTRAINED
 from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.io import read_arrays
 
 ROWS = 4
 TILE = 0.95  # inches: 190 pixels at the saved resolution
@@ -35,11 +35,7 @@ def read_qualitative(path: Path) -> dict[str, NDArray[Any]]:
     Raises:
         UserError: the file is unreadable, has no `image` [K,H,W,3] uint8, or an array's [K,H,W] differs from it.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a readable .npz of example predictions ({error})") from None
+    arrays = read_arrays(path)
     image = arrays.get("image")
     if image is None or image.ndim != 4 or image.shape[-1] != 3 or image.dtype != np.uint8:
         raise UserError(f"{path}: expected an array image [K,H,W,3] of uint8")
