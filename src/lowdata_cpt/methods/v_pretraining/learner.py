@@ -129,7 +129,7 @@ class VPretrainingLearner(DINOLearner):
     @torch.no_grad()
     def start_centre(self, views: Views) -> None:
         """Begin the centre with the whole first batch, as the control's does: the meta step sees a few images of it."""
-        if not self.centre.started:
+        if not self.centre.has_started:
             self.centre.begin(self.teacher["head"](self.cls(self.teacher, self.masked(views)[1])))
 
     @torch.no_grad()
