@@ -43,7 +43,8 @@ def change(images: Tensor, chosen: Tensor, operation: Callable[[Tensor, Tensor],
     if not len(index):
         return images
     out = images.clone()
-    for part in index.split(CACHED if images.device.type == "cpu" else len(index)):
+    size = CACHED if images.device.type == "cpu" else len(index)
+    for part in torch.split(index, size):
         place = send(part, images.device)
         out.index_copy_(0, place, operation(images[place], part))
     return out

@@ -29,7 +29,7 @@ class Centre(nn.Module):
         self.register_buffer("centre", torch.zeros(prototypes))
         self.register_buffer("started", torch.tensor(start == "zero"))
         self.has_started = start == "zero"  # the buffer's value, known without asking the device
-        self.register_load_state_dict_post_hook(_read_started)
+        self.register_load_state_dict_post_hook(_read_started)  # type: ignore[no-untyped-call]
 
     def begin(self, teacher_logits: Tensor) -> None:
         """Set the centre to the mean of the first logits [..., K], where it is to start there; later: nothing."""
