@@ -98,6 +98,8 @@ def _prepare_compute(threads: int) -> None:
 
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # Nothing here reads memory that it has not written: filling it first would be a kernel per allocation.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 @cli.command()

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lowdata_cpt.core.device import fits
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.data.store import Store, Task, TaskInfo
 from lowdata_cpt.probes.config import DenseConfig
@@ -124,9 +125,7 @@ def batches(count: int, size: int, steps: int, generator: torch.Generator) -> It
 def resident(array: NDArray[Any], device: torch.device) -> Tensor:
     """Return an array as a tensor, on `device` where half of its free memory holds it."""
     tensor = torch.from_numpy(array)
-    if device.type == "cuda" and tensor.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
-        return tensor
-    return tensor.to(device)
+    return tensor.to(device) if fits(tensor.nbytes, device) else tensor
 
 
 def train_heads(

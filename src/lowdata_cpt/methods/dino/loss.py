@@ -28,12 +28,15 @@ class Centre(nn.Module):
         self.momentum = momentum
         self.register_buffer("centre", torch.zeros(prototypes))
         self.register_buffer("started", torch.tensor(start == "zero"))
+        self.has_started = start == "zero"  # the buffer's value, known without asking the device
+        self.register_load_state_dict_post_hook(_read_started)  # type: ignore[no-untyped-call]
 
     def begin(self, teacher_logits: Tensor) -> None:
         """Set the centre to the mean of the first logits [..., K], where it is to start there; later: nothing."""
-        if not self.started:
+        if not self.has_started:
             self._move(teacher_logits, 1.0)
             self.started.fill_(True)
+            self.has_started = True
 
     def update(self, teacher_logits: Tensor) -> None:
         """Move towards the mean of logits [..., K] of all processes; no logits anywhere leave the centre as it is."""
@@ -42,16 +45,23 @@ class Centre(nn.Module):
     @torch.no_grad()
     def _move(self, teacher_logits: Tensor, weight: float) -> None:
         flat = teacher_logits.float().reshape(-1, teacher_logits.shape[-1])
-        total = torch.cat([flat.sum(0), flat.new_tensor([float(len(flat))])])
+        total = torch.cat([flat.sum(0), flat.new_full((1,), float(len(flat)))])
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(total)
-        if total[-1] > 0:
-            self.centre.lerp_(total[:-1] / total[-1], weight)
+        # Without a branch on the count, which lies on the device: no logits anywhere are no move.
+        mean = torch.where(total[-1] > 0, total[:-1] / total[-1], self.centre)
+        self.centre.lerp_(mean, weight)
 
     @torch.no_grad()
     def probabilities(self, teacher_logits: Tensor, temperature: float) -> Tensor:
         """Return p_t = softmax((g_t − c)/τ_t) of logits [..., K] in float32, without gradient."""
         return F.softmax((teacher_logits.float() - self.centre) / temperature, dim=-1)
+
+
+def _read_started(centre: nn.Module, _: object) -> None:
+    """Take over whether a loaded centre has started."""
+    assert isinstance(centre, Centre)
+    centre.has_started = bool(centre.started)
 
 
 def soft_cross_entropy(student_logits: Tensor, teacher_probs: Tensor, temperature: float = 0.1) -> Tensor:
@@ -73,10 +83,11 @@ def dino_loss(
     log_student = F.log_softmax(student_logits.float() / temperature, dim=-1)
     with torch.autocast(student_logits.device.type, enabled=False):  # einsum would round the sums to bfloat16
         pairs = -torch.einsum("tbk,sbk->ts", teacher_probs, log_student) / student_logits.shape[1]
-    counted = torch.ones_like(pairs, dtype=torch.bool)
-    if not same_view:
-        counted.fill_diagonal_(False)
-    return pairs[counted].mean()
+    if same_view:
+        return pairs.mean()
+    # Indices made on the host: a mask on the device would have to be counted there first.
+    counted = [t * pairs.shape[1] + s for t in range(pairs.shape[0]) for s in range(pairs.shape[1]) if s != t]
+    return pairs.flatten()[torch.tensor(counted).to(pairs.device, non_blocking=True)].mean()
 
 
 def teacher_temperature(start: float, end: float, warmup: float, fraction: float) -> float:

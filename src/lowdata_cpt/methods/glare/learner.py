@@ -21,6 +21,7 @@ from lowdata_cpt.methods.glare.loss import local_pairs, mean_of_parts
 from lowdata_cpt.methods.glare.regions import CrossAttention, cls_attention, region_means, sample_regions
 from lowdata_cpt.methods.glare.views import two_views
 from lowdata_cpt.training.learner import Context, Export, Learner, Progress, Views
+from lowdata_cpt.vision.augment import send
 
 
 class Encoded(NamedTuple):
@@ -127,7 +128,8 @@ class GLARELearner(Learner):
     def local(self, student: Encoded, teacher: Encoded, views: Views, temperature: float) -> Tensor:
         """L_local: mean of blurred patch → its clean self, and patch → the patch at its place in the other view."""
         width, blurred = student.patches.shape[-1], views["chosen"]
-        source, goal = local_pairs(blurred, views["match"])
+        # Paired on the CPU: how many there are is then known without asking the device.
+        source, goal = (send(place, student.patches.device) for place in local_pairs(blurred, views["match"]))
         target = self.target("local", teacher.patches.reshape(-1, width)[goal], temperature)
         logits = self.student["local"](student.patches.reshape(-1, width)[source])
         losses = soft_cross_entropy(logits, target, self.config.student_temperature)

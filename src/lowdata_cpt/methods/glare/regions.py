@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lowdata_cpt.backbones.attention import attention_logits
 from lowdata_cpt.backbones.vit import ViT
+from lowdata_cpt.vision.augment import send
 
 
 @torch.no_grad()
@@ -46,14 +47,14 @@ def sample_regions(attention: Tensor, regions: int, top: float, sides: tuple[int
     """
     batch, heads, count = attention.shape
     grid, device = int(count**0.5 + 0.5), attention.device
-    head = torch.randint(heads, (batch,)).to(device)
+    head = send(torch.randint(heads, (batch,)), device)
     chosen = attention[torch.arange(batch, device=device), head]
     candidates = chosen.topk(max(1, round(top * count)), dim=1).indices
     order = torch.rand(candidates.shape).argsort(1)
-    drawn = order[:, torch.arange(regions) % candidates.shape[1]].to(device)
+    drawn = send(order[:, torch.arange(regions) % candidates.shape[1]], device)
     seed = candidates.gather(1, drawn)
     low, high = (min(side, grid) for side in sides)
-    height, width = torch.randint(low, high + 1, (2, batch, regions)).to(device)
+    height, width = send(torch.randint(low, high + 1, (2, batch, regions)), device)
     return grow(chosen, seed, height, width, high)
 
 

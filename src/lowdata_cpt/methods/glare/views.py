@@ -9,6 +9,7 @@ from torch import Tensor
 from lowdata_cpt.methods.dino.views import multi_crop
 from lowdata_cpt.methods.glare.config import GLARE
 from lowdata_cpt.training.learner import Context, Views
+from lowdata_cpt.vision.augment import send
 from lowdata_cpt.vision.images import normalise
 
 
@@ -17,17 +18,17 @@ def two_views(images: Tensor, generator: torch.Generator, context: Context, conf
 
     Returns:
         `clean` [2, B, 3, S, S]; where the local term is on also `blurred` (the same views with some patches blurred),
-        `chosen` bool [2, B, N] (which ones) and `match` [2, B, N] (see `match_patches`).
+        `chosen` bool [2, B, N] (which ones) and `match` [2, B, N] (see `match_patches`), both on the CPU.
     """
     crops = multi_crop(images, generator, context.image_size, global_scale=config.global_scale)
     pixels = torch.stack(crops.globals)
     views = {"clean": normalise(pixels.flatten(0, 1), context.mean, context.std).view_as(pixels)}
     if "local" in config.weights:
-        chosen = draw_patches((2, len(images)), grid**2, config.blur_fraction, generator).to(images.device)
-        blurred = blur_patches(pixels.flatten(0, 1), chosen.flatten(0, 1), config.blur_kernel)
+        chosen = draw_patches((2, len(images)), grid**2, config.blur_fraction, generator)
+        blurred = blur_patches(pixels.flatten(0, 1), send(chosen.flatten(0, 1), images.device), config.blur_kernel)
         views["blurred"] = normalise(blurred, context.mean, context.std).view_as(pixels)
         views["chosen"] = chosen
-        views["match"] = match_patches(crops.boxes, crops.flips, grid).to(images.device)
+        views["match"] = match_patches(crops.boxes, crops.flips, grid)
     return views
 
 

@@ -63,5 +63,5 @@ def masked_view(
     """
     x = augment.random_resized_crop(images, context.image_size, generator, crop_scale, mode="bicubic")
     mask = random_mask(len(x), grid**2, mask_ratio, generator)
-    visible, masked = (index.to(x.device) for index in mask)
+    visible, masked = (augment.send(index, x.device) for index in mask)
     return {"x": normalise(x, context.mean, context.std), "visible": visible, "masked": masked}

@@ -13,9 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lowdata_cpt.core.device import fits
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.training import sampling
 from lowdata_cpt.training.learner import Feedback
+from lowdata_cpt.vision.augment import send
 
 Part = Literal["train", "meta"]
 
@@ -73,7 +75,7 @@ class FeedbackPool:
                 F.interpolate(x[None].float(), (size, size), mode="bilinear", antialias=True).round() for x in images
             ]
             images = torch.cat(resized).clamp(0, 255).to(torch.uint8)
-        self.images = images
+        self.images, self.device = images, images.device
         self.segmentation = None if feedback.segmentation is None else _labels(feedback.segmentation, size)
         self.depth = None if feedback.depth is None else _labels(feedback.depth, size)
         if self.segmentation is not None:
@@ -95,10 +97,21 @@ class FeedbackPool:
         valid = depth[depth > 0]
         return float(valid.median()) if len(valid) else 1.0
 
+    def _move(self, device: torch.device) -> None:
+        """Let images and labels lie on a device, all of them or none, instead of being copied at every draw."""
+        wanted = [t for t in (self.images, self.segmentation, self.depth) if t is not None]
+        if fits(sum(t.nbytes for t in wanted), device):
+            self.images = self.images.to(device)
+            self.segmentation = None if self.segmentation is None else self.segmentation.to(device)
+            self.depth = None if self.depth is None else self.depth.to(device)
+        self.device = device
+
     def draw(self, part: Part, count: int, generator: torch.Generator, like: Tensor) -> Batch:
         """Draw at most `count` different images of a part, on the device and in the dtype of `like`."""
+        if self.device != like.device:
+            self._move(like.device)
         members = torch.tensor(self.parts[part])
-        chosen = members[torch.randperm(len(members), generator=generator)[:count]]
+        chosen = send(members[torch.randperm(len(members), generator=generator)[:count]], self.images.device)
         images = self.images[chosen].to(like.device).to(like.dtype).div_(255)
         segmentation = None if self.segmentation is None else self.segmentation[chosen].to(like.device).long()
         depth = None if self.depth is None else self.depth[chosen].to(like.device).to(like.dtype)

@@ -85,6 +85,9 @@ class VPretrainingLearner(DINOLearner):
             self.register_buffer(f"previous_{side}", torch.zeros(views, kept, 3, size, size))
         self.register_buffer("previous_count", torch.zeros((), dtype=torch.long))
         self.register_buffer("meta_done", torch.full((), -1, dtype=torch.long))
+        # The two buffers' values, known without asking the device.
+        self.kept, self.last_meta = 0, -1
+        self.register_load_state_dict_post_hook(_read_counts)  # type: ignore[no-untyped-call]
 
     def own_optimisers(self) -> dict[str, torch.optim.Optimizer]:
         """Return the AdamW of φ and of the feedback heads; none where the designer is not taught."""
@@ -106,7 +109,7 @@ class VPretrainingLearner(DINOLearner):
         """Update φ when its turn has come, then return the DINO loss of the masked views, which carry no gradient."""
         due = self.designer_trainable and progress.step % self.recipe.every == 0
         # Once a step, on its first micro-batch.
-        if due and int(self.meta_done) != progress.step:
+        if due and self.last_meta != progress.step:
             self.start_centre(views)
             self.meta_parts = self.meta_step(views, progress)
         mask, masked = self.masked(views)
@@ -129,7 +132,7 @@ class VPretrainingLearner(DINOLearner):
     @torch.no_grad()
     def start_centre(self, views: Views) -> None:
         """Begin the centre with the whole first batch, as the control's does: the meta step sees a few images of it."""
-        if not self.centre.started:
+        if not self.centre.has_started:
             self.centre.begin(self.teacher["head"](self.cls(self.teacher, self.masked(views)[1])))
 
     @torch.no_grad()
@@ -139,13 +142,13 @@ class VPretrainingLearner(DINOLearner):
             if side in views:
                 self.get_buffer(f"previous_{side}")[:, :count] = views[side][:, :count]
         self.previous_count.fill_(count)
+        self.kept = count
 
     def unlabelled(self, views: Views) -> Views:
         """Return the kept crops of the previous batch; of the current one while there is none."""
-        count = int(self.previous_count)
-        if count == 0:
+        if self.kept == 0:
             return {side: views[side][:, : self.recipe.value_batch] for side in ("global", "local") if side in views}
-        kept = {side: self.get_buffer(f"previous_{side}")[:, :count] for side in ("global", "local")}
+        kept = {side: self.get_buffer(f"previous_{side}")[:, : self.kept] for side in ("global", "local")}
         return {side: crops for side, crops in kept.items() if len(crops)}
 
     def meta_step(self, views: Views, progress: Progress) -> dict[str, Tensor]:
@@ -156,8 +159,7 @@ class VPretrainingLearner(DINOLearner):
             torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
             torch.autocast(device.type, enabled=False),
         ):
-            first = int(self.meta_done) < 0
-            head = self.fit_heads(1 + (self.recipe.head_warmup if first else 0), generator)
+            head = self.fit_heads(1 + (self.recipe.head_warmup if self.last_meta < 0 else 0), generator)
             g_down, losses = self.downstream_gradient(self.draw("meta", generator))
             if self.recipe.designer == "random_feedback":
                 noise = [torch.randn(g.shape, generator=generator).to(g) for g in g_down]
@@ -165,6 +167,7 @@ class VPretrainingLearner(DINOLearner):
                 g_down = [length * g for g in noise]
             parts = self.update_designer(self.unlabelled(views), g_down, progress)
         self.meta_done.fill_(progress.step)
+        self.last_meta = progress.step
         return (
             parts
             | {f"head_{task}": loss for task, loss in head.items()}
@@ -290,6 +293,12 @@ class VPretrainingLearner(DINOLearner):
     def weighted(self, losses: dict[str, Tensor]) -> Tensor:
         """Return L_down = α_seg L_seg + α_dep L_dep."""
         return torch.stack([self.alpha[task] * loss for task, loss in losses.items()]).sum()
+
+
+def _read_counts(learner: nn.Module, _: object) -> None:
+    """Take over what a loaded learner has done."""
+    assert isinstance(learner, VPretrainingLearner)
+    learner.kept, learner.last_meta = int(learner.previous_count), int(learner.meta_done)
 
 
 def _apply(optimiser: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor]) -> None:
