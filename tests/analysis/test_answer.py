@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from lowdata_cpt.analysis.answer import UNSCORED, answer_of, own_bank_gains, sentences, time_words
 from lowdata_cpt.analysis.study_files import StudyFiles
+from lowdata_cpt.analysis.table import HEADLINE
 from tests.analysis import synthetic_study
 
 BOTH = "seeds and test images"
@@ -68,6 +70,49 @@ def test_gains_with_the_drawn_labels_are_over_the_start_of_the_run(small: Path, 
     found = own_bank_gains(StudyFiles(folder))
     assert found
     assert all(words.startswith("+12.5 points of kNN accuracy, labels of these") for words in found.values())
+
+
+@pytest.fixture(scope="module")
+def own(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small study, as one of its reader's own images."""
+    folder = Path(shutil.copytree(small, tmp_path_factory.mktemp("own") / "study"))
+    domains = {"tabletop": {"kind": "imagefolder", "sizes": [100]}}
+    (folder / "study.json").write_text(json.dumps({"domains": domains, "methods": {}}))
+    return folder
+
+
+def one_seed(folder: Path) -> None:
+    table = pd.read_csv(folder / "scores.csv")
+    table[table["seed"] == 0].to_csv(folder / "scores.csv", index=False)
+
+
+def test_own_images_are_answered_by_a_sentence_a_method_and_task(own: Path) -> None:
+    files = StudyFiles(own)
+    said = answer_of(files).sentences
+    rows = {(row["method"], row["metric"]): row for _, row in files.gains.iterrows()}
+    assert len(said) == len(rows) == 8
+    first = rows["diet_cp", "knn_accuracy"]
+    numbers = f"{first['mean']:+.1f} points of kNN accuracy [{first['ci_low']:+.1f}, {first['ci_high']:+.1f}]"
+    assert said[4].startswith(f"DIET-CP: {numbers.replace('-', '−')} on your 200 test images, 1 minute of training")
+    assert [line.split(":")[0] for line in said] == ["DINO (control)"] * 4 + ["DIET-CP"] * 4
+    assert "% in depth RMSE" in said[3]
+    for key, line in zip(((m, name) for m in ("dino", "diet_cp") for name in HEADLINE), said, strict=True):
+        row = rows[key]
+        told = row["ci_low"] > 0 or row["ci_high"] < 0
+        assert ("not told from chance" in line) != told
+        assert told or f"a true gain of {row['mde']:.1f} " in line
+
+
+def test_one_run_on_own_images_says_that_another_seed_may_differ(own: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(own, tmp_path / "study"))
+    one_seed(folder)
+    said = answer_of(StudyFiles(folder)).sentences
+    sure = [line for line in said if "not told" not in line]
+    assert sure and all(line.endswith("; beyond chance for this run, and another seed may differ.") for line in sure)
+    assert all("so more test images." in line for line in said if line not in sure)
+    shutil.rmtree(folder / "outcomes")
+    said = answer_of(StudyFiles(folder)).sentences
+    assert all("on your test images" in line and line.endswith("so chance cannot be told.") for line in said)
 
 
 def test_the_best_method_is_the_one_whose_interval_ends_highest_at_its_lower_end() -> None:

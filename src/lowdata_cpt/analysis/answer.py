@@ -1,5 +1,6 @@
 """The answer in three sentences: what to do, where else, where not. And how sure that is, and what is not known.
 
+A study of one's own images is answered by a sentence a method and task instead: its reader chose the images already.
 The report, the README's block and the `headline` command print the same sentences.
 """
 
@@ -30,12 +31,13 @@ class Answer:
     """What a practitioner reads first.
 
     Attributes:
-        sentences: what helps most surely; where else something helps; where nothing does, or harms.
+        sentences: what helps most surely; where else something helps; where nothing does, or harms. Of own images, what
+            each method gained at each task.
         how_sure: what the intervals cover, how many gains stand after correction, what could have been seen.
         not_known: what the study does not say.
     """
 
-    sentences: tuple[str, str, str]
+    sentences: tuple[str, ...]
     how_sure: str = ""
     not_known: str = ""
 
@@ -58,7 +60,10 @@ def answer_of(files: StudyFiles) -> Answer:
     if not (files.folder / "scores.csv").exists():
         return UNSCORED
     idle = idle_cells(files.checks)
-    first = sentences(files.gains, files.seconds, idle, files.machine, own_bank_gains(files))
+    if files.own and not files.gains.empty:
+        first: tuple[str, ...] = own_sentences(files, idle)
+    else:
+        first = sentences(files.gains, files.seconds, idle, files.machine, own_bank_gains(files))
     return Answer(first, how_sure(files.gains, files.main), not_known(files, idle))
 
 
@@ -74,6 +79,42 @@ def own_bank_gains(files: StudyFiles) -> dict[Cell, str]:
             words = gain_words({"metric": OWN_BANK, **measure.domain_gain(part).row()})
             found[str(backbone), str(domain), method, int(str(n))] = words.replace("the n images", f"these {n} images")
     return found
+
+
+def own_sentences(files: StudyFiles, idle: Collection[Cell]) -> tuple[str, ...]:
+    """Return, for a study of own images, a sentence a method and task: gain, test images, time, and whether it is told.
+
+    `DIET-CP: +11.9 points of kNN accuracy [+8.1, +15.7] on your 72 test images, 7 minutes on one CPU core.`
+
+    Args:
+        files: of a study with gains.
+        idle: cells whose method did not act.
+    """
+    rows, several = records(files.gains), len(files.gains[["backbone", "domain"]].drop_duplicates()) > 1
+    told = []
+    for method in ordered(files.gains["method"]):
+        own = [row for row in rows if row["method"] == method]
+        for row in sorted(own, key=lambda row: HEADLINE.index(row["metric"])):
+            count = files.outcomes.count(row["backbone"], row["domain"], row["metric"])
+            place = f" of {row['domain']} ({row['backbone']})" if several else ""
+            spent = f"{time_words(files.seconds[_cell(row)])} {files.machine or 'of training'}"
+            found = f"{gain_words(row)} on your {f'{count} ' if count else ''}test images{place}, {spent}"
+            told.append(f"{style_of(method).label}: {found}{_told(row, _cell(row) in idle)}.")
+    return tuple(told)
+
+
+def _told(row: Row, idle: bool) -> str:
+    """Say what keeps a gain on own images from being sure; nothing where it is."""
+    if idle:
+        return "; its loss never left its trivial level, so this says nothing about the method"
+    if not math.isfinite(row["ci_low"]):
+        return "; one run and no outcomes of images, so chance cannot be told"
+    if row["ci_low"] <= 0 <= row["ci_high"]:
+        unit = METRICS[row["metric"]].gain_unit
+        size = f"{row['mde']:.1f} {unit}" if math.isfinite(row["mde"]) else "any size"
+        more = "seeds or test images" if "seeds" in row["interval_covers"] else "test images"
+        return f"; not told from chance: only a true gain of {size} or more would be found (80 % power), so more {more}"
+    return "" if "seeds" in row["interval_covers"] else "; beyond chance for this run, and another seed may differ"
 
 
 def helps(row: Row) -> bool:

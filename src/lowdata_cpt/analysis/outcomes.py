@@ -121,6 +121,11 @@ class Outcomes:
             self._replicates[name, key] = weighted_metrics(entry, outcome, truth, draws_of_images(len(outcome)))
         return self._replicates[name, key][row["metric"]]
 
+    def count(self, backbone: str, domain: str, metric: str) -> int | None:
+        """Return the number of test images that a metric of a domain was measured on, None where it is not kept."""
+        entry, arrays = ENTRY_OF.get(metric), self._open(f"{backbone}-{domain}") or {}
+        return next((len(arrays[name]) for name in arrays if entry and name.endswith(f"/{entry}")), None)
+
     def _open(self, name: str) -> Mapping[str, NDArray[Any]] | None:
         if name not in self._files:
             path = None if self.folder is None else self.folder / f"{name}.npz"

@@ -17,6 +17,8 @@ from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import read_json
 from lowdata_cpt.core.provenance import check, of_study
 
+OWN_IMAGES = "imagefolder"
+
 
 def read_checks(study_dir: Path) -> pd.DataFrame:
     """Return `check_preconditions` of a study's `curves.csv`, `study.json` and `cost.csv`; empty without curves.
@@ -102,6 +104,13 @@ class StudyFiles:
         """The judged claims, none without `claims.json`."""
         path = self.folder / "claims.json"
         return read_results(path) if path.exists() else []
+
+    @cached_property
+    def own(self) -> bool:
+        """Whether `study.json` names folders of own images only: then its reader asks about these, not about domains."""
+        path = self.folder / "study.json"
+        domains = read_json(path)["domains"] if path.exists() else {}
+        return bool(domains) and all(domain.get("kind") == OWN_IMAGES for domain in domains.values())
 
     @cached_property
     def main(self) -> pd.DataFrame:

@@ -27,6 +27,7 @@ from lowdata_cpt.core.provenance import read_records
 
 CELL_FOLDER = "cells/{backbone}/{domain}/{method}/n{n}/s{seed}"
 PLACE = ["backbone", "domain"]
+EXAMPLES_OF = ("neighbours", "segmentation", "depth")
 TITLE = "Continued pretraining on 100 to 1000 images: does it help?"
 
 
@@ -43,7 +44,7 @@ def build_report(study_dir: Path, out: Path) -> None:
     files, made = StudyFiles(study_dir), read_records(study_dir)
     figures = _figures(study_dir)
     context: dict[str, Any] = {"title": TITLE, "study": study_dir.name, "answer": answer_of(files), "rule": RULE}
-    context |= {"figures": figures, "answer_picture": next((one for one in figures if one["name"] == "answer"), None)}
+    context |= {"figures": figures, "opening": _opening(figures, own=files.own)}
     context |= {"absent": {domain_label(name): why for name, why in read_absent(study_dir).items()}}
     context |= {"ledger": _ledger(study_dir / "ledger.csv"), "made": _shown(made)}
     context |= {"scored": (study_dir / "scores.csv").exists(), "models": "cells/**/export/*/model.safetensors"}
@@ -206,6 +207,12 @@ def _figures(study_dir: Path) -> list[dict[str, Any]]:
             }
         )
     return figures
+
+
+def _opening(figures: list[dict[str, Any]], *, own: bool) -> list[dict[str, Any]]:
+    """Return what stands beside the answer: of own images the curve along the run and examples before and after."""
+    kinds = ("learning", *EXAMPLES_OF) if own else ("answer",)
+    return [one for kind in kinds for one in figures if one["name"].partition("-")[0] == kind]
 
 
 def _cells(scores: pd.DataFrame, made: dict[str, Any]) -> list[dict[str, Any]]:
