@@ -13,7 +13,6 @@ from typing import Any
 from pydantic import BaseModel
 
 from lowdata_cpt.core.code_versions import code_version
-from lowdata_cpt.methods.base import MethodConfig
 from lowdata_cpt.study.config import Study
 from lowdata_cpt.study.grid import Cell, probes_of
 
@@ -34,11 +33,6 @@ def _plain(value: Any) -> Any:
 def code_of(*modules: str) -> str:
     """Return the code version of modules; asked once for thousands of jobs."""
     return code_version(*modules)
-
-
-@functools.cache
-def _code_of_method(method: type[MethodConfig]) -> str:
-    return method.code_version()
 
 
 def study_params(study: Study) -> Params:
@@ -76,7 +70,7 @@ def pretrain_params(study: Study, cell: Cell) -> Params:
         "model": backbone.model,
         "image_size": backbone.image_size,
         "seed": cell.seed,
-        "code": _code_of_method(type(method)),
+        "code": code_of(*type(method).code_modules()),
     }
 
 
