@@ -108,9 +108,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, nargs="+", default=[200, 2000])
     parser.add_argument("--array-size", type=int, nargs="+", default=[1, 500])
     arguments = parser.parse_args()
-    print(
-        "| queued jobs | in arrays of | ms a submission | calls of sbatch | calls a minute | s a round | MB | s to reattach |"
-    )
+    heads = "queued jobs", "in arrays of", "ms a submission", "calls of sbatch", "calls a minute", "s a round", "MB"
+    print("| " + " | ".join((*heads, "s to reattach")) + " |")
     print("|" + "---:|" * 8)
     for number, size in itertools.product(arguments.jobs, arguments.array_size):
         with tempfile.TemporaryDirectory() as name:

@@ -20,7 +20,7 @@ rule collect:
         mem_mb=RESOURCES.mem_mb,
         runtime=RESOURCES.runtime,
     params:
-        code=job_params.code_of("jobs.collect"),
+        code=code("jobs.collect"),
         job=job(job_params.study_params),
         not_run=job_params.dump(NOT_RUN),
     message:
@@ -43,7 +43,7 @@ rule trivial_baselines:
         mem_mb=RESOURCES.mem_mb,
         runtime=RESOURCES.runtime,
     params:
-        code=job_params.code_of("probes.metrics"),
+        code=code("probes.metrics"),
     message:
         "score the trivial baselines of study {config[study]}"
     shell:
@@ -69,7 +69,7 @@ rule examples:
         mem_mb=RESOURCES.mem_mb,
         runtime=RESOURCES.runtime,
     params:
-        code=job_params.code_of("jobs.collect"),
+        code=code("jobs.collect"),
         folder=PATHS.root,
     message:
         "gather examples of {wildcards.domain}"
@@ -124,7 +124,7 @@ rule tables:
     conda:
         "../../environment.yml"
     params:
-        code=job_params.code_of("analysis.tables"),
+        code=code("analysis.tables"),
         folder=PATHS.root,
     message:
         "tables of study {config[study]}"
@@ -146,7 +146,7 @@ rule statistics:
     conda:
         "../../environment.yml"
     params:
-        code=job_params.code_of("jobs.report"),
+        code=code("jobs.report"),
         folder=PATHS.root,
     message:
         "statistics of study {config[study]}"
@@ -173,7 +173,7 @@ rule claims:
     conda:
         "../../environment.yml"
     params:
-        code=job_params.code_of("jobs.report"),
+        code=code("jobs.report"),
         folder=PATHS.root,
     message:
         "verdicts of study {config[study]}"
@@ -198,7 +198,7 @@ rule report:
         mem_mb=RESOURCES.mem_mb,
         runtime=RESOURCES.runtime,
     params:
-        code=job_params.code_of("jobs.report"),
+        code=code("jobs.report"),
         folder=PATHS.root,
     message:
         "report of study {config[study]}"

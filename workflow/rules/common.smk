@@ -85,6 +85,11 @@ def job(params, *names):
     )
 
 
+def code(module):
+    """Return a rule's parameter: the version of its code; hashed for its own jobs only, not at each inner start."""
+    return lambda wildcards: job_params.code_of(module)
+
+
 def job_of_cell(params):
     """Return the same of a rule whose wildcards name a cell."""
     return lambda wildcards: job_params.dump(params(STUDY, cell_of(wildcards)))

@@ -70,7 +70,7 @@ def pretrain_params(study: Study, cell: Cell) -> Params:
         "model": backbone.model,
         "image_size": backbone.image_size,
         "seed": cell.seed,
-        "code": type(method).code_version(),
+        "code": code_of(*type(method).code_modules()),
     }
 
 
