@@ -12,7 +12,7 @@ SNAKEMAKE := $(RUN)/snakemake --cores $(CORES) --rerun-incomplete $(CONFIG)
 export OMP_NUM_THREADS := 1
 export MPLBACKEND := Agg
 
-.PHONY: help reproduce test test-slow test-browser lint format config docs golden publish pack restore partial figures report forecast scale-down pull push verify crate dvc-commit test-slurm chaos-slurm slurm-up slurm-down clean
+.PHONY: help reproduce test test-slow test-browser lint format config docs golden publish pack restore partial figures report forecast scale-down pull push verify crate dvc-commit test-slurm chaos-slurm slurm-up slurm-down bench gpu-check clean
 
 help: ## show the targets
 	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -111,6 +111,20 @@ slurm-up: .venv/.ready ## start a real one-node SLURM for tests (Debian packages
 
 slurm-down: ## stop it
 	@bash tools/slurm/down
+
+BENCH := .cache/bench-venv
+
+$(BENCH)/.ready: .venv/.ready
+	@SSL_CERT_FILE=$${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt} UV_PROJECT_ENVIRONMENT=$(BENCH) \
+	  $$([ -x .tools/bin/uv ] && echo .tools/bin/uv || echo uv) sync --frozen --quiet --group bench
+	@touch $@
+
+bench: $(BENCH)/.ready ## time this package beside what others would use (BENCH_ARGS="--only steps"): docs/benchmarks.md
+	@PYTHONPATH=. $(BENCH)/bin/python -W ignore -m benchmarks $(BENCH_ARGS)
+
+gpu-check: .venv/.ready ## on a machine with a GPU: its tests, then each method's images/s, memory and share of peak
+	@$(RUN)/pytest tests/gpu -m gpu $(PYTEST)
+	@PYTHONPATH=. CUBLAS_WORKSPACE_CONFIG=:4096:8 $(RUN)/python -m benchmarks.gpu
 
 clean: ## remove the environment and caches (results, unfinished runs and Snakemake's records stay)
 	rm -rf .venv .tools .cache .pytest_cache .mypy_cache .ruff_cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
+from tests.methods.harness import make_images
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -13,7 +14,6 @@ from lowdata_cpt.methods.diet_cp.views import one_view
 from lowdata_cpt.methods.dino.views import multi_crop
 from lowdata_cpt.vision import augment
 from lowdata_cpt.vision.images import to_float
-from tests.methods.harness import make_images
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 Step = Callable[[Tensor], Tensor]

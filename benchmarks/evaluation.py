@@ -10,6 +10,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from tests.methods.harness import make_backbone
 
 from benchmarks.harness import Case
 from benchmarks.subjects import labelled_store
@@ -17,11 +18,10 @@ from lowdata_cpt.backbones.vit import ViT
 from lowdata_cpt.data.store import Store
 from lowdata_cpt.probes import dense
 from lowdata_cpt.probes.evaluate import evaluate
-from lowdata_cpt.probes.features import _forward, SharedBlocks
+from lowdata_cpt.probes.features import SharedBlocks, _forward
 from lowdata_cpt.probes.registry import PROBES
 from lowdata_cpt.probes.result import FeatureSet
 from lowdata_cpt.vision.images import to_images
-from tests.methods.harness import make_backbone
 
 CPU = torch.device("cpu")
 EPOCHS, BATCH = 10, 8

@@ -1,6 +1,6 @@
-"""Evaluation of a run's milestones: one process with the frozen blocks shared, against one process a probe and milestone.
+"""Evaluation of a run's milestones: one process with shared frozen blocks, against one a probe and milestone.
 
-    python -m benchmarks.milestones FOLDER [MILESTONE PROBE]        what the processes of this benchmark run
+python -m benchmarks.milestones FOLDER [MILESTONE PROBE]        what the processes of this benchmark run
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tests.methods.harness import make_backbone
 
 from benchmarks.evaluation import settings
 from benchmarks.harness import Case
@@ -23,7 +24,6 @@ from lowdata_cpt.data.store import Store
 from lowdata_cpt.probes.evaluate import evaluate
 from lowdata_cpt.probes.features import SharedBlocks
 from lowdata_cpt.probes.registry import PROBES
-from tests.methods.harness import make_backbone
 
 CPU = torch.device("cpu")
 TRAIN = 16

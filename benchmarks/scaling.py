@@ -1,6 +1,6 @@
 """Time and memory of a training from n = 100 to 1000 images at equal epochs.
 
-    python -m benchmarks.scaling N          peak memory of a training over N images, in MiB
+python -m benchmarks.scaling N          peak memory of a training over N images, in MiB
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Training steps: DIET-CP without a graph in the frozen blocks, DINO beside lightly's, the others beside their FLOPs."""
+"""Training steps: DIET-CP without graph in frozen blocks, DINO beside others', the rest beside their FLOPs."""
 
 from __future__ import annotations
 
@@ -99,7 +99,12 @@ class Lightly:
         self.student = nn.ModuleDict(
             {"backbone": copy.deepcopy(learner.student["backbone"].model), "head": self.head(learner)}  # type: ignore[union-attr]
         )
-        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+        self.teacher = nn.ModuleDict(
+            {
+                "backbone": copy.deepcopy(self.student["backbone"]),
+                "head": self.head(learner),
+            }  # weight_norm: no deepcopy
+        ).requires_grad_(False)
         self.loss: Any = DINOLoss(
             config.prototypes,
             warmup_teacher_temp=config.teacher_temperature,
@@ -120,7 +125,10 @@ class Lightly:
         assert isinstance(ours, DINOHead)
         config = learner.config
         head = DINOProjectionHead(
-            ours.mlp[0].in_features, config.head_hidden, config.head_bottleneck, config.prototypes  # type: ignore[arg-type]
+            ours.mlp[0].in_features,
+            config.head_hidden,
+            config.head_bottleneck,
+            config.prototypes,  # type: ignore[arg-type]
         )
         theirs = [module for module in head.layers if isinstance(module, nn.Linear)]
         with torch.no_grad():

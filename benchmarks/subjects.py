@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from tests.methods.harness import make_backbone, make_context, make_images
+from tests.methods.v_pretraining_setup import make_feedback
+from tests.probes import synthetic
 from torch import Tensor
 
-from lowdata_cpt.backbones.vit import ViT
 from lowdata_cpt.data.store import Store
 from lowdata_cpt.methods.base import MethodConfig
 from lowdata_cpt.methods.registry import METHODS, name_of
 from lowdata_cpt.training.learner import Learner, Progress, Views
-from tests.methods.harness import make_backbone, make_context, make_images
-from tests.methods.v_pretraining_setup import make_feedback
-from tests.probes import synthetic
 
 TRAINED = {name_of(config): config for config in METHODS if config.learner_path}
 MIDDLE = Progress(50, 100, 5, 10)  # a step of the middle of a run

@@ -131,6 +131,17 @@ def _evaluation(kind: str) -> Callable[[], Any]:
     return compute
 
 
+def _evaluated_with_augmented_bank() -> Any:
+    """Return an evaluation, and the augmented views that a bank may be made of."""
+    import torch
+
+    from lowdata_cpt.probes.features import diet_view
+
+    images = torch.rand(12, 3, 64, 64, generator=torch.Generator().manual_seed(SEED))
+    views = diet_view(images, 48, torch.Generator().manual_seed(SEED))
+    return _evaluation("nyuv2")(), sha256_bytes(views.numpy().tobytes())
+
+
 def _decoded(kind: str) -> Callable[[], Any]:
     def compute() -> Any:
         _, cell, paths = _inputs(kind, "base")
@@ -162,7 +173,7 @@ def units() -> dict[str, Unit]:
     for name, probe in PROBES.items():
         kind = next(kind for kind in LABELLED if probe.TASK in tasks[kind])
         found[f"probes.{name}"] = Unit((f"probes.{name}",), _evaluation(kind))
-    found["probes.evaluate"] = Unit(("probes.evaluate",), _evaluation("nyuv2"))
+    found["probes.evaluate"] = Unit(("probes.evaluate",), _evaluated_with_augmented_bank)
     for kind in MAKERS:
         found[f"data.{kind}"] = Unit(kinds[kind].code_modules(), _decoded(kind))
     found["data.subsets"] = Unit(("data.subsets",), _drawn)

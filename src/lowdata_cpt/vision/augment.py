@@ -13,8 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lowdata_cpt.vision.images import constant
-
 _LUMA = (0.299, 0.587, 0.114)
 CACHED = 8  # images changed at a time on the CPU
 
@@ -128,7 +126,8 @@ def random_resized_crop(
 
 
 def _grey(images: Tensor) -> Tensor:
-    return (images * constant(_LUMA, images.device, images.dtype)).sum(1, keepdim=True)
+    weights = torch.tensor(_LUMA, device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
+    return (images * weights).sum(1, keepdim=True)
 
 
 def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,15 +30,8 @@ def resize(images: Tensor, size: int) -> Tensor:
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Subtract `mean` and divide by `std`, per channel of [B, 3, H, W]."""
-    mean_, std_ = (constant(tuple(v), images.device, images.dtype) for v in (mean, std))
+    mean_, std_ = (torch.tensor(v, device=images.device, dtype=images.dtype).view(1, -1, 1, 1) for v in (mean, std))
     return (images - mean_) / std_
-
-
-@functools.lru_cache(maxsize=64)
-def constant(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return one number a channel, [1, C, 1, 1], copied to the device once."""
-    with torch.inference_mode(False):  # kept beyond the caller's mode
-        return torch.tensor(values, device=device, dtype=dtype).view(1, -1, 1, 1)
 
 
 def channel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:

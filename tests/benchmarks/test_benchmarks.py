@@ -1,0 +1,72 @@
+"""Every benchmark at its smallest: both sides do the same work. Their times are not looked at."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from benchmarks.harness import Case, compare, matmuls, near
+
+from benchmarks import __main__ as table
+from lowdata_cpt.core.io import read_json
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", table.FILES)
+def test_both_sides_do_the_same(name: str) -> None:
+    for case in importlib.import_module(f"benchmarks.{name}").cases(small=True):
+        row = compare(case, 1)
+        assert row["parity"]
+        assert row["ours_s"] > 0
+
+
+def case(ours: object, other: object) -> Case:
+    return Case("row", "it", 1.0, lambda: ours, lambda: other, lambda a, b: near(a, b, 1e-6, "result"))
+
+
+def test_different_results_are_no_row() -> None:
+    with pytest.raises(AssertionError, match="result"):
+        compare(case(1.0, 1.1), 1)
+
+
+def test_the_ratio_is_of_cpu_seconds() -> None:
+    def busy(seconds: float) -> float:
+        begun = time.process_time()
+        while time.process_time() - begun < seconds:
+            pass
+        return 1.0
+
+    def idle() -> float:
+        time.sleep(0.2)
+        return busy(0.02)
+
+    row = compare(Case("row", "it", None, idle, lambda: busy(0.1), lambda a, b: near(a, b, 0.0, "result")), 2)
+    assert row["ratio"] > 2
+    assert row["ours_wall_s"] > 0.2
+
+
+def test_matmuls_take_as_many_operations_as_asked_for() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    work = matmuls(3.5e9)
+    with FlopCounterMode(display=False) as counter:
+        work()
+    assert counter.get_total_flops() == pytest.approx(3.5e9, rel=0.01)
+
+
+def test_the_page_shows_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "page.md"
+    shutil.copy(table.PAGE, page)
+    monkeypatch.setattr(table, "PAGE", page)
+    table.write_page(read_json(table.RESULTS))
+    assert page.read_text(encoding="utf-8") == (Path(table.__file__).parents[1] / "docs/benchmarks.md").read_text(
+        encoding="utf-8"
+    )
+
+
+def test_near_is_relative() -> None:
+    assert near(torch.tensor([1e6]), torch.tensor([1e6 + 0.1]), 1e-6, "x").startswith("x equal to")
