@@ -7,7 +7,10 @@ STUDY ?= quick
 RUN := .venv/bin
 FILE := config/$(STUDY).yaml
 CONFIG := $(if $(filter quick,$(STUDY)),,--configfile $(FILE))
-SNAKEMAKE := $(RUN)/snakemake --cores $(CORES) --rerun-incomplete $(CONFIG)
+# What runs and how much is done; in a log, where a bar is nothing, as lines. VERBOSE=1 adds reasons and commands.
+TERMINAL := $(shell [ -t 2 ] && echo yes)
+SAID := $(if $(VERBOSE),--printshellcmds,$(if $(TERMINAL),--logger rich,--quiet host reason --))
+SNAKEMAKE := $(RUN)/snakemake --cores $(CORES) --rerun-incomplete $(CONFIG) $(SAID)
 # One thread a process: with a busy neighbour two OpenMP threads are slower than one, and results are bit-equal.
 export OMP_NUM_THREADS := 1
 export MPLBACKEND := Agg

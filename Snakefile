@@ -40,7 +40,7 @@ rule all:
         # Every cell by name: in a fresh clone the tables are there, and nothing else would ask for what they came from.
         MODELS,
         EVALUATIONS,
-        # Images without any labels cannot be scored: then the trained models are the result.
+        # Images without any labels cannot be scored: then the models are the result, and a report of their features.
         (
             [
                 rules.report.output,
@@ -50,7 +50,7 @@ rule all:
                 rules.trivial_baselines.output,
             ]
             if any(TASKS.values())
-            else []
+            else PATHS.of_study("report.html")
         ),
 
 

@@ -203,7 +203,14 @@ def test_images_without_labels_give_models(tmp_path: Path) -> None:
     snakemake(folder)
     cells = folder / "results/quick/cells/tiny/imagefolder"
     assert {path.parts[-6] for path in cells.glob("*/*/*/export/*/model.safetensors")} == {"base", "diet_cp", "mae"}
-    assert "nothing was scored" in lowdata(folder, "headline", "results/quick").stdout
+    said = lowdata(folder, "headline", "results/quick").stdout
+    assert said.startswith("DIET-CP: effective rank of the features from ")
+    assert "on 6 of your images" in said
+    assert "nothing was scored" in said
+    report = (folder / "results/quick/report.html").read_text()
+    assert said.splitlines()[0] in report
+    assert "figure-neighbours-tiny-imagefolder" in report
+    assert "figure-loss-tiny-imagefolder" in report
     assert planned(folder) == {}
     assert "nothing would be left" in error_of(folder, domains=domains, keep_models=False)
 

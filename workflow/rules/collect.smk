@@ -29,6 +29,36 @@ rule collect:
         f"lowdata-cpt collect {STEP} --not-run {{params.not_run:q}} {LOG}"
 
 
+if not any(TASKS.values()):
+
+    rule unlabelled:
+        """Where nothing can be scored: losses, the geometry of features and neighbours, before and after."""
+        input:
+            MODELS,
+            MANIFESTS,
+        output:
+            PATHS.of_study("report.html"),
+        log:
+            PATHS.log("unlabelled"),
+        conda:
+            "../../environment.yml"
+        resources:
+            mem_mb=RESOURCES.mem_mb,
+            runtime=RESOURCES.runtime,
+        params:
+            code=job_params.code_of("jobs.collect", "jobs.report", "jobs.geometry"),
+            job=job(job_params.study_params),
+            not_run=job_params.dump(NOT_RUN),
+            folder=PATHS.root,
+        message:
+            "report of study {config[study]}, whose images have no labels"
+        shell:
+            f"lowdata-cpt collect {STEP} --not-run {{params.not_run:q}} {LOG}; "
+            f"lowdata-cpt report {{params.folder}} {LOG}"
+
+    ruleorder: unlabelled > report
+
+
 rule trivial_baselines:
     """Score predictors that never look at an image: what every row of the tables must beat."""
     input:

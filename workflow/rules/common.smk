@@ -8,6 +8,7 @@ from snakemake.exceptions import WorkflowError
 from lowdata_cpt.analysis.figures import figure_reads
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.paths import CLAIMS, project_file
+from lowdata_cpt.jobs.failures import last_words
 from lowdata_cpt.jobs.figures import code_modules, figure_names
 from lowdata_cpt.study import grid, job_params
 from lowdata_cpt.study.checks import check_machine, hold, holder

@@ -1,4 +1,4 @@
-"""What is looked at, and set, before the first job starts."""
+"""What is looked at, and set, before the first job starts; and what is said when one has failed."""
 
 
 onstart:
@@ -17,3 +17,7 @@ onstart:
     # (JobScheduler._schedule_reevalutation): a hundred jobs in, that is a fifth of a core. Here nothing starts so fast.
     if workflow.local_exec:
         workflow.scheduler.job_rate_limiter = None
+
+
+onerror:
+    print("", *last_words(log), sep="\n", file=sys.stderr, flush=True)

@@ -7,7 +7,7 @@ The report, the README's block and the `headline` command print the same sentenc
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from lowdata_cpt.analysis.claims import signed
 from lowdata_cpt.analysis.study_files import StudyFiles, read_absent
 from lowdata_cpt.analysis.style import domain_label, ordered, style_of
 from lowdata_cpt.analysis.summary import LIMITS, covers_text, references_of, seeds_text
-from lowdata_cpt.analysis.table import HEADLINE, METRICS, OWN_BANK, held_out, records
+from lowdata_cpt.analysis.table import HEADLINE, METRICS, OWN_BANK, UNTRAINED, held_out, records
 from lowdata_cpt.analysis.tables import idle_cells
 
 Row = dict[str, Any]
@@ -57,9 +57,9 @@ def answer_of(files: StudyFiles) -> Answer:
     Raises:
         UserError: a file is wrong.
     """
-    if not (files.folder / "scores.csv").exists():
-        return UNSCORED
     idle = idle_cells(files.checks)
+    if not (files.folder / "scores.csv").exists():
+        return UNSCORED if files.geometry.empty else Answer((*_geometry(files, idle), *UNSCORED.sentences))
     if files.own and not files.gains.empty:
         first: tuple[str, ...] = own_sentences(files, idle)
     else:
@@ -101,6 +101,25 @@ def own_sentences(files: StudyFiles, idle: Collection[Cell]) -> tuple[str, ...]:
             found = f"{gain_words(row)} on your {f'{count} ' if count else ''}test images{place}, {spent}"
             told.append(f"{style_of(method).label}: {found}{_told(row, _cell(row) in idle)}.")
     return tuple(told)
+
+
+def _geometry(files: StudyFiles, idle: Collection[Cell]) -> Iterator[str]:
+    """Yield, for a study without labels, a sentence a method: its features before and after, and whether it acted."""
+    cost = files.cost.groupby(["backbone", "domain", "method", "n"])["train_seconds"].median()
+    for (backbone, domain), part in files.geometry.groupby(["backbone", "domain"]):
+        rows = {row["method"]: row for row in records(part)}
+        for method in ordered(name for name in rows if name not in UNTRAINED and "base" in rows):
+            before, after = rows["base"], rows[method]
+            cell = (str(backbone), str(domain), method, int(after["n"]))
+            ranks = f"{before['effective_rank']:.0f} to {after['effective_rank']:.0f} of {int(after['width'])}"
+            spread = f"{before['uniformity']:.2f} to {after['uniformity']:.2f}".replace("-", "−")
+            acted = "its loss never left its trivial level" if cell in idle else "its loss left its trivial level"
+            known = acted if len(files.checks) else "whether its loss left its trivial level is not known"
+            yield (
+                f"{style_of(method).label}: effective rank of the features from {ranks}, uniformity from {spread} "
+                f"(lower is more even), on {int(after['images'])} of your images, {time_words(cost[cell])} "
+                f"{files.machine or 'of training'}; {known}."
+            )
 
 
 def _told(row: Row, idle: bool) -> str:

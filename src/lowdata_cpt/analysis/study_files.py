@@ -12,7 +12,7 @@ from lowdata_cpt.analysis.outcomes import Outcomes, read_outcomes
 from lowdata_cpt.analysis.preconditions import check_preconditions
 from lowdata_cpt.analysis.style import is_variant
 from lowdata_cpt.analysis.summary import by_domain, main_sizes
-from lowdata_cpt.analysis.table import COST_COLUMNS, at_end, read_curves, read_scores, read_table
+from lowdata_cpt.analysis.table import COST_COLUMNS, GEOMETRY_COLUMNS, at_end, read_curves, read_scores, read_table
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import read_json
 from lowdata_cpt.core.provenance import check, of_study
@@ -95,6 +95,12 @@ class StudyFiles:
         return read_table(path, COST_COLUMNS) if path.exists() else pd.DataFrame(columns=list(COST_COLUMNS))
 
     @cached_property
+    def geometry(self) -> pd.DataFrame:
+        """`geometry.csv`, of a study without labels; empty without it."""
+        path = self.folder / "geometry.csv"
+        return read_table(path, GEOMETRY_COLUMNS) if path.exists() else pd.DataFrame(columns=list(GEOMETRY_COLUMNS))
+
+    @cached_property
     def curves(self) -> pd.DataFrame:
         """`curves.csv`; it must be there."""
         return read_curves(self.folder / "curves.csv")
@@ -107,7 +113,7 @@ class StudyFiles:
 
     @cached_property
     def own(self) -> bool:
-        """Whether `study.json` names folders of own images only: then its reader asks about these, not about domains."""
+        """Whether `study.json` names folders of own images only: its reader asks about these, not about domains."""
         path = self.folder / "study.json"
         domains = read_json(path)["domains"] if path.exists() else {}
         return bool(domains) and all(domain.get("kind") == OWN_IMAGES for domain in domains.values())

@@ -42,6 +42,7 @@ REAL = ("value", "train_seconds")
 STEP_COLUMNS = (*COLUMNS[1:6], "step", "images_seen")
 COST_COLUMNS = (*COLUMNS[1:6], "images_seen", "train_seconds", "trainable_parameters")
 SELECTED_COLUMNS = (*COLUMNS[1:6], "task", "setting", "chosen", "place")
+GEOMETRY_COLUMNS = (*COLUMNS[1:5], "images", "width", "uniformity", "effective_rank")
 LEDGER_COLUMNS = (
     *("rule", "method", "starts", "requeued", "failed", "cancelled", "cpu_hours", "gpu_hours"),
     *("requeued_gpu_hours", "failed_gpu_hours", "cancelled_gpu_hours"),

@@ -38,6 +38,8 @@ def collect(study: Study, not_run: dict[str, str], paths: Paths, target: Path | 
 
     scores.csv has a row per metric and milestone, in repr precision, so equal scores give equal bytes. Of a long run at
     most `CURVE_STEPS` steps go to curves.csv, with six digits: git keeps it, and the run's log.csv has all.
+
+    Images without labels have costs and curves only; where no domain has labels, there is no scores.csv.
     """
     target = target or paths.root
     write_json(target / "study.json", json.loads(dump(study_params(study))))
@@ -46,11 +48,13 @@ def collect(study: Study, not_run: dict[str, str], paths: Paths, target: Path | 
     selected: list[dict[str, Any]] = []
     costs: list[dict[str, Any]] = []
     curves: list[pd.DataFrame] = []
+    labelled = {name for name, domain in study.domains.items() if domain.tasks()}
     sources: dict[str, list[Path]] = {"evaluation.json": [], "cost.json": [], "log.csv": []}
     for cell in cells(study):
         key, trained = cell._asdict(), paths.cell(cell.trained)
         files = {name: trained / name for name in ("cost.json", "log.csv")}
-        files["evaluation.json"] = paths.cell(cell) / "evaluation.json"
+        if cell.domain in labelled:
+            files["evaluation.json"] = paths.cell(cell) / "evaluation.json"
         for name, path in files.items():
             sources[name].append(path)
         cost = _cost(paths, cell)
@@ -58,7 +62,8 @@ def collect(study: Study, not_run: dict[str, str], paths: Paths, target: Path | 
         log = pd.read_csv(check(files["log.csv"], files["cost.json"]))
         if len(log):
             curves.append(_curve(log, cell))
-        for images, probes in read_json(check(files["evaluation.json"]))["milestones"].items():
+        evaluated = read_json(check(files["evaluation.json"]))["milestones"] if cell.domain in labelled else {}
+        for images, probes in evaluated.items():
             spent = {"images_seen": int(images), "train_seconds": cost["milestones"][images]}
             scores += [{"study": study.study} | key | row | spent for row in _score_rows(probes)]
             if int(images) == cost["images_seen"]:
@@ -76,7 +81,8 @@ def collect(study: Study, not_run: dict[str, str], paths: Paths, target: Path | 
     outcomes = _gather_outcomes(study, paths, target / "outcomes")
     for name, (frame, inputs) in tables.items():
         of_all = [target / "study.json", target / "not_run.json", *outcomes] if name == "scores.csv" else []
-        _write_table(target / name, frame, inputs, of_all)
+        if labelled or name in ("cost.csv", "curves.csv"):
+            _write_table(target / name, frame, inputs, of_all)
 
 
 def _cost(paths: Paths, cell: Cell) -> dict[str, Any]:
@@ -127,6 +133,8 @@ def _gather_outcomes(study: Study, paths: Paths, target: Path) -> list[Path]:
     """
     gathered: dict[str, dict[str, np.ndarray]] = {}
     for cell in cells(study):
+        if not study.domains[cell.domain].tasks():
+            continue
         end = f"i{_cost(paths, cell)['images_seen']}/"
         found = gathered.setdefault(f"{cell.backbone}-{cell.domain}", {})
         for name, array in read_arrays(check(paths.cell(cell) / "outcomes.npz")).items():

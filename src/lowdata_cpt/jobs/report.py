@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lowdata_cpt.analysis.answer import UNSCORED, answer_of
+from lowdata_cpt.analysis.answer import answer_of
 from lowdata_cpt.analysis.commands import make_claims, make_statistics, make_tables
 from lowdata_cpt.analysis.figures import missing_inputs
 from lowdata_cpt.analysis.metrics import write_metrics
@@ -23,6 +23,7 @@ from lowdata_cpt.core.paths import CLAIMS, project_file
 from lowdata_cpt.core.provenance import write_sidecar
 from lowdata_cpt.jobs.collect import read_study
 from lowdata_cpt.jobs.figures import figure, figure_names
+from lowdata_cpt.study.grid import pairs
 
 SUBMITTED = Path(".snakemake/submitit/ledger")
 
@@ -74,10 +75,24 @@ def ledger(folder: Path, lines: Path = SUBMITTED) -> None:
 
 
 def report(folder: Path) -> None:
-    """Write results/<study>/report.html, and ledger.csv if the study's jobs were submitted."""
+    """Write results/<study>/report.html, and ledger.csv if the study's jobs were submitted.
+
+    Of a collected study without any labels, first the geometry of its features, losses and neighbours: with torch.
+    """
     _check_folder(folder)
+    if (folder / "study.json").exists() and not (folder / "scores.csv").exists():
+        _unlabelled(folder)
     ledger(folder)
     build_report(folder, folder / "report.html")
+
+
+def _unlabelled(folder: Path) -> None:
+    from lowdata_cpt.jobs.geometry import geometry
+
+    geometry(folder)
+    for backbone, domain in pairs(read_study(folder / "study.json")):
+        for kind in ("loss", "neighbours"):
+            figure(folder, f"{kind}-{backbone}-{domain}")
 
 
 def _check_folder(folder: Path) -> None:
@@ -91,7 +106,7 @@ def headline(folder: Path) -> None:
     files = StudyFiles(folder)
     answer = answer_of(files)
     print("\n".join(answer.sentences))
-    if answer == UNSCORED:
+    if not (folder / "scores.csv").exists():
         print(f"\nmodels:  {folder / 'cells'}/**/export/*/model.safetensors")
         return
     print(f"\n{answer.how_sure}\n\n{headline_table(files.scores).to_string(index=False)}")

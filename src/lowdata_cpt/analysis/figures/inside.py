@@ -180,6 +180,8 @@ def _heat(axis: Axes, image: NDArray[Any], weights: NDArray[Any]) -> None:
 def draw_neighbours(files: StudyFiles, backbone: str, domain: str) -> Drawing:
     """Draw the nearest train images of some test images by the base's and by DIET-CP's features, where both are there.
 
+    Without labels, of some images their nearest others.
+
     Raises:
         UserError: as `read_qualitative`.
     """
@@ -187,7 +189,7 @@ def draw_neighbours(files: StudyFiles, backbone: str, domain: str) -> Drawing:
     methods = [name for name in NEIGHBOURS_OF if f"neighbours_{name}" in arrays]
     if len(methods) < len(NEIGHBOURS_OF):
         return nothing("Neighbours are shown of base and DIET-CP; one of them was not run here.")
-    near = arrays[f"neighbours_{methods[0]}"].shape[1]
+    near, labelled = arrays[f"neighbours_{methods[0]}"].shape[1], f"neighbours_{methods[0]}_same" in arrays
     count = min(ROWS, len(arrays["neighbours_query"]))
     titles = ["Query", *[f"{short_label(m)} {i + 1}" for m in methods for i in range(near)]]
     figure, grid = _tiles(count, len(titles), titles)
@@ -196,11 +198,19 @@ def draw_neighbours(files: StudyFiles, backbone: str, domain: str) -> Drawing:
         line[0].imshow(arrays["neighbours_query"][k], interpolation="lanczos")
         places = [(method, i) for method in methods for i in range(near)]
         for axis, (method, i) in zip(line[1:], places, strict=True):
-            same = bool(arrays[f"neighbours_{method}_same"][k, i])
             axis.imshow(arrays[f"neighbours_{method}"][k, i], interpolation="lanczos")
-            axis.spines[:].set(visible=True, color=RIGHT if same else WRONG, linewidth=2)
+            same = bool(arrays[f"neighbours_{method}_same"][k, i]) if labelled else ""
+            if labelled:
+                axis.spines[:].set(visible=True, color=RIGHT if same else WRONG, linewidth=2)
             rows.append({"query": k, "method": method, "rank": i + 1, "same_class": same})
     source = pd.DataFrame(rows)
+    if not labelled:
+        caption = (
+            f"**Nearest neighbours before and after DIET-CP** on {domain_label(domain)} ({backbone}), without labels: "
+            f"{count} evenly spaced images and their {near} nearest others by cosine of the class token. Which are "
+            "alike is for you to judge."
+        )
+        return Drawing(figure, caption, source)
     share = source.groupby("method")["same_class"].mean()
     words = ", ".join(f"{style_of(m).label} {100 * share[m]:.0f} %" for m in methods)
     caption = (

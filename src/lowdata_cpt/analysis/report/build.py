@@ -211,7 +211,7 @@ def _figures(study_dir: Path) -> list[dict[str, Any]]:
 
 def _opening(figures: list[dict[str, Any]], *, own: bool) -> list[dict[str, Any]]:
     """Return what stands beside the answer: of own images the curve along the run and examples before and after."""
-    kinds = ("learning", *EXAMPLES_OF) if own else ("answer",)
+    kinds = ("learning", "loss", *EXAMPLES_OF) if own else ("answer",)
     return [one for kind in kinds for one in figures if one["name"].partition("-")[0] == kind]
 
 
