@@ -345,18 +345,6 @@ def scale_down(study: Path, only: str | None) -> None:
     run(load(study), only=only)
 
 
-@cli.command()
-@click.argument("first", type=PATH)
-@click.argument("second", type=PATH)
-def compare(first: Path, second: Path) -> None:
-    """Compare two scores.csv: equal but for measured seconds?"""
-    from lowdata_cpt.jobs.collect import differences
-
-    if found := differences(first, second):
-        raise UserError(found)
-    click.echo("equal")
-
-
 for _command in COMMANDS:
     cli.add_command(_command)
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from lowdata_cpt.core.errors import UserError
+
 
 def _of_study(function: Callable[..., None]) -> Callable[..., None]:
     return click.option("--study", default="quick", show_default=True, help="Name of the study.")(function)
@@ -108,4 +110,16 @@ def crate(study: str) -> None:
     click.echo(write_crate(study))
 
 
-COMMANDS = (pull, push, dvc_commit, publish, pack, restore, partial, verify, crate)
+@click.command()
+@click.argument("first", type=click.Path(path_type=Path))
+@click.argument("second", type=click.Path(path_type=Path))
+def compare(first: Path, second: Path) -> None:
+    """Compare two scores.csv: equal but for measured seconds?"""
+    from lowdata_cpt.jobs.collect import differences
+
+    if found := differences(first, second):
+        raise UserError(found)
+    click.echo("equal")
+
+
+COMMANDS = (pull, push, dvc_commit, publish, pack, restore, partial, verify, crate, compare)
