@@ -55,4 +55,4 @@ def test_a_second_run_of_a_study_is_refused_and_the_first_is_named(tmp_path: Pat
     finally:
         first.kill()
         first.wait()
-    assert "is being run by" not in tiny.snakemake(folder, "--dry-run").stderr
+    assert "is being run by" not in tiny.snakemake(folder, "--dry-run", "--rerun-incomplete").stderr
