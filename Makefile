@@ -15,7 +15,7 @@ SNAKEMAKE := $(RUN)/snakemake --cores $(CORES) --rerun-incomplete $(CONFIG) $(SA
 export OMP_NUM_THREADS := 1
 export MPLBACKEND := Agg
 
-.PHONY: help reproduce test test-slow test-browser lint format config docs golden publish pack restore partial figures report forecast scale-down pull push verify crate dvc-commit test-slurm chaos-slurm slurm-up slurm-down bench gpu-check clean
+.PHONY: help reproduce test test-slow test-browser chaos lint format config docs golden publish pack restore partial figures report forecast scale-down pull push verify crate dvc-commit test-slurm chaos-slurm slurm-up slurm-down bench gpu-check clean
 
 help: ## show the targets
 	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -98,6 +98,10 @@ forecast: .venv/.ready ## print jobs, GPU-hours and disk of STUDY before it runs
 
 scale-down: .venv/.ready ## run two steps of every distinct cell type of config/paper.yaml on fixtures, on the CPU
 	@$(RUN)/lowdata-cpt scale-down --study config/$(if $(filter quick,$(STUDY)),paper,$(STUDY)).yaml
+
+chaos: .venv/.ready ## full counts of kills, damaged files and full disks (half an hour); rewrites the table of docs/reliability.md
+	@tools/install-gl
+	@CHAOS=full $(RUN)/pytest tests/chaos $(PYTEST)
 
 test-browser: .venv/.ready ## open the reports in headless Chromium and click through them
 	@tools/install-chromium

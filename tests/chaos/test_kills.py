@@ -36,6 +36,7 @@ STUDY = validate(SETTINGS | {"methods": {"base": {}} | SMALL})
 PATHS = Paths("results/s")
 CELLS = {cell.method: cell for cell in cells(STUDY)}
 DOMAIN, SUBSET = PATHS.manifest("camvid"), PATHS.subset("camvid", 4, 0)
+SCORES = ("evaluation.json", "outcomes.npz", "examples.npz")
 
 
 def trained(cell: Cell) -> Callable[[], None]:
@@ -47,18 +48,18 @@ def scored(cell: Cell) -> Callable[[], None]:
     return lambda: evaluate.evaluate(job_params.evaluate_params(STUDY, cell), cell, PATHS, device="cpu")
 
 
-STEPS: dict[str, tuple[Callable[[], None], Path]] = {
-    "data": (lambda: inputs.data(job_params.data_params(STUDY, "camvid"), DOMAIN), DOMAIN.parent),
+STEPS: dict[str, tuple[Callable[[], None], list[Path]]] = {
+    "data": (lambda: inputs.data(job_params.data_params(STUDY, "camvid"), DOMAIN), [DOMAIN.parent]),
     "backbone": (
         lambda: backbone(job_params.backbone_params(STUDY, "tiny"), PATHS.backbone("tiny")),
-        PATHS.backbone("tiny"),
+        [PATHS.backbone("tiny")],
     ),
-    "subset": (lambda: inputs.subset(job_params.subset_params(STUDY, 4, 0), DOMAIN, SUBSET), SUBSET),
+    "subset": (lambda: inputs.subset(job_params.subset_params(STUDY, 4, 0), DOMAIN, SUBSET), [SUBSET]),
 }
 for method in ("base", *NAMED):
     folder = PATHS.cell(CELLS[method])
-    STEPS[f"train {method}"] = (trained(CELLS[method]), folder / "export")
-    STEPS[f"evaluate {method}"] = (scored(CELLS[method]), folder)
+    STEPS[f"train {method}"] = (trained(CELLS[method]), [folder / "export"])
+    STEPS[f"evaluate {method}"] = (scored(CELLS[method]), [folder / name for name in SCORES])
 
 
 def start(work: Callable[[], None]) -> int:
@@ -92,13 +93,13 @@ def test_killed_at_any_moment_the_same_step_ends_bit_equal(
     spent: dict[str, float] = {}
     good: dict[str, str] = {}
     monkeypatch.chdir(whole)
-    for name, (work, result) in STEPS.items():
+    for name, (work, results) in STEPS.items():
         before = time.monotonic()
         assert finish(start(work)) == 0, name
-        spent[name], good[name] = time.monotonic() - before, digest(result)
+        spent[name], good[name] = time.monotonic() - before, digest(*results)
     monkeypatch.chdir(killed)
     generator, kills = np.random.default_rng(5), 0
-    for number, (name, (work, result)) in enumerate(STEPS.items()):
+    for number, (name, (work, results)) in enumerate(STEPS.items()):
         share = wanted * (number + 1) // len(STEPS)
         while kills < share:
             process = start(work)
@@ -111,9 +112,10 @@ def test_killed_at_any_moment_the_same_step_ends_bit_equal(
             else:
                 # It was faster than the first time. Snakemake removes what a step makes before it runs it again.
                 spent[name] *= 0.8
-                shutil.rmtree(result) if result.is_dir() else result.unlink()
+                for result in results:
+                    shutil.rmtree(result) if result.is_dir() else result.unlink()
         assert finish(start(work)) == 0, f"{name}: did not go on after a kill"
-        assert digest(result) == good[name], f"{name}: another result after kills"
+        assert digest(*results) == good[name], f"{name}: another result after kills"
     left = [path for path in Path().rglob(".*") if path.name not in (".cache",)]
     unfinished = list(Path("work").rglob("*.safetensors")) + list(Path("work").rglob("*.npz"))
     record(

@@ -37,6 +37,7 @@ def test_a_file_is_laid_over_the_one_beside_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_second_run_of_a_study_is_refused_and_the_first_is_named(tmp_path: Path) -> None:
     folder = tiny.tiny_study(tmp_path / "checkout")
     command = ["snakemake", "--cores", "1"]
@@ -54,4 +55,4 @@ def test_a_second_run_of_a_study_is_refused_and_the_first_is_named(tmp_path: Pat
     finally:
         first.kill()
         first.wait()
-    assert "is being run by" not in tiny.snakemake(folder, "--dry-run").stderr
+    assert "is being run by" not in tiny.snakemake(folder, "--dry-run", "--rerun-incomplete").stderr

@@ -11,7 +11,7 @@ from lowdata_cpt.core.paths import CLAIMS, project_file
 from lowdata_cpt.jobs.failures import last_words
 from lowdata_cpt.jobs.figures import code_modules, figure_names
 from lowdata_cpt.study import grid, job_params
-from lowdata_cpt.study.checks import check_machine, hold, holder
+from lowdata_cpt.study.checks import check_machine, holder
 from lowdata_cpt.study.grid import ANY
 from lowdata_cpt.study.load import read, validate
 from lowdata_cpt.study.paths import Paths
@@ -59,10 +59,6 @@ STEP = f"--results {PATHS.root} --params {{params.job:q}}"
 CELL_OPTION = f"--cell {ANY.name}".replace("{", "{wildcards.")
 COMPUTE = "--device {resources.device} --threads {threads}"
 LOG = ">> {log} 2> >(tee -a {log} >&2)"
-
-
-onstart:
-    hold(STUDY.study)
 
 
 wildcard_constraints:

@@ -1,7 +1,10 @@
 """What is looked at, and set, before the first job starts; and what is said when one has failed."""
 
+from lowdata_cpt.study.checks import hold
+
 
 onstart:
+    hold(STUDY.study)
     offered = workflow.resource_settings.cores
     if (
         workflow.non_local_exec
