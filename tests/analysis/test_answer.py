@@ -116,6 +116,21 @@ def test_one_run_on_own_images_says_that_another_seed_may_differ(own: Path, tmp_
     assert all("on your test images" in line and line.endswith("so chance cannot be told.") for line in said)
 
 
+def test_images_without_labels_are_answered_by_the_geometry_of_their_features(own: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(own, tmp_path / "study"))
+    (folder / "scores.csv").unlink()
+    place = {"backbone": "vits14_imgfocus", "domain": "tabletop", "images": 60, "width": 384}
+    base = place | {"method": "base", "n": 0, "uniformity": -1.2, "effective_rank": 41.2}
+    trained = place | {"method": "diet_cp", "n": 100, "uniformity": -2.0, "effective_rank": 55.7}
+    pd.DataFrame([base, trained]).to_csv(folder / "geometry.csv", index=False)
+    first, *rest = answer_of(StudyFiles(folder)).sentences
+    assert first.startswith(
+        "DIET-CP: effective rank of the features from 41 to 56 of 384, uniformity from −1.20 to −2.00 (lower is more "
+        "even), on 60 of your images, 1 minute of training; its loss "
+    )
+    assert tuple(rest) == UNSCORED.sentences
+
+
 def test_the_best_method_is_the_one_whose_interval_ends_highest_at_its_lower_end() -> None:
     wide = gain("tec", "neu_steel", "knn_accuracy", 15.0, 2.0, 28.0)
     assert say(wide, STEEL)[0].startswith("100 images of NEU steel: DIET-CP, +13.9")
