@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import write_text
 from lowdata_cpt.data.decode import MAX_PIXELS
+from lowdata_cpt.data.layouts import coco
 from lowdata_cpt.data.layouts.copies import exact_copies
 from lowdata_cpt.data.layouts.folders import DatasetCard, Files, FolderDomain, images_in, subfolders
 from lowdata_cpt.data.layouts.grouping import Grouping, cut_groups
@@ -156,7 +157,8 @@ class ImageFolder(FolderDomain):
         layout = self._layout()
         images = [path for found in layout.splits.values() for path, _ in found]
         listing = [self.folder / self.labels] if self._csv else []
-        return [*images, *layout.masks.values(), *layout.depth.values(), *listing]
+        masks = dict.fromkeys(coco.file_of(path) or path for path in layout.masks.values())
+        return [*images, *masks, *layout.depth.values(), *listing]
 
     def count(self) -> int:
         """Return the number of images."""

@@ -27,6 +27,7 @@ from lowdata_cpt.data.decode import (
     resize_nearest,
     square_box,
 )
+from lowdata_cpt.data.layouts import coco
 from lowdata_cpt.data.layouts.folders import images_in
 
 Byte = Annotated[int, Field(ge=0, le=255)]
@@ -35,7 +36,8 @@ Value = Annotated[int, Field(ge=0, le=65535)] | tuple[Byte, Byte, Byte]
 
 BELOW = r"^[^/.][^:]*$"  # a relative path
 ORIENTATION = 0x0112  # the EXIF tag
-NPY = ".npy"
+NPY, EXR = ".npy", ".exr"
+DEPTH_CHANNELS = ("Z", "Y")
 
 
 class LabelFiles(Strict):
@@ -48,11 +50,14 @@ class LabelFiles(Strict):
 class Masks(LabelFiles):
     """Class masks: one channel of values (palette images: their indices), or colours."""
 
-    folder: str = Field(default="masks", min_length=1, pattern=BELOW, description="Folder of the masks.")
+    folder: str = Field(
+        default="masks", min_length=1, pattern=BELOW, description="Folder of the masks, or one COCO JSON file of all."
+    )
     classes: dict[str, Value] | tuple[str, ...] | None = Field(
         default=None,
         description="Name -> value, or name -> colour as [red, green, blue]. A list of names stands for the values 0, "
-        "1, …, two names also for 0 and 255. Null: every value that is found is a class.",
+        "1, …, two names also for 0 and 255. Null: every value that is found is a class. Of a COCO JSON the values are "
+        "category ids, 0 is background, and null takes its names.",
     )
     ignore: tuple[Value, ...] = Field(default=(), description="Values, or colours, that neither train nor count.")
 
@@ -63,6 +68,8 @@ class Masks(LabelFiles):
             raise ValueError(f"classes has {len(self.classes)} entries; expected 2 to {IGNORE}")
         if self.colours and not all(isinstance(value, tuple) for value in (*named, *self.ignore)):
             raise ValueError("classes and ignore mix values and colours; expected one kind")
+        if self.coco and self.colours:
+            raise ValueError("classes and ignore have colours; expected category ids of the COCO JSON")
         if self.colours and not named:
             raise ValueError("ignore has colours, but classes has none; expected name -> [red, green, blue]")
         codes = [code(value) for value in (*named, *self.ignore)]
@@ -76,6 +83,11 @@ class Masks(LabelFiles):
         named = list(self.classes.values()) if isinstance(self.classes, dict) else []
         return any(isinstance(value, tuple) for value in (*named, *self.ignore))
 
+    @property
+    def coco(self) -> bool:
+        """Whether all masks are in one COCO JSON."""
+        return self.folder.lower().endswith(coco.JSON)
+
     def read(self, path: Path) -> NDArray[np.int64]:
         """Return a mask's values, or its colours as 0xRRGGBB: int64 [H, W].
 
@@ -83,6 +95,8 @@ class Masks(LabelFiles):
             UndecodableError: the file is damaged or no image.
             UserError: it has colours, and classes are told by value.
         """
+        if self.coco and (listing := coco.file_of(path)):
+            return coco.mask_of(listing, path.relative_to(listing).as_posix())
         data = read_bytes(path)
         if not self.colours:
             try:
@@ -103,7 +117,7 @@ class Masks(LabelFiles):
 
 
 class Depth(LabelFiles):
-    """Depth maps: 8- or 16-bit PNG, TIFF (16-bit or float), or NPY."""
+    """Depth maps: 8- or 16-bit PNG, TIFF (16-bit or float), NPY, or EXR."""
 
     folder: str = Field(default="depth", min_length=1, pattern=BELOW, description="Folder of the depth maps.")
     scale: float | None = Field(
@@ -154,13 +168,32 @@ def _numbers(path: Path) -> NDArray[Any]:
     """Return a file's numbers as they are stored."""
     data = read_bytes(path)
     try:
+        if path.suffix.lower() == EXR:
+            return _channel(path)
         if path.suffix.lower() == NPY:
             return np.atleast_1d(np.load(io.BytesIO(data), allow_pickle=False).squeeze())
         with Image.open(io.BytesIO(data)) as image:
             image.load()
             return np.asarray(image)
-    except Exception as error:  # Pillow and NumPy raise a dozen types for damaged files
+    except UserError:
+        raise
+    except Exception as error:  # Pillow, NumPy and OpenEXR raise a dozen types for damaged files
         raise UndecodableError(f"not a readable depth map ({' '.join(str(error).split())[:100]})") from None
+
+
+def _channel(path: Path) -> NDArray[Any]:
+    """Return the depth channel of an EXR file: its only one, or else Z, Y, or any where all are equal."""
+    import OpenEXR  # compiled, and only these folders need it
+
+    with OpenEXR.File(str(path), separate_channels=True) as file:
+        found = {name: np.array(channel.pixels) for name, channel in file.channels().items()}
+    first = next(iter(found.values()))
+    if all(pixels.shape == first.shape and np.array_equal(pixels, first, equal_nan=True) for pixels in found.values()):
+        return first
+    for name in DEPTH_CHANNELS:
+        if name in found:
+            return found[name]
+    raise UserError(f"{path}: channels {', '.join(sorted(found))}; expected one, or one that is called Z or Y")
 
 
 def code(value: Value) -> int:
@@ -207,18 +240,27 @@ def match(
     for split, images in splits.items():
         place = places[split]
         own = (place.parent if place.name == "images" and place != base else place) / labels.folder
-        key = (own, place) if own.is_dir() else (base / labels.folder, top)
+        key = (own, place) if own.exists() else (base / labels.folder, top)
         wanted.setdefault(key, []).extend(path for path, _ in images)
     for (folder, root), paths in wanted.items():
-        files = _by_name(folder)
-        names = {path: f"{path.relative_to(root).with_suffix('').as_posix()}{labels.suffix}" for path in paths}
-        found = {path: files[name] for path, name in names.items() if name in files}
+        if folder.suffix.lower() == coco.JSON:
+            # As in a CSV file: a path below the folder, or below images/, or the bare name.
+            files = {name: folder / name for name in coco.read(folder).images}
+            called = {p: {p.relative_to(base).as_posix(), p.relative_to(root).as_posix(), p.name} for p in paths}
+            found = {path: folder / name for path, each in called.items() for name in each if name in files}
+            first = paths[0].relative_to(root).as_posix() if paths else ""
+        else:
+            files = _by_name(folder)
+            names = {path: f"{path.relative_to(root).with_suffix('').as_posix()}{labels.suffix}" for path in paths}
+            found = {path: files[name] for path, name in names.items() if name in files}
+            first = f"{names[paths[0]]}.png" if paths else ""
         if paths and not found:
-            raise UserError(f"{folder}: none of {len(paths)} images has its label here, {names[paths[0]]}.png for one")
+            raise UserError(f"{folder}: none of {len(paths)} images has its label here, {first} for one")
         used = set(found.values())
         result.files.update(found)
         result.extra.extend(path for path in files.values() if path not in used)
-        result.missing.update({path: f"no file in {folder.name}/" for path in paths if path not in found})
+        lacking = f"no image in {folder.name}" if folder.is_file() else f"no file in {folder.name}/"
+        result.missing.update({path: lacking for path in paths if path not in found})
     return result
 
 
@@ -227,7 +269,7 @@ def _by_name(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of labels; expected one file for each image")
     found, files = images_in(folder), dict[str, Path]()
-    for path in (*found.images, *(path for path in found.others if path.suffix.lower() == NPY)):
+    for path in (*found.images, *(path for path in found.others if path.suffix.lower() in (NPY, EXR))):
         name = path.relative_to(folder).with_suffix("").as_posix()
         if name in files:
             raise UserError(f"{files[name]} and {path.name}: two label files of one name; expected one")

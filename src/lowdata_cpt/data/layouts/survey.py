@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.data.decode import IGNORE, UndecodableError
+from lowdata_cpt.data.layouts import coco
 from lowdata_cpt.data.layouts.label_files import Masks, code, named
 
 MOST_UNNAMED = 64
@@ -55,7 +56,8 @@ def survey(masks: Masks, paths: Iterable[Path], where: Path) -> Classes:
         pixels.update(found)
         images.update(found.keys())
         first = dict.fromkeys(found, path) | first
-    mapping, ignored = _meaning(masks, sorted(pixels), where)
+    listings = sorted({file for path in paths if (file := coco.file_of(path))})
+    mapping, ignored = _meaning(masks, sorted(pixels), listings, where)
     unknown = [value for value, _ in pixels.most_common() if value not in mapping and value not in ignored]
     if unknown:
         value = unknown[0]
@@ -79,12 +81,14 @@ def survey(masks: Masks, paths: Iterable[Path], where: Path) -> Classes:
     return Classes(names, table, "\n".join([*head, *rows]))
 
 
-def _meaning(masks: Masks, found: list[int], where: Path) -> tuple[dict[int, str], tuple[int, ...]]:
+def _meaning(masks: Masks, found: list[int], files: list[Path], where: Path) -> tuple[dict[int, str], tuple[int, ...]]:
     """Return value -> class name in id order, and the ignored values."""
     ignored = tuple(code(value) for value in masks.ignore)
     if isinstance(masks.classes, dict):
         return {code(value): name for name, value in masks.classes.items()}, ignored
     left = [value for value in found if value not in ignored]
+    if masks.coco:
+        return _categories(masks, left, files, where), ignored
     if masks.classes is not None:
         binary = len(masks.classes) == 2 and 255 in left and 1 not in left
         values = (0, 255) if binary else range(len(masks.classes))
@@ -95,6 +99,21 @@ def _meaning(masks: Masks, found: list[int], where: Path) -> tuple[dict[int, str
             f"{where}: masks with {len(left)} values ({shown}, …); expected 2 to {MOST_UNNAMED}, or `classes`"
         )
     return {value: str(value) for value in left}, ignored
+
+
+def _categories(masks: Masks, found: list[int], files: list[Path], where: Path) -> dict[int, str]:
+    """Return category id -> class name: the names that are asked for, or the background and all that occur."""
+    known = {0: coco.BACKGROUND}
+    for file in files:
+        for value, name in coco.read(file).categories.items():
+            if known.setdefault(value, name) != name:
+                raise UserError(f"{file}: category {value} is {name!r}, elsewhere {known[value]!r}; expected one name")
+    if masks.classes is None:
+        return {value: known[value] for value in found}
+    number = {name: value for value, name in known.items()}
+    if unknown := [name for name in masks.classes if name not in number]:
+        raise UserError(f"{where}: no category {unknown[0]!r}; expected some of {', '.join(map(repr, number))}")
+    return {number[name]: name for name in masks.classes}
 
 
 def depth_report(depths: Mapping[str, NDArray[np.float32]]) -> str:
