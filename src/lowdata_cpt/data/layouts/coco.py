@@ -79,7 +79,8 @@ def mask_of(path: Path, name: str) -> NDArray[np.int64]:
     Raises:
         UndecodableError: the image is not in the file, or a segmentation is none.
     """
-    from pycocotools import mask as coder  # compiled, and only these folders need it
+    # Compiled, and only these folders need it.
+    from pycocotools import mask as coder  # type: ignore[import-untyped]
 
     known = read(path).images.get(name)
     if known is None:
@@ -87,7 +88,7 @@ def mask_of(path: Path, name: str) -> NDArray[np.int64]:
     height, width, annotations = known
     areas = []
     for one in annotations:
-        drawn = one.get("segmentation")
+        drawn: Any = one.get("segmentation")
         try:
             if isinstance(drawn, list):
                 code = coder.merge(coder.frPyObjects(drawn, height, width))

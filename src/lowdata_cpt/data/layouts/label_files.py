@@ -183,7 +183,7 @@ def _numbers(path: Path) -> NDArray[Any]:
 
 def _channel(path: Path) -> NDArray[Any]:
     """Return the depth channel of an EXR file: its only one, or else Z, Y, or any where all are equal."""
-    import OpenEXR  # compiled, and only these folders need it
+    import OpenEXR  # type: ignore[import-not-found]  # compiled, and only these folders need it
 
     with OpenEXR.File(str(path), separate_channels=True) as file:
         found = {name: np.array(channel.pixels) for name, channel in file.channels().items()}
