@@ -2,9 +2,9 @@
 
 `python -m lowdata_cpt.dev.golden` (`make golden`) computes those whose source has changed. Equal digests record the new
 source as the same version in config/code_versions.json, so that no job of any study runs again; others become a new
-version. A changed module of which no function ran in a golden cell with an equal digest counts as different. `--check`
-only says what is not recorded (`make lint`). Digests are exact, so they compare on one machine only: on another, those
-of the last commit are computed first, in a worktree of its own.
+version. A changed module of which no function ran in the golden cell counts as different. `--check` only says what is
+not recorded (`make lint`). Digests are exact, so they compare on one machine only: on another, those of the last commit
+are computed first, in a worktree of its own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -259,20 +259,11 @@ def _without_functions(module: str) -> bool:
     return "def " not in sources(module).get(module, "def ")
 
 
-def judge(known: dict[str, Any], unit: Unit, outcome: Outcome, elsewhere: Collection[str] = ()) -> dict[str, Any]:
-    """Return a unit's new entry: the old version where the digest is equal and every changed module ran.
-
-    Args:
-        known: the recorded entry, empty if there is none.
-        unit: whose it is.
-        outcome: of its golden cell, now.
-        elsewhere: modules that ran in other golden cells whose digests are equal: one that this cell imports without
-            calling it (a bank of augmented features, a forward pass) is told by those that do.
-    """
+def judge(known: dict[str, Any], unit: Unit, outcome: Outcome) -> dict[str, Any]:
+    """Return a unit's new entry: the old version where the digest is equal and every changed module ran."""
     source, hashes = source_version(*unit.modules), _hashes(unit)
     changed = {m for m in hashes | known.get("modules", {}) if hashes.get(m) != known.get("modules", {}).get(m)}
-    ran = outcome.ran | set(elsewhere)
-    covered = all(m in ran or m not in hashes or _without_functions(m) for m in changed)
+    covered = all(m in outcome.ran or m not in hashes or _without_functions(m) for m in changed)
     same = bool(known) and known["digest"] == outcome.digest and covered
     return {
         "source": source,
@@ -314,11 +305,9 @@ def record() -> None:
         if known and stored["machine"] != machine():
             before = _digests_of_commit([name for name in names if name in known])
             known = {name: unit | {"digest": before.get(name, unit["digest"])} for name, unit in known.items()}
-        equal = [name for name in names if known.get(name, {}).get("digest") == outcomes[name].digest]
-        elsewhere = {module for name in equal for module in outcomes[name].ran}
         for name in names:
             old = known.get(name, {})
-            known[name] = judge(old, every[name], outcomes[name], elsewhere)
+            known[name] = judge(old, every[name], outcomes[name])
             print(f"{name}: {'results unchanged' if known[name]['version'] == old.get('version') else 'new version'}")
     write_json(RECORDED, {"machine": machine(), "units": {name: known[name] for name in every}})
 
