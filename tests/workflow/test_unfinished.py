@@ -22,7 +22,11 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of which two of four cells are finished and packed."""
     folder = tiny_study(tmp_path_factory.mktemp("left") / "p", **SETTINGS)
     snakemake(folder, "--", *(f"{CELLS}/{name}/s0/evaluation.json" for name in FINISHED))
+    stale = folder / "results/quick/tables/scores-tiny-gone.md"
+    stale.parent.mkdir(parents=True, exist_ok=True)
+    stale.write_text("of a domain that an earlier answer had")
     assert "2 of 4 cells" in lowdata(folder, "partial").stdout
+    assert not stale.exists()
     assert len(lowdata(folder, "pack").stdout.splitlines()) == 2
     return folder
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from lowdata_cpt.core.errors import UserError
@@ -33,6 +34,8 @@ def partial(name: str, workers: int = 1) -> str:
         raise UserError(f"{paths.root / 'cells'}: no finished cell; `make reproduce STUDY={name}` computes them")
     part = only(study, done)
     waiting = {domain: "none of its cells is computed yet" for domain in study.domains if domain not in part.domains}
+    for folder in ("figures", "outcomes", "statistics", "tables"):  # an earlier answer may have had other domains
+        shutil.rmtree(paths.of_study(folder), ignore_errors=True)
     collect.collect(part, not_run | waiting, paths)
     manifests = [paths.manifest(domain) for domain in part.domains if probes_of(part, domain)]
     collect.trivial_baselines(manifests, paths.of_study("trivial_baselines.csv"))
