@@ -13,7 +13,6 @@ import pytest
 from lowdata_cpt.analysis.answer import UNSCORED, answer_of, own_bank_gains, sentences, time_words
 from lowdata_cpt.analysis.study_files import StudyFiles
 from lowdata_cpt.analysis.table import HEADLINE
-from lowdata_cpt.core.io import write_arrays
 from tests.analysis import synthetic_study
 
 BOTH = "seeds and test images"
@@ -219,33 +218,6 @@ def test_the_answer_of_a_study(small: Path, tmp_path: Path) -> None:
     known = answer_of(StudyFiles(folder)).not_known
     assert known.startswith("DIET-CP on Tabletop: a loss that never left its trivial level")
     assert "Not run: NYUv2 (no folder)." in known
-
-
-def test_images_without_labels_are_told_by_their_features(small: Path, tmp_path: Path) -> None:
-    (tmp_path / "study.json").write_text(
-        '{"backbones": {"b": {}}, "domains": {"imagefolder": {"kind": "imagefolder"}}, "methods": {}}'
-    )
-    write_arrays(
-        tmp_path / "qualitative/examples-b-imagefolder.npz",
-        {"geometry_base": np.array([-1.2, 20.0, 64]), "geometry_diet_cp": np.array([-2.26, 31.04, 64])},
-    )
-    cost = pd.read_csv(small / "cost.csv")
-    cost = cost[cost["method"].eq("diet_cp") & cost["n"].eq(100)].assign(backbone="b", domain="imagefolder")
-    cost.assign(train_seconds=431.0, device="cpu", threads=1).to_csv(tmp_path / "cost.csv", index=False)
-    curves = pd.read_csv(small / "curves.csv")
-    curves = curves[curves["method"].eq("diet_cp") & curves["n"].eq(100)].assign(backbone="b", domain="imagefolder")
-    curves.assign(loss=2.5).to_csv(tmp_path / "curves.csv", index=False)
-    nothing, line, _ = answer_of(StudyFiles(tmp_path)).sentences
-    assert nothing.endswith("so nothing was scored.")
-    assert line.startswith(
-        "DIET-CP on 100 of your images, 7 minutes on one CPU core; it acted (loss 2.50, asked for: loss"
-    )
-    assert line.endswith(
-        "; uniformity of its features −1.2 → −2.3 (0: one point; lower: more even), effective rank 20.0 → 31.0, on 64 "
-        "images."
-    )
-    curves.assign(loss=np.log(1000)).to_csv(tmp_path / "curves.csv", index=False)
-    assert "; it did not act (loss 6.91, " in answer_of(StudyFiles(tmp_path)).sentences[1]
 
 
 def test_studies_with_little_to_say(tmp_path: Path) -> None:

@@ -70,7 +70,8 @@ def test_files_in_git_stay_small(study: str) -> None:
 
 @pytest.mark.parametrize("text", ["README.md", "docs/findings.md"])
 def test_every_gain_in_the_texts_is_a_row_of_a_table(text: str) -> None:
-    tables = [pd.read_csv(path) for name in ("summary", "domains", "stopped") for path in RESULTS.glob(f"*/statistics/{name}.csv")]
+    names = ("summary", "domains", "stopped")
+    tables = [pd.read_csv(path) for name in names for path in RESULTS.glob(f"*/statistics/{name}.csv")]
     rows = np.concatenate([table[["mean", "ci_low", "ci_high"]].to_numpy(float) for table in tables])
     page = re.sub(r"\s+", " ", (RESULTS.parent / text).read_text())
     gain = r"[+−]\d+\.\d\d \[[+−]\d+\.\d\d, [+−]\d+\.\d\d\]"

@@ -17,7 +17,7 @@ from lowdata_cpt.analysis.report import build_report
 from lowdata_cpt.analysis.report.images import thumbnails
 from lowdata_cpt.analysis.study_files import StudyFiles
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.core.io import write_json
+from lowdata_cpt.core.io import sha256_file, write_json
 from lowdata_cpt.jobs import report as present
 
 VOID = {"meta", "link", "img", "input", "br"}
@@ -62,7 +62,7 @@ def full_study(small: Path, claims_file: Path, folder: Path) -> Path:
         draw(name, folder, folder / "figures")
     write_json(folder / "not_run.json", {"nyuv2": "no folder <here>"})
     record = {"artifact": {"sha256": "0123456789abcdef"}, "inputs": [], "note": "<b>&"}
-    write_json(folder / "scores.csv.prov.json", record)
+    write_json(folder / "scores.csv.prov.json", record | {"artifact": {"sha256": sha256_file(folder / "scores.csv")}})
     cell = folder / "cells" / "vits14_imgfocus" / "tabletop" / "diet_cp" / "n100" / "s1"
     write_json(cell / "cost.json.prov.json", record)
     build_report(folder, folder / "report.html")
