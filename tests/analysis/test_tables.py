@@ -113,6 +113,7 @@ def test_tables_are_written(small: Path, tmp_path: Path, claims_file: Path) -> N
         "sentences.md",
         "answer.md",
         "domains.md",
+        "stopping.md",
         "headline.md",
         "headline.csv",
         "scores-vits14_imgfocus-tabletop.md",
