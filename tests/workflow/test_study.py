@@ -172,7 +172,7 @@ def error_of(folder: Path, **overrides: Any) -> str:
         ({"domains": {"camvid": {"sizes": [400]}}}, "400"),
         ({"domains": {"camvid": None, "imagefolder": {"root": "nowhere", "sizes": [4]}}}, "nowhere"),
         ({"backbones": {"tiny": {"weights": "file:nothing.safetensors"}}}, "nothing.safetensors"),
-        ({"backbones": {"tiny": {"image_size": 30}}}, "not a multiple of the patch size 16"),
+        ({"backbones": {"tiny": {"image_size": 30}}}, "expected a multiple of the patch size"),
     ],
 )
 def test_bad_input_gives_one_clear_error(overrides: dict[str, Any], expected: str, tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_images_without_labels_give_models(tmp_path: Path) -> None:
     cells = folder / "results/quick/cells/tiny/imagefolder"
     assert {path.parts[-6] for path in cells.glob("*/*/*/export/*/model.safetensors")} == {"base", "diet_cp", "mae"}
     said = lowdata(folder, "headline", "results/quick").stdout
-    assert said.startswith("DIET-CP: effective rank of the features from ")
+    assert "DIET-CP: effective rank of the features from " in said
     assert "on 6 of your images" in said
     assert "nothing was scored" in said
     report = (folder / "results/quick/report.html").read_text()
