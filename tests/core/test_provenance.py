@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,15 @@ import pytest
 from lowdata_cpt.core import provenance
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import read_json, sha256_file, write_json, write_text
-from lowdata_cpt.core.provenance import gather, last_ended, read_records, sidecar_path, write_provenance, write_sidecar
+from lowdata_cpt.core.provenance import (
+    check,
+    gather,
+    last_ended,
+    read_records,
+    sidecar_path,
+    write_provenance,
+    write_sidecar,
+)
 
 FOLDER = Path("results/quick")
 CELL = "cells/tiny/camvid/mae/n4/s0"
@@ -182,3 +191,14 @@ def test_a_damaged_sidecar_is_named(folder: Path) -> None:
 def test_nothing_to_gather_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="run the study"):
         gather(tmp_path)
+
+
+def test_a_published_table_is_held_to_its_record_wherever_the_folder_lies(tmp_path: Path) -> None:
+    published = Path(__file__).parents[2] / "results/quick"
+    for name in ("provenance.json", "scores.csv"):
+        shutil.copy(published / name, tmp_path)
+    table = tmp_path / "scores.csv"
+    assert check(table) == table
+    table.write_bytes(table.read_bytes().replace(b"0.", b"1.", 1))
+    with pytest.raises(UserError, match=r"scores.csv: damaged"):
+        check(table)

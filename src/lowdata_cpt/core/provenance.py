@@ -231,7 +231,9 @@ def published_records(folder: Path) -> dict[str, dict[str, Any]]:
     content = read_json(folder / GATHERED)
     try:
         artifacts, tables = content["artifacts"], {name: content[name] for name in TABLES}
-        hashes = {(folder / name).as_posix(): record["sha256"] for name, record in artifacts.items()}
+        # Inputs are named as the workflow names them, wherever the folder lies today.
+        places = (folder, Path("results", content["study"]))
+        hashes = {(place / name).as_posix(): one["sha256"] for name, one in artifacts.items() for place in places}
         found = {}
         for name, record in artifacts.items():
             facts = dict(record)
