@@ -167,14 +167,14 @@ def check(path: Path, maker: Path | None = None, *, again: Path | None = None) -
         return is_intact(path, sha256)
 
     try:
-        found = holds(read_json(sidecar)) if sidecar.exists() else None
-        if not found and (record := _published_record(maker)):
-            found = holds(record) or found
+        found = [holds(read_json(sidecar))] if sidecar.exists() else []
+        if True not in found and (record := _published_record(maker)):
+            found.append(holds(record))
     except (AttributeError, KeyError, TypeError):
         raise UserError(f"{sidecar}: damaged, expected artifact.sha256; {_again(again or maker)}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); {_again(again or maker)}") from None
-    if found is False:
+    if False in found and True not in found:
         raise UserError(f"{path}: damaged, its sha256 is not the one that was written; {_again(again or maker)}")
     return path
 
