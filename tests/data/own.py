@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from lowdata_cpt.data.domain import prepare
+from lowdata_cpt.data.layouts.image_folder import ImageFolder
+from lowdata_cpt.data.store import Store
+
 SIDE = (40, 30)  # width, height
 CROP, WEED, SOIL, EDGE = (0, 255, 0), (255, 0, 0), (0, 0, 0), (255, 255, 255)
+BINARY = {"classes": ["road", "crack"]}
+COLOURS = {"classes": {"soil": SOIL, "crop": CROP, "weed": WEED}, "ignore": [EDGE]}
+MILLIMETRES = {"scale": 0.001}
 
 
 def write(path: Path, pixels: np.ndarray) -> None:
@@ -59,3 +68,19 @@ def rgbd(folder: Path, count: int = 12) -> Path:
         rows.append(f"{i:02d}.png,{'kitchen' if i % 2 else 'office'},v{i // 2}")
     (folder / "labels.csv").write_text("\n".join(rows) + "\n")
     return folder
+
+
+def opened(folder: Path, **settings: Any) -> Store:
+    domain = ImageFolder.model_validate({"root": str(folder), "resolution": 30, **settings})
+    store = prepare(domain, folder.parent / f"{folder.name}.cache")
+    assert set(store.meta.tasks) == set(domain.tasks())
+    return store
+
+
+def listed(store: Store) -> dict[str, str]:
+    with (store.root / "quarantine.csv").open(encoding="utf-8", newline="") as stream:
+        return {row["id"]: row["reason"] for row in csv.DictReader(stream)}
+
+
+def ids(store: Store) -> dict[str, list[str]]:
+    return {split: store.rows(split)["id"].tolist() for split in ("train", "val", "test")}

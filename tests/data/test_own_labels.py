@@ -2,47 +2,34 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import OpenEXR
 import pytest
 from PIL import Image, ImageOps
-from pycocotools import mask as coder
 from pydantic import ValidationError
 
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.data.domain import prepare
 from lowdata_cpt.data.layouts.grouping import Grouping, cut_groups
 from lowdata_cpt.data.layouts.image_folder import FOUND, ImageFolder
 from lowdata_cpt.data.layouts.label_files import ORIENTATION, turned
-from lowdata_cpt.data.store import Store
-from tests.data.own import CROP, EDGE, SIDE, SOIL, WEED, cracks, fields, noise, rgbd, write
-
-BINARY = {"classes": ["road", "crack"]}
-COLOURS = {"classes": {"soil": SOIL, "crop": CROP, "weed": WEED}, "ignore": [EDGE]}
-MILLIMETRES = {"scale": 0.001}
-
-
-def opened(folder: Path, **settings: Any) -> Store:
-    domain = ImageFolder.model_validate({"root": str(folder), "resolution": 30, **settings})
-    store = prepare(domain, folder.parent / f"{folder.name}.cache")
-    assert set(store.meta.tasks) == set(domain.tasks())
-    return store
-
-
-def listed(store: Store) -> dict[str, str]:
-    with (store.root / "quarantine.csv").open(encoding="utf-8", newline="") as stream:
-        return {row["id"]: row["reason"] for row in csv.DictReader(stream)}
-
-
-def ids(store: Store) -> dict[str, list[str]]:
-    return {split: store.rows(split)["id"].tolist() for split in ("train", "val", "test")}
+from tests.data.own import (
+    BINARY,
+    COLOURS,
+    CROP,
+    MILLIMETRES,
+    SIDE,
+    cracks,
+    fields,
+    ids,
+    listed,
+    noise,
+    opened,
+    rgbd,
+    write,
+)
 
 
 def test_binary_masks_lie_on_their_pixels(tmp_path: Path) -> None:
@@ -83,69 +70,6 @@ def test_without_names_every_value_is_a_class(tmp_path: Path) -> None:
     store = opened(cracks(tmp_path / "e"), masks={"classes": {"crack": 255, "road": 0}})
     assert store.task("segmentation").classes == ("crack", "road")
     assert (store.segmentation("test") == 0).mean() < 0.2
-
-
-def as_coco(folder: Path) -> dict[str, Any]:
-    """Write the masks of `cracks` as one COCO JSON, one annotation an image in each of its three codings."""
-    images, annotations = [], []
-    for i, path in enumerate(sorted((folder / "images").iterdir())):
-        mask = np.asarray(Image.open(folder / "masks" / path.name)) > 0
-        height, width = mask.shape
-        images.append({"id": i, "file_name": path.name, "height": height, "width": width})
-        left = int(mask.any(0).argmax())
-        box = [left, 0, left + 3, 0, left + 3, height, left, height]
-        runs = {"size": [height, width], "counts": [left * height, 3 * height, (width - left - 3) * height]}
-        packed = coder.encode(np.asfortranarray(mask.astype(np.uint8)))
-        packed["counts"] = packed["counts"].decode()
-        annotations.append({"id": i, "image_id": i, "category_id": 7, "segmentation": ([box], runs, packed)[i % 3]})
-    shutil.rmtree(folder / "masks")
-    return {"images": images, "categories": [{"id": 7, "name": "crack"}], "annotations": annotations}
-
-
-def test_masks_of_a_coco_json_are_those_of_files(tmp_path: Path) -> None:
-    expected = opened(cracks(tmp_path / "files"), masks=BINARY)
-    folder = cracks(tmp_path / "d")
-    (folder / "all.json").write_text(json.dumps(as_coco(folder)))
-    store = opened(folder, masks={"folder": "all.json"})
-    assert store.task("segmentation").classes == ("background", "crack")
-    for split in ("train", "val", "test"):
-        assert ids(store)[split] == ids(expected)[split]
-        assert np.array_equal(store.segmentation(split), expected.segmentation(split))
-    assert "| 7 | crack | 12 | 7.5 % |" in (store.root / FOUND).read_text()
-    named = opened(folder, masks={"folder": "all.json", "classes": ["crack", "background"]})
-    assert named.task("segmentation").classes == ("crack", "background")
-
-
-def test_overlaps_go_to_the_smaller_and_images_without_annotations_are_background(tmp_path: Path) -> None:
-    folder = cracks(tmp_path / "d")
-    found = as_coco(folder)
-    found["categories"].append({"id": 9, "name": "road"})
-    whole = [[0, 0, 40, 0, 40, 30, 0, 30]]
-    found["annotations"] = [one for one in found["annotations"] if one["image_id"]]
-    found["annotations"] += [{"id": 90 + i, "image_id": i, "category_id": 9, "segmentation": whole} for i in (1, 2)]
-    (folder / "all.json").write_text(json.dumps(found))
-    store = opened(folder, masks={"folder": "all.json"})
-    said = (store.root / FOUND).read_text()
-    assert "| 0 | background | 10 |" in said
-    assert "| 7 | crack | 11 |" in said
-    assert "| 9 | road | 2 |" in said
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"annotations": None}, "not a COCO JSON with images, categories and annotations"),
-        ({"categories": [{"id": 8, "name": "x"}]}, "is of category 7, which is not listed"),
-        ({"categories": [{"id": 7, "name": "x"}] * 2}, "a category id is given twice"),
-        ({"images": []}, "not a COCO JSON"),
-        ({"annotations": [], "images": []}, "none of 12 images has its label here, road0_00.png for one"),
-    ],
-)
-def test_a_coco_json_that_cannot_be_used(change: dict[str, Any], said: str, tmp_path: Path) -> None:
-    folder = cracks(tmp_path / "d")
-    (folder / "all.json").write_text(json.dumps(as_coco(folder) | change))
-    with pytest.raises(UserError, match=re.escape(said)):
-        opened(folder, masks={"folder": "all.json"})
 
 
 def test_colour_masks_in_split_folders(tmp_path: Path) -> None:
@@ -216,32 +140,6 @@ def test_depth_with_classes_and_groups_of_a_csv(ending: str, tmp_path: Path) -> 
     assert sum(map(len, sides)) == len(set().union(*sides)) == 6
     assert "12 depth maps: 0." in (store.root / FOUND).read_text()
     assert store.task("depth").depth_range == (0.001, 100.0)
-
-
-def test_depth_of_exr_files(tmp_path: Path) -> None:
-    expected = opened(rgbd(tmp_path / "png"), depth={"scale": 0.001}, labels="labels.csv")
-    folder = rgbd(tmp_path / "d")
-    for i, path in enumerate(sorted((folder / "depth").iterdir())):
-        metres = np.asarray(Image.open(path)).astype(np.float32) / 1000
-        # One channel, three equal ones, and one among others.
-        names = ({"depth": metres}, dict.fromkeys("RGB", metres), {"A": metres * 0 + 1, "Z": metres})[i % 3]
-        write_exr(path.with_suffix(".exr"), names)
-        path.unlink()
-    store = opened(folder, depth={}, labels="labels.csv")
-    assert ids(store) == ids(expected)
-    np.testing.assert_allclose(store.depth("train"), expected.depth("train"), atol=1e-6)
-    assert "12 depth maps" in (store.root / FOUND).read_text()
-    write_exr(folder / "depth/00.exr", {"A": metres, "B": metres + 1})
-    with pytest.raises(UserError, match=r"00\.exr: channels A, B; expected one, or one that is called Z or Y"):
-        opened(folder, depth={}, labels="labels.csv")
-    (folder / "depth/00.exr").write_bytes(b"no picture")
-    broken = opened(folder, depth={}, labels="labels.csv", max_quarantined=0.2)
-    assert "not a readable depth map" in listed(broken)["images/00.png"]
-
-
-def write_exr(path: Path, channels: dict[str, np.ndarray]) -> None:
-    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
-    OpenEXR.File(header, {name: np.ascontiguousarray(one) for name, one in channels.items()}).write(str(path))
 
 
 def test_masks_and_depth_on_the_same_images(tmp_path: Path) -> None:
