@@ -10,14 +10,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 
 from benchmarks.harness import Case
-from benchmarks.subjects import configured, make, pixels
-from lowdata_cpt.training.config import Training
-from lowdata_cpt.training.loop import Run
+from benchmarks.subjects import configured, make, one_epoch, pixels
 
 MODEL, SIZE, BATCH = "vit_tiny_patch16_224", 32, 25
 
@@ -29,16 +26,7 @@ def trained(n: int, times: int = 1) -> list[int]:
         config = configured("diet_cp")
         learner = make(config, MODEL, SIZE, BATCH, n_images=n)
         with tempfile.TemporaryDirectory() as folder:
-            run = Run(
-                learner,
-                pixels(n, SIZE),
-                config,
-                Training(epochs=1, batch_size=BATCH),
-                seed=0,
-                device=torch.device("cpu"),
-                folder=Path(folder),
-                identity="scaling",
-            )
+            run = one_epoch(learner, pixels(n, SIZE), config, BATCH, folder)
             for step in range(run.steps):
                 run.take_step(step)
             seen.append(run.training.images_after(run.steps, n))

@@ -16,7 +16,9 @@ from torch import Tensor
 from lowdata_cpt.data.store import Store
 from lowdata_cpt.methods.base import MethodConfig
 from lowdata_cpt.methods.registry import METHODS, name_of
+from lowdata_cpt.training.config import Training
 from lowdata_cpt.training.learner import Learner, Progress, Views
+from lowdata_cpt.training.loop import Run
 
 TRAINED = {name_of(config): config for config in METHODS if config.learner_path}
 MIDDLE = Progress(50, 100, 5, 10)  # a step of the middle of a run
@@ -37,6 +39,13 @@ def make(config: MethodConfig, model: str, size: int, batch: int, device: str = 
     torch.manual_seed(0)
     learner = config.learner()(backbone, config, dataclasses.replace(context, device=torch.device(device)))
     return learner.to(device).train()
+
+
+def one_epoch(learner: Learner, raw: np.ndarray, config: MethodConfig, batch: int, folder: str) -> Run:
+    """Return a run of one epoch over uint8 images [N, H, W, 3], on the CPU."""
+    training = Training(epochs=1, batch_size=batch)
+    device = torch.device("cpu")
+    return Run(learner, raw, config, training, seed=0, device=device, folder=Path(folder), identity="benchmark")
 
 
 def views_of(learner: Learner, images: Tensor, seed: int = 0) -> Views:

@@ -7,7 +7,6 @@ import importlib.util
 import logging
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,10 +17,8 @@ from torchvision.transforms import v2
 
 from benchmarks.augmentation import colours, crop, to_unit
 from benchmarks.harness import Case
-from benchmarks.subjects import configured, make, pixels
+from benchmarks.subjects import configured, make, one_epoch, pixels
 from lowdata_cpt.methods.diet_cp.learner import DietCPLearner
-from lowdata_cpt.training.config import Training
-from lowdata_cpt.training.loop import Run
 
 STEPS = 2
 
@@ -112,16 +109,7 @@ def cases(small: bool) -> Iterator[Case]:
         loader = DataLoader(
             Images(torch.from_numpy(raw).permute(0, 3, 1, 2).contiguous(), size, learner), batch, shuffle=True
         )
-        run = Run(
-            learner,
-            raw,
-            config,
-            Training(epochs=1, batch_size=batch),
-            seed=0,
-            device=torch.device("cpu"),
-            folder=Path(folder),
-            identity="benchmark",
-        )
+        run = one_epoch(learner, raw, config, batch, folder)
 
         def ours() -> int:
             return sum(run.take_step(step)[0] for step in range(run.steps))
