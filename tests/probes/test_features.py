@@ -148,7 +148,8 @@ def test_shared_blocks_are_run_once_and_features_keep_their_bits(backbone: ViT, 
         for model in (backbone, other)
     ]
     got = [run(model, store, augmented=True, shared=shared) for model in (backbone, other)]
-    [hook.remove() for hook in hooks]
+    for hook in hooks:
+        hook.remove()
     for model, found in zip((backbone, other), got, strict=True):
         alone = run(model, store, augmented=True)
         for kind in ("cls", "patches", "augmented"):

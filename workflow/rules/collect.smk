@@ -46,7 +46,7 @@ if not any(TASKS.values()):
             mem_mb=RESOURCES.mem_mb,
             runtime=RESOURCES.runtime,
         params:
-            code=job_params.code_of("jobs.collect", "jobs.report", "jobs.geometry"),
+            code=code("jobs.collect", "jobs.report", "jobs.geometry"),
             job=job(job_params.study_params),
             not_run=job_params.dump(NOT_RUN),
             folder=PATHS.root,

@@ -82,9 +82,9 @@ def job(params, *names):
     )
 
 
-def code(module):
+def code(*modules):
     """Return a rule's parameter: the version of its code; hashed for its own jobs only, not at each inner start."""
-    return lambda wildcards: job_params.code_of(module)
+    return lambda wildcards: job_params.code_of(*modules)
 
 
 def job_of_cell(params):

@@ -115,7 +115,7 @@ class StudyFiles:
     def own(self) -> bool:
         """Whether `study.json` names folders of own images only: its reader asks about these, not about domains."""
         path = self.folder / "study.json"
-        domains = read_json(path)["domains"] if path.exists() else {}
+        domains = read_json(of_study(path))["domains"] if path.exists() else {}
         return bool(domains) and all(domain.get("kind") == OWN_IMAGES for domain in domains.values())
 
     @cached_property

@@ -3,19 +3,43 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.jobs import collect, report
 from lowdata_cpt.reproduce.cells import finished
 from lowdata_cpt.reproduce.dvc import config_file
-from lowdata_cpt.study.grid import cells, only, pairs, probes_of, split_absent
+from lowdata_cpt.study.grid import Cell, cells, only, pairs, probes_of, split_absent
 from lowdata_cpt.study.load import load
 from lowdata_cpt.study.paths import Paths
 
+SEEDS = 3  # fewer say too little of another run
+
+
+def told(done: Collection[Cell], wanted: Collection[Cell]) -> list[Cell]:
+    """Return the finished cells that an answer is made of.
+
+    Of a trained method on a domain at one n these are all, once `SEEDS` seeds of it are finished, or all that the study
+    asks for; before that none. Untrained cells serve as references where something trained is told.
+    """
+
+    def runs(cells: Collection[Cell]) -> Counter[Cell]:
+        return Counter(cell._replace(seed=0) for cell in cells if cell.n)
+
+    asked, finished = runs(wanted), runs(done)
+    if not asked:
+        return list(done)
+    enough = {run for run, count in finished.items() if count >= min(SEEDS, asked[run])}
+    places = {(run.backbone, run.domain) for run in enough}
+    return [
+        cell for cell in done if (cell._replace(seed=0) in enough if cell.n else (cell.backbone, cell.domain) in places)
+    ]
+
 
 def partial(name: str, workers: int = 1) -> str:
-    """Write everything that a complete study has, of its finished cells only, and return how many those are.
+    """Write everything that a complete study has, of its finished cells (see `told`), and return how many those are.
 
     study.json holds these cells alone; not_run.json names the domains of which there is none. A later run of the whole
     study collects anew, as it makes cells that are newer than the tables.
@@ -25,15 +49,22 @@ def partial(name: str, workers: int = 1) -> str:
         workers: processes that draw figures.
 
     Raises:
-        UserError: the configuration is wrong, or no cell is finished.
+        UserError: the configuration is wrong, or no cell is finished, or none that can be told.
     """
     study, not_run = split_absent(load(config_file(name)))
     paths, wanted = Paths(Path("results", study.study)), list(cells(study))
     done = finished(study, paths)
     if not done:
         raise UserError(f"{paths.root / 'cells'}: no finished cell; `make reproduce STUDY={name}` computes them")
-    part = only(study, done)
-    waiting = {domain: "none of its cells is computed yet" for domain in study.domains if domain not in part.domains}
+    shown = told(done, wanted)
+    if not shown:
+        raise UserError(f"{paths.root / 'cells'}: of no trained method {SEEDS} seeds are finished, or all it has")
+    part, begun = only(study, shown), {cell.domain for cell in done if cell.n}
+    waiting = {
+        domain: f"fewer than {SEEDS} seeds are computed yet" if domain in begun else "none of its cells is computed yet"
+        for domain in study.domains
+        if domain not in part.domains
+    }
     for folder in ("figures", "outcomes", "statistics", "tables"):  # an earlier answer may have had other domains
         shutil.rmtree(paths.of_study(folder), ignore_errors=True)
     collect.collect(part, not_run | waiting, paths)
@@ -46,4 +77,4 @@ def partial(name: str, workers: int = 1) -> str:
     report.tables(paths.root)
     report.figures(paths.root, workers=workers)
     report.report(paths.root)
-    return f"{len(done)} of {len(wanted)} cells"
+    return f"{len(shown)} of {len(wanted)} cells"
