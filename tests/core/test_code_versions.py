@@ -47,5 +47,5 @@ def test_facts_of_a_method_do_not_count() -> None:
 
 
 def test_methods_have_versions_of_their_own() -> None:
-    trained = [m.code_version() for m in METHODS if m.learner_path]
+    trained = [codeversion.code_version(*m.code_modules()) for m in METHODS if m.learner_path]
     assert len(set(trained)) == len(trained)

@@ -372,11 +372,11 @@ def test_documented_presets_are_valid() -> None:
 def test_code_version_covers_the_learner_it_extends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = Path(shutil.copytree(codeversion.PACKAGE, tmp_path / "package"))
     monkeypatch.setattr(codeversion, "PACKAGE", package)
-    before = VPretraining.code_version()
+    before = codeversion.code_version(*VPretraining.code_modules())
     learner = package / "methods/dino/learner.py"
     learner.write_text(learner.read_text(encoding="utf-8") + "\nCHANGED = 1\n", encoding="utf-8")
     codeversion._read.cache_clear()
-    assert VPretraining.code_version() != before
+    assert codeversion.code_version(*VPretraining.code_modules()) != before
 
 
 def test_the_value_is_of_meta_images_under_the_tasks_weights(monkeypatch: pytest.MonkeyPatch) -> None:

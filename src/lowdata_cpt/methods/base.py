@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
-from lowdata_cpt.core.code_versions import code_version
 from lowdata_cpt.methods.facts import Deviation, Facts, read_deviations
 from lowdata_cpt.training.config import Recipe
 
@@ -74,11 +73,6 @@ class MethodConfig(Recipe):
         if cls.learner_path is None:
             return (own,)
         return own, cls.learner_path.split(":")[0].removeprefix("lowdata_cpt."), "training.prepare"
-
-    @classmethod
-    def code_version(cls) -> str:
-        """Return the version of the code that makes this method's weights."""
-        return code_version(*cls.code_modules())
 
     def misfits(self, width: int, depth: int, patches: int) -> Iterator[str]:
         """Yield what of these settings a backbone cannot have: key, value, what is allowed.

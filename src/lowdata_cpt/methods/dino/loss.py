@@ -9,6 +9,8 @@ import torch.distributed
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lowdata_cpt.vision.augment import send
+
 
 class Centre(nn.Module):
     """Running mean c [K] of the teacher's logits: c ← m c + (1 − m) mean (equation 4).
@@ -87,7 +89,7 @@ def dino_loss(
         return pairs.mean()
     # Indices made on the host: a mask on the device would have to be counted there first.
     counted = [t * pairs.shape[1] + s for t in range(pairs.shape[0]) for s in range(pairs.shape[1]) if s != t]
-    return pairs.flatten()[torch.tensor(counted).to(pairs.device, non_blocking=True)].mean()
+    return pairs.flatten()[send(torch.tensor(counted), pairs.device)].mean()
 
 
 def teacher_temperature(start: float, end: float, warmup: float, fraction: float) -> float:
