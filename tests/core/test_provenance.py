@@ -132,6 +132,20 @@ def test_another_result_changes_its_records_and_no_other(folder: Path, monkeypat
     assert second["ended"] == 2_000_000_000
 
 
+def test_another_file_beside_equal_bytes_changes_the_record(folder: Path) -> None:
+    """As when a table of the same rows is collected again, and says another reason for what was not run."""
+    table, reasons = folder / "scores.csv", folder / "not_run.json"
+    for reason in ("none is computed", "two are computed"):
+        write_json(reasons, {"nyuv2": reason})
+        write_sidecar(table, inputs=[folder / CELL / "evaluation.json"], beside=[reasons])
+        write_provenance(folder)
+    without_sidecars(folder)
+    assert check(reasons, table) == reasons
+    write_json(reasons, {"nyuv2": "none is computed"})
+    with pytest.raises(UserError, match=r"not_run.json: damaged"):
+        check(reasons, table)
+
+
 def test_a_fresh_clone_that_draws_again_loses_no_record(folder: Path) -> None:
     write_provenance(folder)
     without_sidecars(folder)

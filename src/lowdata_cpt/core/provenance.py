@@ -278,13 +278,13 @@ def last_ended(folder: str | Path) -> int | None:
 
 
 def _is_the_same(published: dict[str, Any], own: dict[str, Any]) -> bool:
-    """Whether an artifact was made again as it was: same bytes, inputs and configuration."""
+    """Whether an artifact was made again as it was: same bytes, inputs, configuration and files beside it."""
 
     def key(record: dict[str, Any]) -> Any:
         artifact = record["artifact"]
         inputs = [(one["path"], one["sha256"]) for one in record["inputs"]]
         return (
-            None if artifact["path"] in MEASURED_FILES else artifact["sha256"],
+            None if artifact["path"] in MEASURED_FILES else (artifact["sha256"], record.get(BESIDE)),
             [(path, None if Path(path).name in MEASURED_FILES else sha256) for path, sha256 in inputs],
             record["config"],
         )
