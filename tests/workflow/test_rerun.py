@@ -21,7 +21,7 @@ def test_nothing_to_do_after_a_run(study: Path) -> None:
 
 def test_one_methods_configuration(study: Path) -> None:
     tiny.write_config(study, methods={"diet_cp": {"label_smoothing": 0.1}})
-    assert tiny.planned(study) == ONE_METHOD | {"study": 1}
+    assert tiny.planned(study) == ONE_METHOD
     said = tiny.snakemake(study, "--dry-run").stdout
     assert "pretrain diet_cp" in said
     assert "pretrain mae" not in said
@@ -40,7 +40,7 @@ def test_a_comment_re_runs_nothing(study: Path, tmp_path: Path) -> None:
 
 def test_one_probes_settings_train_nothing(study: Path) -> None:
     tiny.write_config(study, probes={"segmentation": {"steps": 3}})
-    assert tiny.planned(study) == {"evaluate": 3, "study": 1} | PRESENTED
+    assert tiny.planned(study) == {"evaluate": 3} | PRESENTED
 
 
 def test_another_profiles_resources_re_run_nothing(study: Path) -> None:
@@ -56,7 +56,7 @@ def test_resources_re_run_nothing(study: Path) -> None:
 
 def test_a_new_method_leaves_the_others_alone(study: Path) -> None:
     tiny.write_config(study, methods={"tec": {}})
-    assert tiny.planned(study) == ONE_METHOD | {"study": 1}
+    assert tiny.planned(study) == ONE_METHOD
 
 
 def test_a_clone_without_records_takes_the_configuration_it_is_given(study: Path, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_clone_without_records_takes_the_configuration_it_is_given(study: Path
     tiny.git(tmp_path, "clone", "--quiet", str(study), str(clone))
     camvid(clone / "data/camvid")
     tiny.write_config(clone, seeds=[0, 1])
-    assert tiny.planned(clone)["study"] == 1
+    assert tiny.planned(clone)["collect"] == 1
 
 
 def test_replaced_raw_images_re_run_what_depends_on_them(study: Path) -> None:
