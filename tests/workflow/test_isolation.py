@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,6 +57,7 @@ def test_a_path_with_blanks_and_letters_no_home_closed_files_and_the_locale_c(
         PROJECT=str(project),
         HOME="/proc/no such home",
         TMPDIR=str(temporary),
+        XDG_CACHE_HOME=str(project / ".cache"),
         LANG="C",
         LC_ALL="C",
         GIT_CEILING_DIRECTORIES=str(tmp_path),
@@ -65,21 +67,33 @@ def test_a_path_with_blanks_and_letters_no_home_closed_files_and_the_locale_c(
     assert not [path for path in temporary.iterdir() if path.is_file()]
 
 
-def test_a_normal_user_with_a_home_that_is_read_only_writes_to_another_folder(
-    finished_study: Path, open_place: Path
-) -> None:
-    """The checkout is not to be written to either: `--directory` says where results go."""
-    if os.geteuid():
-        pytest.skip("becoming another user takes root; whoever runs this test is a normal user already")
-    become = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
-    needed = [*become, "python", "-c", "import lowdata_cpt, tests"]
-    tried = subprocess.run(needed, env=tiny.environment(), cwd=tiny.ROOT, capture_output=True, text=True, check=False)
-    if tried.returncode:
-        pytest.skip(f"another user cannot read this environment: {tried.stderr.strip()[-200:]}")
+def another_user() -> tuple[str, ...]:
+    """The command that runs others as a normal user: nobody, or where only root may read Python, root without powers."""
+    ways = (
+        ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"),
+        ("setpriv", "--inh-caps=-all", "--bounding-set=-all"),
+    )
+    for way in ways:
+        tried = [*way, sys.executable, "-c", "import lowdata_cpt.cli, snakemake"]
+        if (
+            shutil.which("setpriv")
+            and not subprocess.run(
+                tried, env=tiny.environment(), cwd=tiny.ROOT, capture_output=True, check=False
+            ).returncode
+        ):
+            return way
+    pytest.skip("becoming another user takes setpriv and root; whoever runs this test is a normal user already")
+
+
+def test_a_normal_user_whose_home_is_read_only_writes_to_another_folder(finished_study: Path, open_place: Path) -> None:
+    """Neither the checkout nor home can be written to: `--directory` says where results go, XDG_CACHE_HOME what rests."""
+    become = another_user()
     project, work, home = tiny.tiny_study(open_place / "checkout"), open_place / "work", open_place / "home"
     for folder in (work, home):
         folder.mkdir()
-    os.chown(work, NOBODY, NOBODY)
+    if not os.geteuid():
+        os.chown(work, *((NOBODY, NOBODY) if f"--reuid={NOBODY}" in become else (0, 0)))
+    subprocess.run(["chmod", "-R", "a-w", str(project), str(home)], check=True)
     tiny.run(
         work,
         *become,
@@ -87,6 +101,15 @@ def test_a_normal_user_with_a_home_that_is_read_only_writes_to_another_folder(
         *("--quiet", "all"),
         HOME=str(home),
         LOWDATA_DATA=str(project / "data"),
+        XDG_CACHE_HOME=str(work / ".cache"),
     )
     check_equal(work / "results/quick", finished_study / "results/quick")
     assert not list(home.iterdir())
+
+
+@pytest.mark.parametrize("home", ["/proc/no such home", None])
+def test_make_keeps_caches_in_the_checkout_where_home_cannot_hold_them(home: str | None, tmp_path: Path) -> None:
+    """Snakemake writes there before it does anything, and fails with a traceback where it cannot."""
+    said = ["make", "-s", "--eval", "said: ; @echo cache=$$XDG_CACHE_HOME", "said"]
+    found = tiny.run(tiny.ROOT, *said, HOME=home or str(tmp_path), XDG_CACHE_HOME="").stdout.strip()
+    assert found == (f"cache={tiny.ROOT / '.cache'}" if home else "cache=")
