@@ -21,7 +21,7 @@ export XDG_CACHE_HOME := $(CURDIR)/.cache
 endif
 endif
 
-.PHONY: help reproduce test test-slow test-browser chaos lint format config docs golden publish pack restore partial figures report forecast scale-down pull push verify crate dvc-commit test-slurm chaos-slurm slurm-up slurm-down bench gpu-check clean
+.PHONY: help reproduce test test-slow test-browser chaos lint format config docs golden publish pack restore partial figures report forecast scale-down pull push verify crate dvc-commit test-slurm chaos-slurm slurm-up slurm-down bench mutants gpu-check clean
 
 help: ## show the targets
 	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -126,14 +126,27 @@ slurm-down: ## stop it
 	@bash tools/slurm/down
 
 BENCH := .cache/bench-venv
+UV_HERE = SSL_CERT_FILE=$${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt} $$([ -x .tools/bin/uv ] && echo .tools/bin/uv || echo uv)
 
 $(BENCH)/.ready: .venv/.ready
-	@SSL_CERT_FILE=$${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt} UV_PROJECT_ENVIRONMENT=$(BENCH) \
-	  $$([ -x .tools/bin/uv ] && echo .tools/bin/uv || echo uv) sync --frozen --quiet --group bench
+	@UV_PROJECT_ENVIRONMENT=$(BENCH) $(UV_HERE) sync --frozen --quiet --group bench
 	@touch $@
 
 bench: $(BENCH)/.ready ## time this package beside what others would use (BENCH_ARGS="--only steps"): docs/benchmarks.md
 	@PYTHONPATH=. $(BENCH)/bin/python -W ignore -m benchmarks $(BENCH_ARGS)
+
+MUTANTS := .cache/mutants-venv
+
+# pytest and mutmut of its own, and below them what is locked.
+$(MUTANTS)/.ready: .venv/.ready
+	@$(UV_HERE) venv --quiet --allow-existing --python .venv/bin/python $(MUTANTS)
+	@$(UV_HERE) pip install --quiet --python $(MUTANTS) mutmut==3.8.1
+	@$(RUN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+	  $$($(MUTANTS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/locked.pth
+	@touch $@
+
+mutants: $(MUTANTS)/.ready ## change what decides results one place at a time; tests must notice: docs/mutants.json (MODULES="core/io")
+	@CORES=$(CORES) $(MUTANTS)/bin/python tools/mutants.py $(MODULES)
 
 gpu-check: .venv/.ready ## on a machine with a GPU: its tests, then each method's images/s, memory and share of peak
 	@$(RUN)/pytest tests/gpu -m gpu $(PYTEST)

@@ -82,10 +82,10 @@ def test_the_installer_is_pinned_by_the_hashes_of_its_wheels() -> None:
     pinned = (ROOT / "tools/uv.txt").read_text(encoding="utf-8")
     assert re.findall(r"^(\S+)==[0-9.]+ ", pinned, re.MULTILINE) == ["uv"]
     assert len(re.findall(r"--hash=sha256:[0-9a-f]{64}\b", pinned)) >= 4
-    scripts = [ROOT / "Makefile", *(path for path in (ROOT / "tools").rglob("*") if path.is_file())]
     installs = [
         line
-        for path in scripts
+        for path in (ROOT / "tools").rglob("*")
+        if path.is_file()
         for line in path.read_text(encoding="utf-8").splitlines()
         if re.search(r"pip install|curl |wget ", line)
     ]

@@ -2,8 +2,7 @@
 
     python tools/mutants.py [module …]      e.g. training/schedule; all without one
 
-Each module has a folder in .cache/mutants with a copy of the checkout, so that a second call goes on from the first;
-`mutmut show <name>` in it shows what a survivor changes.
+Each module is changed in a copy of the checkout in .cache/mutants; there `mutmut show NAME` shows a survivor.
 """
 
 from __future__ import annotations
@@ -20,7 +19,17 @@ ROOT = Path(__file__).resolve().parents[1]
 REPORT = ROOT / "docs/mutants.json"
 MODULES = {
     "training/schedule": ["tests/training/test_schedule.py"],
-    "analysis/verdicts": ["tests/analysis/test_claims.py"],
+    "analysis/verdicts": [
+        f"tests/analysis/test_claims.py::{name}"
+        for name in (
+            "test_the_verdict_rule",
+            "test_whether_an_effect_of_the_papers_size_is_excluded",
+            "test_a_missed_or_kept_level_is_explained",
+            "test_a_verdict_has_its_reason",
+            "test_without_an_interval_no_size_is_excluded",
+            "test_one_seed_is_inconclusive",
+        )
+    ],
     "analysis/stats": ["tests/analysis/test_stats.py"],
     "analysis/measure": ["tests/analysis/test_outcomes.py", "tests/analysis/test_claims.py"],
     "probes/metrics": ["tests/probes/test_metrics.py", "tests/probes/test_trivial_scores.py"],
@@ -34,13 +43,13 @@ SURVIVED, UNTESTED, KILLED = 0, (5, 33), (1, 3)
 
 
 def prepare(module: str) -> Path:
-    """Bring the module's folder to the state of this checkout."""
+    """Copy this checkout to the module's folder; what was found there is forgotten, as tests may have changed."""
     folder = ROOT / ".cache/mutants" / module.replace("/", "-")
+    shutil.rmtree(folder, ignore_errors=True)
     for name in COPIED:
         source, target = ROOT / name, folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.rmtree(target, ignore_errors=True)
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, target)

@@ -45,12 +45,17 @@ def claim(**changes: object) -> Claim:
         ({"paper_value": 10, "tolerance": 5}, (1, -2, 4), "inconclusive"),
         ({"paper_value": 10, "tolerance": 5}, (30, 20, 40), "reproduced"),
         ({"paper_value": -10, "tolerance": 5, "direction": "worse"}, (-6, -8, -4), "reproduced"),
+        ({"paper_value": 10, "tolerance": 5}, (5, 1, 9), "reproduced"),
+        ({"paper_value": 10, "tolerance": 5}, (3, 1, 5), "inconclusive"),
+        ({"paper_value": 10, "tolerance": 9.5}, (0.25, 0.1, 0.4), "not reproduced"),
+        ({"paper_value": 3, "tolerance": 5}, (0.5, 0.1, 0.9), "reproduced"),  # a need below zero is none
         ({"paper_value": 10}, (1, 0.5, 1.5), "reproduced"),  # no tolerance: the direction only
         # no loss beyond the tolerance is asked for; a gain is no failure
         ({"paper_value": 0, "tolerance": 1, "direction": "not_worse"}, (0, -0.5, 0.5), "reproduced"),
         ({"paper_value": 0, "tolerance": 1, "direction": "not_worse"}, (3, 2, 4), "reproduced"),
         ({"paper_value": 0, "tolerance": 1, "direction": "not_worse"}, (0, -2, 2), "inconclusive"),
         ({"paper_value": 0, "tolerance": 1, "direction": "not_worse"}, (0, -1, 1), "inconclusive"),
+        ({"paper_value": 0, "tolerance": 1, "direction": "not_worse"}, (-2, -3, -1), "inconclusive"),
         ({"paper_value": 0, "tolerance": 1, "direction": "not_worse"}, (-3, -4, -2), "not reproduced"),
     ],
 )
@@ -64,6 +69,10 @@ def test_the_verdict_rule(fields: dict[str, object], interval: tuple[float, floa
         (5, (2, 1, 4.9), "excluded"),
         (5, (2, -1, 5.0), "possible"),
         (5, (9, 5.1, 12), "exceeded"),
+        (5, (9, 5.0, 12), "possible"),
+        (0, (-2, -3, -1), "excluded"),
+        (0, (2, 1, 3), "exceeded"),
+        (0.5, (2, 1, 3), "exceeded"),
         (-5, (-2, -4.9, -1), "excluded"),
         (-5, (-9, -12, -5.1), "exceeded"),
         (-5, (3, 1, 5), "excluded"),
@@ -84,6 +93,30 @@ def test_a_missed_or_kept_level_is_explained(value: float, reason: str) -> None:
     level = claim(paper_value=0.0, tolerance=1, direction="not_worse")
     interval = Interval(value, value - 1.5, value + 1.5)
     assert why(level, interval, judge(level, interval)) == reason
+
+
+@pytest.mark.parametrize(
+    ("fields", "interval", "reason"),
+    [
+        ({}, (1, 0, 2), "the interval holds zero"),
+        ({}, (-2, -3, -1), "opposite direction"),
+        ({"direction": "worse"}, (2, 1, 3), "opposite direction"),
+        ({"paper_value": 10, "tolerance": 5}, (2, 1, 3), "same direction, smaller than the claim asks for"),
+        (
+            {"paper_value": 10, "tolerance": 5},
+            (4, 1, 7),
+            "same direction, smaller than the claim asks for, but the interval reaches it",
+        ),
+        ({}, (2, 1, 3), ""),
+    ],
+)
+def test_a_verdict_has_its_reason(fields: dict[str, object], interval: tuple[float, float, float], reason: str) -> None:
+    one, found = claim(**fields), Interval(*interval)
+    assert why(one, found, judge(one, found)) == reason
+
+
+def test_without_an_interval_no_size_is_excluded() -> None:
+    assert paper_size(claim(paper_value=5), Interval(1.0)) is None
 
 
 def test_one_seed_is_inconclusive(scores: pd.DataFrame) -> None:

@@ -1,12 +1,27 @@
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from lowdata_cpt.core import io
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.core.io import atomic_path, identity, read_json, write_json, write_text
+from lowdata_cpt.core.io import (
+    CHUNK,
+    atomic_path,
+    identity,
+    is_intact,
+    read_arrays,
+    read_json,
+    sha256_file,
+    write_array,
+    write_arrays,
+    write_json,
+    write_text,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
@@ -66,3 +81,50 @@ def test_a_file_is_on_the_disk_before_it_takes_the_place_of_the_old_one(
     monkeypatch.setattr(os, "fsync", fsync)
     write_text(target, "whole")
     assert synced == [(target.stat().st_ino, "whole", False)]
+
+
+def test_json_identities_and_hashes_are_these_bytes(tmp_path: Path) -> None:
+    value = {"ä": [1], "a": None}
+    write_json(tmp_path / "a.json", value)
+    assert (tmp_path / "a.json").read_bytes() == '{\n "a": null,\n "ä": [\n  1\n ]\n}\n'.encode()
+    assert read_json(tmp_path / "a.json") == value
+    assert identity(value) == hashlib.sha256(b'{"a":null,"\\u00e4":[1]}').hexdigest()
+    long = tmp_path / "long"
+    long.write_bytes(b"a" * CHUNK + b"b")
+    assert sha256_file(long) == hashlib.sha256(b"a" * CHUNK + b"b").hexdigest()
+
+
+def test_a_file_is_read_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, read = tmp_path / "a", list[Path]()
+    path.write_bytes(b"one")
+    sha256 = sha256_file(path)
+    monkeypatch.setattr(io, "sha256_file", lambda path: read.append(path) or sha256_file(path))
+    assert [is_intact(path, sha256), is_intact(path, sha256), is_intact(path, None)] == [True, True, False]
+    assert read == [path]
+    path.write_bytes(b"other")
+    assert not is_intact(path, sha256)
+    assert read == [path, path]
+
+
+def test_arrays_come_back_and_damage_is_named(tmp_path: Path) -> None:
+    arrays = {"a/b": np.arange(6, dtype=np.int16).reshape(2, 3), "c": np.array([0.5, np.nan])}
+    write_arrays(tmp_path / "a.npz", arrays)
+    found = read_arrays(tmp_path / "a.npz")
+    assert found.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert found[name].dtype == array.dtype
+        np.testing.assert_array_equal(found[name], array)
+    write_array(tmp_path / "a.npy", arrays["c"])
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), arrays["c"])
+    objects = np.array([{}], dtype=object)
+    for write in (
+        lambda: write_array(tmp_path / "o.npy", objects),
+        lambda: write_arrays(tmp_path / "o.npz", {"o": objects}),
+    ):
+        with pytest.raises(ValueError, match="pickle"):
+            write()
+    np.savez(tmp_path / "o.npz", o=objects)  # a pickle inside
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:-30])
+    for name in ("o.npz", "cut.npz", "gone.npz"):
+        with pytest.raises(UserError, match=rf"{name}: (not a readable \.npz of arrays \(|no such file)"):
+            read_arrays(tmp_path / name)

@@ -35,6 +35,7 @@ def test_step_schedule_warms_up_and_ends_near_its_last_rate() -> None:
     assert max(rates) == rates[10] == 1.0
     assert rates[99] == pytest.approx(0.5 * (1 + math.cos(math.pi * 89 / 90)))
     assert all(a >= b for a, b in pairwise(rates[10:]))
+    assert learning_rate(optimiser, Schedule(warmup=0.0, final_lr=0.25), 1, 1, 1) == pytest.approx(0.25)
 
 
 def test_weight_decay_is_constant_or_a_cosine() -> None:
@@ -43,3 +44,4 @@ def test_weight_decay_is_constant_or_a_cosine() -> None:
     assert weight_decay(ramp, 0, 100) == pytest.approx(0.04)
     assert weight_decay(ramp, 50, 100) == pytest.approx(0.07)
     assert weight_decay(ramp, 100, 100) == pytest.approx(0.1)
+    assert weight_decay(ramp, 1, 1) == pytest.approx(0.1)
