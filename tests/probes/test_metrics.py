@@ -138,3 +138,24 @@ def test_the_majority_is_the_train_sets(tmp_path: Path) -> None:
     task = {"classification": {"sets": synthetic.splits(), "classes": ["a", "b", "c"]}}
     found = metrics.trivial_scores(synthetic.write_store(tmp_path / "labels", classes, task))["classification"]
     assert found["accuracy"] == pytest.approx(1 / 5)
+
+
+def test_the_ends_of_the_range_count_and_a_ratio_of_one_and_a_quarter_does_not() -> None:
+    info = TaskInfo(sets=synthetic.splits(), depth_range=(0.5, 5.0), eval_crop=(0.25, 0.6, 0.3, 0.9))
+    truth = np.array([[[0.5, 5.0, 4.0]]], np.float32)
+    predicted = np.array([[[0.625, 4.0, 4.0]]], np.float32)
+    whole = info.model_copy(update={"eval_crop": None})
+    assert metrics.valid_depth(truth, whole, crop=True).all()
+    rmse, abs_rel, delta1 = metrics.depth_errors(truth, predicted, whole)[0]
+    assert (delta1, abs_rel) == (pytest.approx(1 / 3), pytest.approx((0.25 + 0.2) / 3))
+    assert rmse == pytest.approx(((0.125**2 + 1) / 3) ** 0.5)
+    inside = metrics.valid_depth(np.ones((2, 10, 20), np.float32), info, crop=True)
+    assert [np.flatnonzero(inside[1].any(axis)).tolist() for axis in (1, 0)] == [[2, 3, 4, 5], list(range(6, 18))]
+    assert metrics.valid_depth(np.ones((2, 10, 20), np.float32), info, crop=False).all()
+
+
+def test_nothing_labelled_is_no_hit() -> None:
+    nothing = metrics.segmentation_counts(
+        np.full((1, 2, 2), IGNORE, np.uint8), np.zeros((1, 2, 2), np.uint8), 2, IGNORE
+    )
+    assert metrics.segmentation_metrics(nothing) == {"miou": 0.0, "pixel_accuracy": 0.0}

@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -198,11 +199,13 @@ def _traced(ran: set[str]) -> Iterator[None]:
                     .removesuffix(".__init__")
                 )
 
+    threading.setprofile(note)  # decoders run in threads
     sys.setprofile(note)
     try:
         yield
     finally:
         sys.setprofile(None)
+        threading.setprofile(None)
 
 
 def compute(names: list[str]) -> dict[str, Outcome]:

@@ -60,6 +60,7 @@ def prepare_run(
     """
     _, steps_per_epoch = training.length(len(images))
     mean, std = channel_statistics(images)
+    std = tuple(one or 1.0 for one in std)  # a constant channel, e.g. an empty one, has none to be divided by
     context = Context(
         n_images=len(images),
         image_size=vit.image_size,
