@@ -3,6 +3,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 CORES ?= $(shell nproc)
+# Test processes side by side, a file in one of them; each holds torch.
+WORKERS ?= $(shell n=$$(nproc); echo $$((n > 4 ? 4 : n)))
 STUDY ?= quick
 RUN := .venv/bin
 FILE := config/$(STUDY).yaml
@@ -31,11 +33,11 @@ reproduce: .venv/.ready ## run the quick study end to end (STUDY=embedded or pap
 
 test: .venv/.ready ## run the fast tests
 	@tools/install-gl
-	@$(RUN)/pytest -m "not slow and not slurm and not browser" $(PYTEST)
+	@$(RUN)/pytest -n $(WORKERS) --dist loadfile -m "not slow and not slurm and not browser" $(PYTEST)
 
 test-slow: .venv/.ready ## run the slow tests (kills, whole studies); SLURM's need `make slurm-up`
 	@tools/install-gl
-	@$(RUN)/pytest -m "slow and not slurm and not browser" $(PYTEST)
+	@$(RUN)/pytest -n $(WORKERS) --dist loadfile -m "slow and not slurm and not browser" $(PYTEST)
 
 lint: .venv/.ready ## formatting, lint, types, workflow lint, generated files
 	@$(RUN)/ruff check .
