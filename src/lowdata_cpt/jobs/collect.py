@@ -16,6 +16,7 @@ from lowdata_cpt.core.io import read_arrays, read_json, write_arrays, write_json
 from lowdata_cpt.core.provenance import check, of_study, write_sidecar
 from lowdata_cpt.core.stable import write_table
 from lowdata_cpt.data.layouts.grouping import groups_of
+from lowdata_cpt.data.layouts.image_folder import ImageFolder
 from lowdata_cpt.data.store import Store
 from lowdata_cpt.probes.metrics import trivial_scores
 from lowdata_cpt.probes.registry import probes_of_tasks
@@ -142,13 +143,13 @@ def _gather_outcomes(study: Study, paths: Paths, target: Path) -> list[Path]:
         for name, array in read_arrays(check(paths.cell(cell) / "outcomes.npz")).items():
             if name.startswith(end) or "/linear/" in name:
                 found[f"{cell.method}/n{cell.n}/s{cell.seed}/{name}"] = array
-        if study.domains[cell.domain].tasks() and not found.keys() & {TRUTH, GROUPS}:
+        domain = study.domains[cell.domain]
+        if TRUTH not in found and "classification" in domain.tasks():
             store = Store.open(paths.manifest(cell.domain))
-            if info := store.meta.tasks.get("classification"):
-                found[TRUTH] = np.asarray(store.labels(info.sets["test"])).astype(np.int16)
-            groups = groups_of(store, next(iter(store.meta.tasks.values())).sets["test"])
-            if groups is not None:
-                found[GROUPS] = groups
+            found[TRUTH] = np.asarray(store.labels(store.task("classification").sets["test"])).astype(np.int16)
+        if GROUPS not in found and isinstance(domain, ImageFolder) and domain.group:
+            store = Store.open(paths.manifest(cell.domain))
+            found[GROUPS] = groups_of(store, store.task(domain.tasks()[0]).sets["test"])
     for name, arrays in gathered.items():
         write_arrays(target / f"{name}.npz", arrays)
     return [target / f"{name}.npz" for name in gathered]

@@ -69,16 +69,14 @@ class Grouping(Strict):
         return str(found[1] if found.re.groups else found[0])
 
 
-def groups_of(store: Store, name: str) -> NDArray[np.int32] | None:
-    """Return the group of each image of the set `name` [M], numbered; None where the images have no groups.
+def groups_of(store: Store, name: str) -> NDArray[np.int32]:
+    """Return the group of each image of the set `name` [M], numbered, of a domain with `group`.
 
     Raises:
         UserError: the file is damaged.
     """
     path = store.root / GROUPS
-    if GROUPS not in store.meta.files:
-        return None
-    if not path.exists() or sha256_file(path) != store.meta.files[GROUPS]:
+    if not path.exists() or sha256_file(path) != store.meta.files.get(GROUPS):
         raise UserError(f"{path}: missing or damaged; {store.remedy}")
     of = dict(np.load(path, allow_pickle=False).tolist())
     numbers = {group: number for number, group in enumerate(sorted(set(of.values())))}
