@@ -48,6 +48,9 @@ def claim(**changes: object) -> Claim:
         ({"paper_value": 10, "tolerance": 5}, (5, 1, 9), "reproduced"),
         ({"paper_value": 10, "tolerance": 5}, (3, 1, 5), "inconclusive"),
         ({"paper_value": 10, "tolerance": 9.5}, (0.25, 0.1, 0.4), "not reproduced"),
+        ({"paper_value": 10, "tolerance": 9.5}, (0.4, 0.1, 0.7), "inconclusive"),
+        ({}, (0.5, 0.1, 0.9), "reproduced"),
+        ({"paper_value": 0, "tolerance": 0, "direction": "not_worse"}, (-0.5, -0.9, -0.1), "not reproduced"),
         ({"paper_value": 3, "tolerance": 5}, (0.5, 0.1, 0.9), "reproduced"),  # a need below zero is none
         ({"paper_value": 10}, (1, 0.5, 1.5), "reproduced"),  # no tolerance: the direction only
         # no loss beyond the tolerance is asked for; a gain is no failure
@@ -102,6 +105,7 @@ def test_a_missed_or_kept_level_is_explained(value: float, reason: str) -> None:
         ({}, (-2, -3, -1), "opposite direction"),
         ({"direction": "worse"}, (2, 1, 3), "opposite direction"),
         ({"paper_value": 10, "tolerance": 5}, (2, 1, 3), "same direction, smaller than the claim asks for"),
+        ({"paper_value": 10, "tolerance": 9.5}, (0.25, 0.1, 0.4), "same direction, smaller than the claim asks for"),
         (
             {"paper_value": 10, "tolerance": 5},
             (4, 1, 7),
