@@ -33,7 +33,6 @@ def fold(state: dict[str, Tensor], own: Statistics, shared: Statistics) -> dict[
         )
     weight, bias = state[WEIGHT].double(), state[BIAS].double()
     (own_mean, own_std), (mean, std) = ([torch.tensor(list(v)).double() for v in pair] for pair in (own, shared))
-    own_std = torch.where(own_std > 0, own_std, 1.0)  # a constant channel has none to be divided by
     shift = (weight.sum((2, 3)) * ((mean - own_mean) / own_std)).sum(1)
     return state | {
         WEIGHT: (weight * (std / own_std)[:, None, None]).to(state[WEIGHT].dtype),

@@ -58,7 +58,9 @@ class BaseDomainNorm(MethodConfig):
         from lowdata_cpt.backbones.normalisation import fold
         from lowdata_cpt.vision.images import channel_statistics
 
-        return fold(vit.timm_state(), channel_statistics(pool), (vit.mean, vit.std))
+        mean, std = channel_statistics(pool)
+        # A constant channel, e.g. an empty one, has no deviation to be divided by.
+        return fold(vit.timm_state(), (mean, tuple(one or 1.0 for one in std)), (vit.mean, vit.std))
 
 
 class Random(MethodConfig):

@@ -245,7 +245,7 @@ class ImageFolder(FolderDomain):
             paths = {self.name_of(path): path for images in splits.values() for path, _ in images}
             notes += [(self.folder / key, NO_ROW) for key in listing.without_image(paths)]
             if CLASS in listing.columns:
-                names = {name: printable(value) for name, value in listing.column(CLASS, paths).items()}
+                names = listing.column(CLASS, paths)
                 missing = {path: f"no class in {self.labels}" for name, path in paths.items() if name not in names}
                 splits = {
                     split: [(path, names.get(self.name_of(path), "")) for path, _ in images]
