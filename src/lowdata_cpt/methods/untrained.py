@@ -58,7 +58,8 @@ class BaseDomainNorm(MethodConfig):
         from lowdata_cpt.backbones.normalisation import fold
         from lowdata_cpt.vision.images import channel_statistics
 
-        return fold(vit.timm_state(), channel_statistics(pool), (vit.mean, vit.std))
+        mean, std = channel_statistics(pool)
+        return fold(vit.timm_state(), (mean, [deviation or 1.0 for deviation in std]), (vit.mean, vit.std))
 
 
 class Random(MethodConfig):
