@@ -66,7 +66,7 @@ def prepare_run(
         mean=vit.mean,
         std=vit.std,
         domain_mean=mean,
-        domain_std=[deviation or 1.0 for deviation in std],  # images of a constant channel are divided by it
+        domain_std=tuple(deviation or 1.0 for deviation in std),  # images of a constant channel are divided by it
         steps=training.steps(len(images)),
         steps_per_epoch=steps_per_epoch,
         batch_size=training.batch_size,
