@@ -45,6 +45,7 @@ from lowdata_cpt.study.paths import Paths
 
 BACKBONE = {"model": "vit_tiny_patch16_224", "weights": "random", "image_size": 64}
 IMAGES, SEED = 4, 1
+TABLETOP = "tabletop"  # is rendered, and needs no fixture
 TRAINING = {"epochs": 2, "batch_size": 3, "milestones": [5]}
 DENSE = {"steps": 3, "batch_size": 2}
 # Three fixtures that between them carry labels for every probe.
@@ -83,6 +84,9 @@ def study_of(kinds: tuple[str, ...], methods: dict[str, Any]) -> Study:
 
 
 def _domain(kind: str) -> dict[str, Any]:
+    if kind == TABLETOP:
+        few = {"pool": IMAGES, "train": 2, "val": 2, "test": 2}
+        return {"kind": kind, "resolution": 64, "crop_size": 32, "sizes": [IMAGES]} | few
     special = {"medmnist": {"flag": "pathmnist", "pixels": 28}}
     return {"root": kind, "resolution": 64, "sizes": [IMAGES], "kind": kind} | special.get(kind, {})
 
@@ -90,7 +94,7 @@ def _domain(kind: str) -> dict[str, Any]:
 def _inputs(kind: str, method: str, settings: dict[str, Any] | None = None) -> tuple[Study, Cell, Paths]:
     """Make the inputs of one cell on the fixture of a kind of domain."""
     root = Path("data", kind)
-    if not root.exists():
+    if kind != TABLETOP and not root.exists():
         MAKERS[kind](root)
     study, paths = study_of((kind,), {method: settings or {}}), Paths("results/golden")
     cell = Cell("tiny", kind, method, IMAGES if study.methods[method].learner_path else 0, SEED)
@@ -175,7 +179,7 @@ def units() -> dict[str, Unit]:
         kind = next(kind for kind in LABELLED if probe.TASK in tasks[kind])
         found[f"probes.{name}"] = Unit((f"probes.{name}",), _evaluation(kind))
     found["probes.evaluate"] = Unit(("probes.evaluate",), _evaluated_with_augmented_bank)
-    for kind in MAKERS:
+    for kind in (*MAKERS, TABLETOP):
         found[f"data.{kind}"] = Unit(kinds[kind].code_modules(), _decoded(kind))
     found["data.subsets"] = Unit(("data.subsets",), _drawn)
     found["backbones.weights"] = Unit(("backbones.weights",), _opened)
@@ -199,7 +203,7 @@ def _traced(ran: set[str]) -> Iterator[None]:
                     .removesuffix(".__init__")
                 )
 
-    threading.setprofile(note)  # decoders run in threads
+    threading.setprofile(note)  # images are decoded in threads
     sys.setprofile(note)
     try:
         yield

@@ -59,8 +59,7 @@ class BaseDomainNorm(MethodConfig):
         from lowdata_cpt.vision.images import channel_statistics
 
         mean, std = channel_statistics(pool)
-        # A constant channel, e.g. an empty one, has no deviation to be divided by.
-        return fold(vit.timm_state(), (mean, tuple(one or 1.0 for one in std)), (vit.mean, vit.std))
+        return fold(vit.timm_state(), (mean, [deviation or 1.0 for deviation in std]), (vit.mean, vit.std))
 
 
 class Random(MethodConfig):

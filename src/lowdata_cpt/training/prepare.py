@@ -60,14 +60,13 @@ def prepare_run(
     """
     _, steps_per_epoch = training.length(len(images))
     mean, std = channel_statistics(images)
-    std = tuple(one or 1.0 for one in std)  # a constant channel, e.g. an empty one, has none to be divided by
     context = Context(
         n_images=len(images),
         image_size=vit.image_size,
         mean=vit.mean,
         std=vit.std,
         domain_mean=mean,
-        domain_std=std,
+        domain_std=tuple(deviation or 1.0 for deviation in std),  # images of a constant channel are divided by it
         steps=training.steps(len(images)),
         steps_per_epoch=steps_per_epoch,
         batch_size=training.batch_size,
