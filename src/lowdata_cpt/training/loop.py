@@ -22,7 +22,6 @@ from lowdata_cpt.training import checkpoint, sampling, schedule
 from lowdata_cpt.training.config import Optimiser, Recipe, Training
 from lowdata_cpt.training.learner import Learner, Progress
 from lowdata_cpt.training.log import ProgressLine, StepLog
-from lowdata_cpt.vision.images import to_float
 
 EXIT_INTERRUPTED = 75
 STOP_SIGNALS = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
@@ -95,7 +94,7 @@ class Run:
     def __init__(
         self,
         learner: Learner,
-        images: NDArray[np.uint8],
+        images: NDArray[Any],
         method: Recipe,
         training: Training,
         *,
@@ -106,7 +105,7 @@ class Run:
         checkpoint_seconds: float = 300.0,
         label: str = "",
     ) -> None:
-        """Prepare a run over `images` uint8 [N, H, W, 3]; `folder` keeps its checkpoint under `identity`."""
+        """Prepare a run over a pool of N `images`, [N, …] (see `Learner.prepared`); `folder` keeps its checkpoint."""
         self.learner, self.images, self.method, self.training = learner.to(device), images, method, training
         # At most a few thousand images: they lie on the device once, instead of being copied there at every step.
         self.pool = torch.from_numpy(np.ascontiguousarray(images)).to(device)
@@ -135,7 +134,7 @@ class Run:
         logged: list[Tensor] = []
         for micro in index.chunk(self.training.accumulation):
             place = micro.to(self.device)
-            views = self.learner.views(to_float(self.pool[place]), views_generator)
+            views = self.learner.views(self.learner.prepared(self.pool[place]), views_generator)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.precision == "bf16"):
                 loss, parts = self.learner.step(views, place, progress)
             shares.append(len(micro) / len(index))
@@ -178,7 +177,7 @@ class Run:
         self.learner.train()
         start, written = checkpoint.load(self.folder, self.identity, self.learner, self.optimisers)
         log = StepLog(self.folder, start, written)
-        line = ProgressLine(self.label, self.steps, start)
+        line = ProgressLine(self.label, self.steps, start, self.learner.unit)
         started = saved = time.monotonic()
         milestones = self.training.milestone_steps(len(self.images))
         if start == 0 and 0 in milestones:
