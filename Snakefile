@@ -24,6 +24,16 @@ if config.get("kind") == "language":
 
     include: "workflow/rules/language.smk"
 
+    localrules:
+        language,
+
+    rule language:
+        default_target: True
+        input:
+            COSTS,
+            EVALUATIONS,
+            rules.language_report.output,
+
 else:
 
     include: "workflow/rules/common.smk"
@@ -33,13 +43,11 @@ else:
     include: "workflow/rules/collect.smk"
     include: "workflow/rules/start.smk"
 
-
     localrules:
         all,
         data_ready,
         models,
         evaluation,
-
 
     rule all:
         default_target: True
@@ -60,16 +68,13 @@ else:
                 else PATHS.of_study("report.html")
             ),
 
-
     rule data_ready:
         input:
             MANIFESTS,
 
-
     rule models:
         input:
             MODELS,
-
 
     rule evaluation:
         input:

@@ -27,6 +27,8 @@ RESOURCES = STUDY.resources
 PATHS = plan.Paths(f"results/{STUDY.study}")
 CELLS = list(plan.cells(STUDY))
 BASES = [base_of(learner) for learner in STUDY.learners]
+COSTS = [PATHS.cell(cell) / "cost.json" for cell in [*BASES, *CELLS]]
+EVALUATIONS = [PATHS.cell(cell) / "evaluation.json" for cell in [*BASES, *CELLS]]
 CELL = PATHS.cell(ANY)
 BASE = PATHS.cell(base_of("{learner}"))
 MANIFEST = PATHS.data("{learner}") / "manifest.json"
@@ -65,18 +67,6 @@ def job_of(params):
             raise WorkflowError(f"error: {error}") from None
 
     return text
-
-
-localrules:
-    language,
-
-
-rule language:
-    default_target: True
-    input:
-        [PATHS.cell(cell) / "cost.json" for cell in [*BASES, *CELLS]],
-        [PATHS.cell(cell) / "evaluation.json" for cell in [*BASES, *CELLS]],
-        [PATHS.of_study(f"figures/{name}.png") for name in FIGURES],
 
 
 rule language_data:
@@ -188,12 +178,18 @@ rule language_evaluate:
 rule language_collect:
     """Gather every cell into tidy tables."""
     input:
-        [PATHS.cell(cell) / "cost.json" for cell in [*BASES, *CELLS]],
-        [PATHS.cell(cell) / "evaluation.json" for cell in [*BASES, *CELLS]],
+        COSTS,
+        EVALUATIONS,
     output:
         [
             update(PATHS.of_study(name))
-            for name in ("study.json", "scores.csv", "cost.csv", "curves.csv", "value.csv")
+            for name in (
+                "study.json",
+                "scores.csv",
+                "cost.csv",
+                "curves.csv",
+                "value.csv",
+            )
         ],
         update(PATHS.of_study("outcomes.npz")),
     log:

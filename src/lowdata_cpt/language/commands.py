@@ -41,7 +41,9 @@ def _compute(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
-def _given(study: Path | None, results: Path | None, params: str | None, wanted: Callable[[Any], Any]) -> tuple[Any, Any]:
+def _given(
+    study: Path | None, results: Path | None, params: str | None, wanted: Callable[[Any], Any]
+) -> tuple[Any, Any]:
     """Return a step's parameters and the study's paths.
 
     Raises:

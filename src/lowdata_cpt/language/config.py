@@ -58,7 +58,7 @@ class LoRA(Strict):
     """The low-rank branch; without it every weight is trained."""
 
     rank: int = Field(default=8, ge=1, le=4096)
-    alpha: float = Field(default=16.0, gt=0, le=1e6)
+    alpha: int = Field(default=16, ge=1, le=10**6)
     dropout: float = Field(default=0.05, ge=0, lt=1)
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -214,7 +214,9 @@ class LanguageStudy(Strict):
             if self.data.kind == "hub" and learner.pretraining and learner.pretraining.epochs:
                 raise ValueError(f"learners.{name}.pretraining needs `steps` where the data is of the hub")
             if isinstance(learner.model, ByteModel) and learner.model.layers < self.designer.last_layers:
-                raise ValueError(f"learners.{name} has {learner.model.layers} layers; designer.last_layers asks for more")
+                raise ValueError(
+                    f"learners.{name} has {learner.model.layers} layers; designer.last_layers asks for more"
+                )
         return self
 
 

@@ -53,7 +53,10 @@ def mixture(data: Generated, shares: dict[str, float], name: str, tokens: Tokens
     Whichever part is most behind its share comes next, so that the mixture is the same wherever it is cut. In the
     mixture named `pretraining` every token is a target: it is how a language model begins.
     """
-    kept = {kind: text.problems(kind, data.seed, name, without if kind == data.target else frozenset()) for kind in text.KINDS}
+    kept = {
+        kind: text.problems(kind, data.seed, name, without if kind == data.target else frozenset())
+        for kind in text.KINDS
+    }
     draw = text.generator(data.seed, f"{name}:prose")
     given = dict.fromkeys((kind for kind, share in shares.items() if share), 0)
     while True:
@@ -131,7 +134,9 @@ def read_source(source: Source) -> Any:
     try:
         found = read([str(file) for file in files])
     except Exception as error:  # datasets raises errors of its own, of pyarrow's and of fsspec's
-        raise UserError(f"{files[0]}: not readable ({str(error).splitlines()[0]}); expected parquet or JSON lines") from None
+        raise UserError(
+            f"{files[0]}: not readable ({str(error).splitlines()[0]}); expected parquet or JSON lines"
+        ) from None
     if lacking := {source.question, source.answer} - set(found.column_names):
         raise UserError(f"{files[0]}: has no column {sorted(lacking)}; it has {found.column_names}")
     return found.select_columns([source.question, source.answer])
@@ -169,7 +174,9 @@ def of_hub(data: Hub, learner: Learner, feedback: int, test: int, prose_windows:
     return Splits(
         stream=windows,
         pretraining=windows if learner.pretraining else None,
-        feedback=pad([document(tokens, *_solved(data.feedback, row)) for row in held["feedback"]], tokens, learner.window),
+        feedback=pad(
+            [document(tokens, *_solved(data.feedback, row)) for row in held["feedback"]], tokens, learner.window
+        ),
         prose=_prose(text.paragraphs()[1], tokens, learner.window)[:prose_windows],
         problems=pad([document(tokens, *one) for one in problems], tokens, learner.window),
         prompts=tuple(prompt for prompt, _ in problems),

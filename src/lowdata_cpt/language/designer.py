@@ -36,12 +36,14 @@ def soft_cross_entropy(logits: Tensor, chosen: Tensor, q: Tensor) -> Tensor:
         q: [M, K].
     """
     at_least = logits if logits.dtype == torch.float64 else logits.float()
-    return -(q * at_least.log_softmax(-1).gather(-1, chosen)).sum(-1).mean()
+    loss: Tensor = -(q * at_least.log_softmax(-1).gather(-1, chosen)).sum(-1).mean()
+    return loss
 
 
 def entropy(q: Tensor) -> Tensor:
     """Return the mean entropy of q [M, K], in nats."""
-    return torch.special.entr(q).sum(-1).mean()
+    mean: Tensor = torch.special.entr(q).sum(-1).mean()
+    return mean
 
 
 class Designer(nn.Module):

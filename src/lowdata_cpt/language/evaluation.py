@@ -73,7 +73,7 @@ def nll(model: nn.Module, windows: Windows, batch_size: int) -> NDArray[np.float
 def evaluate(
     model: nn.Module, tokens: Tokens, splits: Splits, new_tokens: int, batch_size: int
 ) -> tuple[dict[str, float], dict[str, NDArray[Any]], list[str]]:
-    """Return the metrics of a model, its outcome on each problem or window (whose mean is the metric), and its answers."""
+    """Return a model's metrics, its outcome on each problem or window (the metric is their mean), and its answers."""
     model.eval()
     said = answers(model, tokens, splits.prompts, new_tokens, batch_size)
     right = [final_number(one) == final_number(true) for one, true in zip(said, splits.answers, strict=True)]

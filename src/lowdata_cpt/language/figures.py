@@ -1,4 +1,4 @@
-"""The figures of a language study: learning with the guard beside it, the soft targets over time, V and what came of it."""
+"""The figures of a language study: learning with its guard, the soft targets over time, V and what came of it."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def value(folder: Path) -> Drawing:
         axis.set_title(f"{LABELS[arm]}: r = {part['value'].corr(part['realised']):.2f}, n = {len(part)}")
         axis.set_xlabel("predicted: V")
         axis.set_ylabel("realised fall of L_down (nats)")
-    return Drawing(figure, "Value V (fall of the feedback's loss per unit of learning rate, to first order) and the fall of "
+    return Drawing(figure, "Value V (fall of the feedback's loss per unit of rate, to first order) and the fall of "
                    "the same batch's loss over the learner's own step that followed.", values)  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from lowdata_cpt.language.models import MODEL, open_model, released, save_model,
 from lowdata_cpt.language.plan import Cell, Paths, base_of
 from lowdata_cpt.language.tokens import tokens_of
 
+
 def make_data(params: dict[str, Any], learner: str, paths: Paths) -> None:
     """Write a learner's splits."""
     of = params["data"]

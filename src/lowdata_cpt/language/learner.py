@@ -175,7 +175,9 @@ class LanguageLearner(LoopLearner):
             q = designer.mix(*self.phi(views["ids"], views["target"], chosen))
 
             def loss(targets: Tensor) -> Tensor:
-                return designer.soft_cross_entropy(logits_of(self.model, views["ids"])[views["target"]], chosen, targets)
+                return designer.soft_cross_entropy(
+                    logits_of(self.model, views["ids"])[views["target"]], chosen, targets
+                )
 
             found = value.double_backward(loss, [q], last, g_down)
             gradients = torch.autograd.grad(q, weights, found.gradients[0], materialize_grads=True)

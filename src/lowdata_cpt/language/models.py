@@ -38,7 +38,7 @@ def build(model: ByteModel, window: int) -> nn.Module:
         eos_token_id=ByteTokens.eos,
         pad_token_id=ByteTokens.pad,
     )
-    built: nn.Module = AutoModelForCausalLM.from_config(config)
+    built: nn.Module = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     return built
 
 
@@ -66,7 +66,7 @@ def open_model(folder: Path) -> nn.Module:
     if not (folder / MODEL).is_file():
         raise UserError(f"{folder}: no model; expected {MODEL} and config.json")
     check(folder / MODEL)
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     opened: nn.Module = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     return opened
 
@@ -76,7 +76,7 @@ def whole(model: nn.Module) -> dict[str, Tensor]:
     merged: Any = model
     if hasattr(model, "merge_and_unload"):
         # Of a copy: merging and unmerging again would move the frozen weights by a rounding.
-        merged = copy.deepcopy(model).merge_and_unload()
+        merged = copy.deepcopy(merged).merge_and_unload()
     tied = {"lm_head.weight"} if merged.config.tie_word_embeddings else set()
     return {name: w.detach().cpu().contiguous() for name, w in merged.state_dict().items() if name not in tied}
 
@@ -102,10 +102,17 @@ def adapt(model: nn.Module, lora: LoRA | None) -> nn.Module:
         task_type="CAUSAL_LM",
     )  # fmt: skip
     try:
-        adapted: nn.Module = get_peft_model(model, settings)  # type: ignore[arg-type]
+        adapted: nn.Module = get_peft_model(model, settings)
     except ValueError as error:
-        raise UserError(f"lora.targets: {list(lora.targets)} do not fit the model ({str(error).splitlines()[0]})") from None
+        raise UserError(
+            f"lora.targets: {list(lora.targets)} do not fit the model ({str(error).splitlines()[0]})"
+        ) from None
     return adapted
+
+
+def vocabulary_of(model: Any) -> int:
+    """Return how many ids a model knows."""
+    return int(model.get_input_embeddings().num_embeddings)
 
 
 def blocks_of(model: nn.Module) -> nn.ModuleList:

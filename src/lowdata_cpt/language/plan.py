@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.data.raw import file_hashes

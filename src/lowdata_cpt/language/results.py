@@ -1,7 +1,8 @@
 """From the cells to tables, intervals and verdicts. No torch.
 
 scores.csv has a row for each metric and milestone; outcomes.npz the outcome on each held-out problem or window of prose
-(`<learner>/<arm>/s<seed>/<metric>`, at the end of the runs); curves.csv what the runs logged; value.csv V and what came of it.
+(`<learner>/<arm>/s<seed>/<metric>`, at the end of the runs); curves.csv what the runs logged; value.csv V and what
+came of it.
 """
 
 from __future__ import annotations
@@ -176,7 +177,9 @@ def statistics(folder: Path) -> None:
                     if arm == reference:
                         continue
                     interval, seeds = gain(scores, outcomes, learner, arm, reference, metric)
-                    at_end = scores[(scores["learner"] == learner) & (scores["arm"] == arm) & (scores["metric"] == metric)]
+                    at_end = scores[
+                        (scores["learner"] == learner) & (scores["arm"] == arm) & (scores["metric"] == metric)
+                    ]
                     last = at_end["tokens_seen"].max()
                     rows.append({
                         "learner": learner, "arm": arm, "reference": reference, "metric": metric, "tokens_seen": last,
@@ -191,7 +194,7 @@ def statistics(folder: Path) -> None:
 
 
 def designer_table(values: pd.DataFrame) -> pd.DataFrame:
-    """Return per learner and arm: updates of φ, share with V > 0, and how V goes with the fall of L_down that followed."""
+    """Return per learner and arm: updates of φ, share with V > 0, and V against the fall of L_down that followed."""
     rows = []
     for (learner, arm), part in values.groupby(["learner", "arm"], sort=False):
         pairs = part[["value", "realised"]].dropna()
@@ -206,7 +209,7 @@ def designer_table(values: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdict(claim: LanguageClaim, study: LanguageStudy, folder: Path) -> dict[str, Any]:
-    """Hold a claim against a study: reproduced or not reproduced where the interval leaves out zero, else inconclusive."""
+    """Hold a claim against a study: inconclusive where the interval holds zero."""
     lacking = [f"learner {claim.learner}"] if claim.learner not in study.learners else []
     lacking += [f"arm {arm}" for arm in (claim.arm, claim.reference) if arm not in study.arms]
     lacking += [f"metric {claim.metric}"] if claim.metric not in METRICS else []

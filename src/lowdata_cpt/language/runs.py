@@ -12,12 +12,19 @@ from torch import nn
 from lowdata_cpt.language import config
 from lowdata_cpt.language.data import Splits
 from lowdata_cpt.language.learner import LanguageLearner, Setting
-from lowdata_cpt.language.models import adapt, build
+from lowdata_cpt.language.models import adapt, build, vocabulary_of
 from lowdata_cpt.training.loop import Run
 
 
 def prepare(
-    model: nn.Module, length: config.Length, windows: Any, setting: Setting, *, device: torch.device, folder: Path, key: str
+    model: nn.Module,
+    length: config.Length,
+    windows: Any,
+    setting: Setting,
+    *,
+    device: torch.device,
+    folder: Path,
+    key: str,
 ) -> Run:
     """Build learner and run over windows [N, L + 1]."""
     learner = LanguageLearner(model, setting)
@@ -41,7 +48,7 @@ def pretraining(params: dict[str, Any], splits: Splits, device: torch.device, fo
     torch.manual_seed(0)
     model = build(config.ByteModel.model_validate(params["model"]), window)
     assert splits.pretraining is not None
-    setting = Setting("next_token", config.Designer(), splits.feedback, window, model.get_input_embeddings().num_embeddings, 0)  # type: ignore[operator,union-attr]
+    setting = Setting("next_token", config.Designer(), splits.feedback, window, vocabulary_of(model), 0)
     return prepare(model, length, splits.pretraining, setting, device=device, folder=folder, key=key)
 
 
@@ -51,14 +58,13 @@ def continued(
     """Return the run of an arm from a start; LoRA's weights are drawn first, so that the arms begin alike."""
     of, seed = params["learner"], int(params["seed"])
     lora = None if of["lora"] is None else config.LoRA.model_validate(of["lora"])
-    vocabulary = model.get_input_embeddings().num_embeddings  # type: ignore[operator,union-attr]
     torch.manual_seed(seed)
     setting = Setting(
         params["arm"],
         config.Designer.model_validate(params["designer"] or {}),
         splits.feedback,
         int(of["window"]),
-        vocabulary,
+        vocabulary_of(model),
         seed,
     )
     length = config.Length.model_validate(of["training"])

@@ -17,8 +17,8 @@ from lowdata_cpt.language.config import Hub, LanguageStudy, Source, validate
 from lowdata_cpt.language.plan import Paths, base_of, base_params, cells, continue_params, data_params, evaluate_params
 
 REDUCED = (
-    "random weights of the same architecture, hidden 32, 3 layers, over bytes; windows of 128; generated problems in the "
-    "sets' layout; 2 steps; the designer hidden 16, 1 layer, 8 candidates; bf16 stays"
+    "random weights of the same architecture, hidden 32, 3 layers, over bytes; windows of 128; generated problems in "
+    "the sets' layout; 2 steps; the designer hidden 16, 1 layer, 8 candidates; bf16 stays"
 )
 ARCHITECTURES = ("qwen2", "llama")
 
@@ -43,7 +43,15 @@ def reduced(study: LanguageStudy) -> LanguageStudy:
     raw: dict[str, Any] = study.model_dump(mode="json", exclude={"resources"})
     raw |= {"study": "scale_down", "seeds": [study.seeds[0]], "feedback": 16, "keep_models": True}
     raw["evaluation"] |= {"problems": 4, "prose_windows": 2, "new_tokens": 4, "batch_size": 2}
-    raw["designer"] |= {"hidden": 16, "heads": 2, "layers": 1, "candidates": 8, "every": 1, "value_batch": 1, "feedback_batch": 2}
+    raw["designer"] |= {
+        "hidden": 16,
+        "heads": 2,
+        "layers": 1,
+        "candidates": 8,
+        "every": 1,
+        "value_batch": 1,
+        "feedback_batch": 2,
+    }
     for source in ("stream", "feedback", "test"):
         if study.data.kind == "hub":
             raw["data"][source]["files"] = str(Path(raw["data"][source]["files"]).with_suffix(".jsonl"))
@@ -53,7 +61,14 @@ def reduced(study: LanguageStudy) -> LanguageStudy:
     for learner in raw["learners"].values():
         model = learner["model"]
         kind = architecture(model["name"]) if model["kind"] == "hub" else model["architecture"]
-        learner["model"] = {"kind": "bytes", "architecture": kind, "hidden": 32, "layers": 3, "heads": 2, "intermediate": 64}
+        learner["model"] = {
+            "kind": "bytes",
+            "architecture": kind,
+            "hidden": 32,
+            "layers": 3,
+            "heads": 2,
+            "intermediate": 64,
+        }
         learner["window"] = 128
         learner["training"] |= small | {"accumulation": min(2, learner["training"]["accumulation"])}
         learner["pretraining"] = (learner["pretraining"] or {}) | small | {"accumulation": 1}

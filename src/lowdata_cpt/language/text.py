@@ -104,13 +104,15 @@ PROBLEMS: dict[str, Kind] = {
     "total": Kind(
         ((2, 40), (2, 30), (2, 29)),
         _always,
-        ("{n} finds {0}, then {1}, then {2} {t}. How many in all?", "Three jars of {n} hold {0}, {1} and {2} {t}. How many?"),
+        ("{n} finds {0}, then {1}, then {2} {t}. How many in all?",
+         "Three jars of {n} hold {0}, {1} and {2} {t}. How many?"),
         _sum3,
     ),
     "left": Kind(
         ((20, 99), (2, 40), (2, 40)),
         lambda a, b, c: a > b + c,
-        ("{n} has {0} {t}, eats {1} and sells {2}. How many are left?", "From {0} {t} {n} takes {1}, then {2}. What stays?"),
+        ("{n} has {0} {t}, eats {1} and sells {2}. How many are left?",
+         "From {0} {t} {n} takes {1}, then {2}. What stays?"),
         _less2,
     ),
     "earn": Kind(
@@ -212,7 +214,9 @@ def paragraphs() -> tuple[list[str], list[str]]:
         try:
             blocks = (root / name).read_text(encoding="utf-8").split("\n\n")
         except OSError:
-            raise UserError(f"{root / name}: missing; expected the documentation that mujoco-core 4.0.0 ships") from None
+            raise UserError(
+                f"{root / name}: missing; expected the documentation that mujoco-core 4.0.0 ships"
+            ) from None
         for block in blocks:
             text = _plain(block)
             letters = sum(char.isalpha() or char == " " for char in text)
@@ -220,7 +224,9 @@ def paragraphs() -> tuple[list[str], list[str]]:
                 found[text] = None
     digest = hashlib.sha256("\n".join(found).encode()).hexdigest()
     if digest != PROSE_SHA256:
-        raise UserError(f"{root}: its prose has sha256 {digest[:12]}…, expected {PROSE_SHA256[:12]}…, of mujoco-core 4.0.0")
+        raise UserError(
+            f"{root}: its prose has sha256 {digest[:12]}…, expected {PROSE_SHA256[:12]}…, of mujoco-core 4.0.0"
+        )
     parts: tuple[list[str], list[str]] = ([], [])
     for text in found:
         parts[int(hashlib.sha256(text.encode()).hexdigest(), 16) % HELD_OUT_PROSE == 0].append(text)

@@ -86,11 +86,13 @@ def from_hub(kind: Any, model: HubModel, **options: Any) -> Any:
     """
     folder = data_root() / "models" / model.name.rpartition("/")[2]
     try:
-        return kind.from_pretrained(*((folder,) if folder.is_dir() else (model.name,)), revision=model.revision, **options)
+        return kind.from_pretrained(
+            *((folder,) if folder.is_dir() else (model.name,)), revision=model.revision, **options
+        )
     except (OSError, ValueError) as error:
         raise UserError(
             f"{model.name}: cannot be opened ({str(error).splitlines()[0]}); expected its files in {folder} "
-            f"(`hf download {model.name} --revision {model.revision} --local-dir {folder}`) or a hub that can be reached"
+            f"(`hf download {model.name} --revision {model.revision} --local-dir {folder}`) or a hub that answers"
         ) from None
 
 
@@ -106,13 +108,13 @@ def split(stored: Any) -> tuple[Any, Any]:
 
 
 def document(tokens: Tokens, prompt: str, completion: str, *, all_targets: bool = False) -> list[int]:
-    """Return one document as it is stored: of a problem the completion and the end are targets, or all but the begin."""
+    """Return one document as it is stored; targets are the completion and the end, or all but the begin."""
     asked, said = tokens.encode(prompt), [*tokens.encode(completion), tokens.eos]
     return [*(-1 - i for i in tokens.bos), *(asked if all_targets else (-1 - i for i in asked)), *said]
 
 
 def pack(documents: Iterable[list[int]], window: int, least: int = 1) -> Windows:
-    """Lay documents end to end and cut them into windows, int32 [N, window + 1]; the last token is the next one's first.
+    """Lay documents end to end and cut them into windows, int32 [N, window + 1], which share a token with the next.
 
     Args:
         documents: as `document` returns them.

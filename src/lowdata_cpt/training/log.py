@@ -94,6 +94,8 @@ class ProgressLine:
         elapsed = max(now - self.started, 1e-9)
         left = elapsed / (step + 1 - self.start) * (self.steps - step - 1)
         values = " ".join(f"{name} {value:.4g}" for name, value in parts.items())
-        text = f"{self.label} {step + 1}/{self.steps} {self.images / elapsed:.1f} {self.unit}/s ETA {left:.0f} s {values}"
+        text = (
+            f"{self.label} {step + 1}/{self.steps} {self.images / elapsed:.1f} {self.unit}/s ETA {left:.0f} s {values}"
+        )
         end = "\n" if done or not self.terminal else "\r"
         print(text[:200], end=end, flush=True)
