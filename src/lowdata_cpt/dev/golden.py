@@ -58,15 +58,15 @@ LANGUAGE: dict[str, Any] = {
         "tiny": {
             "model": {"kind": "bytes", "hidden": 16, "layers": 3, "heads": 2, "intermediate": 32},
             "lora": {"rank": 2},
-            "window": 64,
+            "window": 128,
             "pretraining": {"steps": 2, "batch_size": 2},
             "training": {"steps": 3, "batch_size": 2, "milestones": 2},
         }
     },
     "data": {
         "kind": "generated",
-        "pretraining_tokens": 1000,
-        "stream_tokens": 1000,
+        "pretraining_tokens": 2000,
+        "stream_tokens": 2000,
         "pretraining": {"prose": 0.5, "change": 0.5},
         "stream": {
             "prose": 0.2,

@@ -50,8 +50,7 @@ def mixture(data: Generated, shares: dict[str, float], name: str, tokens: Tokens
             prose: list[str]) -> Iterator[list[int]]:  # fmt: skip
     """Yield documents of a mixture without end; a share is one of tokens.
 
-    Whichever part is most behind its share comes next, so that the mixture is the same wherever it is cut. In the
-    mixture named `pretraining` every token is a target: it is how a language model begins.
+    Whichever part is most behind its share comes next, so that the mixture is the same wherever it is cut.
     """
     kept = {
         kind: text.problems(kind, data.seed, name, without if kind == data.target else frozenset())
@@ -66,7 +65,7 @@ def mixture(data: Generated, shares: dict[str, float], name: str, tokens: Tokens
         else:
             drawn = next(kept[kind])
             assert kind != data.target or drawn.numbers not in without, "a held-out problem is in the stream"
-            one = document(tokens, drawn.prompt, drawn.completion, all_targets=name == "pretraining")
+            one = document(tokens, drawn.prompt, drawn.completion)
         given[kind] += len(one)
         yield one
 

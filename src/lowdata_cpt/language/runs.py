@@ -42,7 +42,7 @@ def prepare(
 
 
 def pretraining(params: dict[str, Any], splits: Splits, device: torch.device, folder: Path, key: str) -> Run:
-    """Return the run that gives a model of random weights its start; every token of its windows is a target."""
+    """Return the run that gives a model of random weights its start."""
     length = config.Length.model_validate(params["pretraining"]).model_copy(update={"milestones": 1})
     window = int(params["window"])
     torch.manual_seed(0)

@@ -84,13 +84,13 @@ def _change(a: int, b: int, c: int) -> tuple[str, int]:
 
 PROBLEMS: dict[str, Kind] = {
     "gain": Kind(
-        ((2, 60), (2, 39)),
+        ((2, 60), (2, 20)),
         _always,
         ("{n} has {0} {t} and gets {1} more. How many now?", "{0} {t} lie in a box. {n} adds {1}. How many are in it?"),
         lambda a, b: (f"{a} + {b} = {a + b}.", a + b),
     ),
     "loss": Kind(
-        ((10, 99), (2, 90)),
+        ((10, 99), (2, 81)),
         lambda a, b: a > b,
         ("{n} has {0} {t} and loses {1}. How many are left?", "Of {0} {t} {n} gives away {1}. How many stay?"),
         lambda a, b: (f"{a} - {b} = {a - b}.", a - b),
@@ -102,14 +102,14 @@ PROBLEMS: dict[str, Kind] = {
         lambda a, b: (f"{a} * {b} = {a * b}.", a * b),
     ),
     "total": Kind(
-        ((2, 40), (2, 30), (2, 29)),
+        ((2, 40), (2, 20), (2, 20)),
         _always,
         ("{n} finds {0}, then {1}, then {2} {t}. How many in all?",
          "Three jars of {n} hold {0}, {1} and {2} {t}. How many?"),
         _sum3,
     ),
     "left": Kind(
-        ((20, 99), (2, 40), (2, 40)),
+        ((20, 99), (2, 30), (2, 30)),
         lambda a, b, c: a > b + c,
         ("{n} has {0} {t}, eats {1} and sells {2}. How many are left?",
          "From {0} {t} {n} takes {1}, then {2}. What stays?"),

@@ -140,9 +140,17 @@ def pack(documents: Iterable[list[int]], window: int, least: int = 1) -> Windows
 
 
 def pad(documents: list[list[int]], tokens: Tokens, longest: int) -> Windows:
-    """Return documents side by side, cut at `longest` tokens and filled with padding that is no target."""
+    """Return documents side by side, cut at `longest` tokens and filled with padding that is no target.
+
+    Raises:
+        UserError: of one no target is left.
+    """
     width = min(longest, max(map(len, documents)))
     filled = np.full((len(documents), width), -1 - tokens.pad, dtype=np.int32)
     for row, one in zip(filled, documents, strict=True):
         row[: min(width, len(one))] = one[:width]
+        if not (row >= 0).any():
+            raise UserError(
+                f"window is {longest} tokens, but a problem's answer begins later; expected a longer window"
+            )
     return filled
