@@ -86,7 +86,7 @@ def test_the_loss_is_over_answers_only(tmp_path: Path) -> None:
     run = tiny.run_of(tiny.study(), "next_token", tmp_path)
     learner: Any = run.learner
     stored = torch.from_numpy(run.images[:2]).long()
-    views = learner.views(learner.prepared(stored), torch.Generator())
+    views = learner.views(stored, torch.Generator())
     loss, _ = learner.step(views, torch.arange(2), None)
     ids = torch.where(stored < 0, -1 - stored, stored)
     labels = torch.where(stored >= 0, ids, -100)[:, 1:]

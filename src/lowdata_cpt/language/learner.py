@@ -58,7 +58,6 @@ class LanguageLearner(LoopLearner):
     """A causal language model, continued by one arm; a window is what the loop calls an image."""
 
     compilable = False
-    unit = "windows"
     fall: Tensor
     before: Tensor
 
@@ -81,12 +80,8 @@ class LanguageLearner(LoopLearner):
         """Return the AdamW of φ."""
         return {"designer": self.phi_optimiser} if self.designed else {}
 
-    def prepared(self, drawn: Tensor) -> Tensor:
-        """Return windows as they are stored, int64 [B, L + 1]."""
-        return drawn.long()
-
     def views(self, images: Tensor, generator: torch.Generator) -> Views:
-        """Return contexts, next tokens and which of them are targets, [B, L] each."""
+        """Return contexts, next tokens and which of them are targets, [B, L] each, of windows int64 [B, L + 1]."""
         ids, target = split(images)
         return {"ids": ids[:, :-1], "next": ids[:, 1:], "target": target[:, 1:]}
 

@@ -38,6 +38,8 @@ def prepare(
         folder=folder,
         identity=key,
         label=f"{setting.arm} seed={setting.seed}",
+        prepare=torch.Tensor.long,
+        unit="windows",
     )
 
 

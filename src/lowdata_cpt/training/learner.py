@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lowdata_cpt.backbones.vit import ViT
-from lowdata_cpt.vision.images import to_float
 
 Views = dict[str, Tensor]
 
@@ -112,17 +111,10 @@ class Learner(nn.Module, ABC):
     compilable: ClassVar[bool] = True
     """Whether torch.compile may be applied to the blocks; False where a method differentiates twice through them."""
 
-    unit: ClassVar[str] = "images"
-    """What a row of the pool is called on the progress line."""
-
     @abstractmethod
     def __init__(self, backbone: ViT, config: Any, context: Context) -> None:
         """Build heads, teachers and adapters, and freeze what is frozen."""
         super().__init__()
-
-    def prepared(self, drawn: Tensor) -> Tensor:
-        """Return rows of the pool as `views` takes them: images uint8 [B, H, W, 3] as [B, 3, H, W] in [0, 1]."""
-        return to_float(drawn)
 
     @abstractmethod
     def views(self, images: Tensor, generator: torch.Generator) -> Views:
