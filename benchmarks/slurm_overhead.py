@@ -1,13 +1,14 @@
-"""Overhead of a SLURM job: this plugin beside the published snakemake-executor-plugin-slurm, in one run.
+"""Walls of one workflow of 20 short jobs on SLURM: this plugin beside the published ones, in one run.
 
-    python benchmarks/slurm_overhead.py                 (needs `make slurm-up`, and uv or pip to fetch the other plugin)
+    python benchmarks/slurm_overhead.py       (needs `make slurm-up`, and uv or pip to fetch the other plugins)
 
-Both run the same chain of jobs, each of which sleeps for a known time, with the same Snakemake settings. Chained jobs
-never overlap, so (wall time - work) / jobs is what one job costs from submission until its successor may start, the
-start of the inner Snakemake included. A run without any job is subtracted: it is Snakemake's own start.
+The workflow is four chains of five jobs, each of which sleeps for a known time; Snakemake's settings are the same for
+all. The overhead of a plugin is what one link of a chain takes beyond its sleep: from one job's submission until its
+successor may be submitted, the start of the inner Snakemake included. Snakemake's own start (a dry run) is left out.
+Repeats take turns; medians are given.
 
-The published plugin is measured twice: as it comes (it waits 40 s before its first look), and tuned to look at once.
-Without accounting it has to be told to follow jobs by `squeue`; that is done in both cases.
+`snakemake-executor-plugin-slurm` is measured twice: as it comes (it waits 40 s before its first look), and tuned to
+look at once. Without accounting it has to be told to follow jobs by `squeue`. `-cluster-generic` submits with `sbatch`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,16 +25,24 @@ import time
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PUBLISHED = "snakemake-executor-plugin-slurm"
-SNAKEFILE = """
-JOBS, SECONDS = int(config["jobs"]), float(config["seconds"])
+PUBLISHED = (
+    "snakemake-executor-plugin-slurm",
+    "snakemake-executor-plugin-slurm-jobstep",
+    "snakemake-executor-plugin-cluster-generic",
+    "throttler",
+)
+PAGE = REPOSITORY / "executor" / "README.md"
+RESULTS = REPOSITORY / "benchmarks" / "slurm_overhead.json"
+BEGIN, END = "<!-- benchmarks/slurm_overhead.json -->", "<!-- end -->"
+CHAINS, LINKS = 4, 5
+SNAKEFILE = f"""
 rule all:
-    input: f"out/{JOBS - 1}"
+    input: expand("out/{{chain}}/{LINKS - 1}", chain=range({CHAINS}))
 rule link:
-    input: lambda wildcards: f"out/{int(wildcards.i) - 1}" if int(wildcards.i) else []
-    output: "out/{i}"
+    input: lambda wildcards: f"out/{{wildcards.chain}}/{{int(wildcards.i) - 1}}" if int(wildcards.i) else []
+    output: "out/{{chain}}/{{i}}"
     resources: runtime=5, mem_mb=200
-    shell: "sleep {SECONDS}; touch {output}"
+    shell: "sleep {{config[seconds]}}; touch {{output}}"
 """
 
 
@@ -48,7 +58,7 @@ def environment() -> dict[str, str]:
 
 
 def install(folder: Path) -> Path:
-    """Install the published plugin on top of this environment's packages; return its Python."""
+    """Install the published plugins on top of this environment's packages; return its Python."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     python = folder / "bin" / "python"
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -58,7 +68,7 @@ def install(folder: Path) -> Path:
         str(REPOSITORY / name) for name in ("src", "executor/src")
     ]
     (site / "shared.pth").write_text("\n".join(here) + "\n")
-    target = ["--target", str(site), "--no-deps", PUBLISHED, f"{PUBLISHED}-jobstep", "throttler"]
+    target = ["--target", str(site), "--no-deps", *PUBLISHED]
     uv = shutil.which("uv") or next((str(p) for p in REPOSITORY.glob(".tools/**/uv") if p.is_file()), None)
     command = [uv, "pip", "install", "--quiet"] if uv else [sys.executable, "-m", "pip", "install", "--quiet"]
     subprocess.run([*command, *target], check=True)
@@ -80,15 +90,15 @@ def with_srun(folder: Path) -> dict[str, str]:
     return settings
 
 
-def measure(python: Path, options: list[str], jobs: int, seconds: float, settings: dict[str, str]) -> float:
-    """Return the wall seconds of one chain."""
+def measure(python: Path, options: list[str], seconds: float, settings: dict[str, str]) -> float:
+    """Return the wall seconds of one run of the workflow."""
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
         directory = Path(name)
         (directory / "Snakefile").write_text(SNAKEFILE)
         command = [str(python), "-m", "snakemake", "--jobs", "10", "--latency-wait", "10", *options]
         start = time.perf_counter()
         answer = subprocess.run(
-            [*command, "--config", f"jobs={jobs}", f"seconds={seconds}"],
+            [*command, "--config", f"seconds={seconds}"],
             cwd=directory,
             env=settings,
             capture_output=True,
@@ -101,39 +111,64 @@ def measure(python: Path, options: list[str], jobs: int, seconds: float, setting
     return elapsed
 
 
+def contenders(published: Path, interval: int, status: str) -> dict[str, tuple[Path, list[str]]]:
+    """Return each contender's Python and options."""
+    both = ["--seconds-between-status-checks", str(interval)]
+    theirs = ["--executor", "slurm", "--slurm-status-command", status, "--slurm-no-account", *both]
+    tuned = ["--slurm-init-seconds-before-status-checks", "1"]
+    ours = ["--executor", "submitit", *both]
+    sbatch = "sbatch --parsable --time={resources.runtime} --mem={resources.mem_mb} --output=/dev/null"
+    return {
+        "submitit (this)": (Path(sys.executable), ours),
+        f"submitit, `array-size: {CHAINS}`": (Path(sys.executable), [*ours, "--submitit-array-size", str(CHAINS)]),
+        "slurm": (published, theirs),
+        "slurm, first look after 1 s": (published, [*theirs, *tuned]),
+        "cluster-generic with `sbatch`": (
+            published,
+            ["--executor", "cluster-generic", "--cluster-generic-submit-cmd", sbatch, *both],
+        ),
+    }
+
+
 def main() -> None:
-    """Measure both and print the ratio."""
+    """Measure all, print the table, and write it with `--write`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", type=int, default=4, help="length of the chain")
     parser.add_argument("--seconds", type=float, default=2.0, help="work of each job")
-    parser.add_argument("--interval", type=int, default=10, help="--seconds-between-status-checks for both")
-    parser.add_argument("--status", default="squeue", choices=["squeue", "sacct"], help="the published plugin's source")
-    parser.add_argument("--json", type=Path, help="write the numbers here")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--interval", type=int, default=10, help="--seconds-between-status-checks for all")
+    parser.add_argument("--status", default="squeue", choices=["squeue", "sacct"], help="the slurm plugin's source")
+    parser.add_argument("--write", action="store_true", help="write the JSON file and the README's table")
     arguments = parser.parse_args()
-    both = ["--seconds-between-status-checks", str(arguments.interval)]
+    walls: dict[str, list[float]] = {}
+    starts = []
     with tempfile.TemporaryDirectory() as folder:
-        published = install(Path(folder) / "venv")
-        theirs = ["--executor", "slurm", "--slurm-status-command", arguments.status, "--slurm-no-account", *both]
-        tuned = ["--slurm-init-seconds-before-status-checks", "1"]
-        contenders = {
-            "submitit (this)": (Path(sys.executable), ["--executor", "submitit", *both]),
-            "slurm (published)": (published, theirs),
-            "slurm (tuned)": (published, [*theirs, *tuned]),
-        }
         settings = with_srun(Path(folder))
-        start = measure(Path(sys.executable), ["--dry-run"], arguments.jobs, arguments.seconds, settings)
-        overhead: dict[str, float] = {}
-        for name, (python, options) in contenders.items():
-            wall = measure(python, options, arguments.jobs, arguments.seconds, settings)
-            overhead[name] = (wall - start) / arguments.jobs - arguments.seconds
-            print(f"{name:18s} {wall:7.1f} s for {arguments.jobs} chained jobs: overhead {overhead[name]:6.2f} s a job")
-    ours = overhead["submitit (this)"]
-    ratios = {name: value / ours for name, value in overhead.items() if name != "submitit (this)"}
-    for name, ratio in ratios.items():
-        print(f"ratio {name} / this: {ratio:.2f}")
-    print(f"(Snakemake's own start, subtracted: {start:.1f} s)")
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"seconds_per_job": overhead, "ratio": ratios}, indent=1) + "\n")
+        them = contenders(install(Path(folder) / "venv"), arguments.interval, arguments.status)
+        for _ in range(arguments.repeats):
+            starts.append(measure(Path(sys.executable), ["--dry-run"], arguments.seconds, settings))
+            for name, (python, options) in them.items():
+                walls.setdefault(name, []).append(measure(python, options, arguments.seconds, settings))
+                print(f"{name}: {walls[name][-1]:.1f} s", flush=True)
+    start = statistics.median(starts)
+    rows = []
+    for name, values in walls.items():
+        wall = statistics.median(values)
+        overhead = (wall - start) / LINKS - arguments.seconds
+        rows.append({"plugin": name, "wall_s": round(wall, 1), "overhead_s": round(overhead, 1)})
+    lines = ["| plugin | wall | overhead a job |", "|---|---:|---:|"]
+    lines += [f"| {row['plugin']} | {row['wall_s']} s | {row['overhead_s']} s |" for row in rows]
+    text = (
+        f"{CHAINS * LINKS} jobs of {arguments.seconds:g} s in {CHAINS} chains, `--seconds-between-status-checks "
+        f"{arguments.interval}`, {os.cpu_count()} cores shared (load {os.getloadavg()[0]:.0f}), medians "
+        f"of {arguments.repeats} turns; Snakemake's own start, {start:.1f} s, is left out of the overhead:\n\n"
+        + "\n".join(lines)
+    )
+    print(text)
+    if arguments.write:
+        found = {"jobs": CHAINS * LINKS, "chains": CHAINS, "seconds": arguments.seconds, "start_s": round(start, 1)}
+        RESULTS.write_text(json.dumps(found | {"repeats": arguments.repeats, "plugins": rows}, indent=1) + "\n")
+        before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
+        PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
 if __name__ == "__main__":

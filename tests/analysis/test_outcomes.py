@@ -54,6 +54,25 @@ def test_draws_are_bootstrap_samples_and_the_same_every_time() -> None:
     assert (draws_of_images(40) == drawn).all()
 
 
+def test_groups_are_drawn_whole_and_make_intervals_wider(tmp_path: Path) -> None:
+    """Ten videos of eight equal frames tell as much as ten images."""
+    videos = np.repeat(np.arange(10), 8)
+    drawn = draws_of_images(80, tuple(videos))
+    assert (drawn.reshape(DRAWS, 10, 8) == drawn.reshape(DRAWS, 10, 8)[..., :1]).all()
+    assert (drawn.sum(axis=1) == 80).all()
+    right = np.repeat(np.arange(10) % 2, 8).astype(np.int16)
+    row = {"backbone": "b", "domain": "d", "method": "m", "n": 1, "seed": 0, "images_seen": 1, "metric": "knn_accuracy"}
+    entries = {"m/n1/s0/i1/linear/knn": right, "truth/linear": np.ones(80, np.int16)}
+    spread = {}
+    for name, more in {"alone": {}, "grouped": {"groups": videos}}.items():
+        (tmp_path / name / "outcomes").mkdir(parents=True)
+        np.savez(tmp_path / name / "outcomes" / "b-d.npz", **entries, **more)
+        found = read_outcomes(tmp_path / name).replicates(row)
+        assert found is not None
+        spread[name] = found.std()
+    assert spread["grouped"] / spread["alone"] == pytest.approx(np.sqrt(8), rel=0.05)
+
+
 def test_gains_of_a_study_cover_test_images(small: Path) -> None:
     test = held_out(read_scores(small / "scores.csv"))
     outcomes = read_outcomes(small)

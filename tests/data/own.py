@@ -70,6 +70,15 @@ def rgbd(folder: Path, count: int = 12) -> Path:
     return folder
 
 
+def yard(folder: Path) -> Path:
+    """`rgbd` with masks 0 and 255 of what is near, too: every kind of label on the same images."""
+    rgbd(folder)
+    for path in sorted((folder / "depth").iterdir()):
+        depth = np.asarray(Image.open(path))
+        write(folder / "masks" / path.name, np.where((depth > 0) & (depth < 2000), 255, 0).astype(np.uint8))
+    return folder
+
+
 def opened(folder: Path, **settings: Any) -> Store:
     domain = ImageFolder.model_validate({"root": str(folder), "resolution": 30, **settings})
     store = prepare(domain, folder.parent / f"{folder.name}.cache")

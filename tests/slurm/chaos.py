@@ -1,9 +1,7 @@
 """Seeded chaos: a workflow on the real local SLURM while everything around it breaks, then the same scores.
 
-    python tests/slurm/chaos.py --events 24 --seed 1                        the toy study
-    python tests/slurm/chaos.py --snakefile Snakefile --directory . --arguments "--profile slurm --retries 50" \
-        --rule pretrain --trainer "lowdata-cpt pretrain" --reference <repository of a local run> \
-        --compare results/quick/scores.csv                                      the quick study
+    python tests/slurm/chaos.py --events 22 --seed 2                this project on nine pictures, with its profile
+    python tests/slurm/chaos.py --toy --events 24 --seed 1          trainings that count their steps, without torch
 
 Each event is fired at a job (or at Snakemake, or at the controller) that is really there, so the run goes on until
 all have happened or the work is done. Afterwards: the compared files are byte-equal to the reference, no training ran
@@ -25,6 +23,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from lowdata_cpt.jobs.collect import differences
 from tests.slurm.cluster import (
-    HERE,
     Workflow,
     command_line,
     fail_node,
@@ -44,11 +43,26 @@ from tests.slurm.cluster import (
     wait_until,
     wrappers,
 )
+from tests.workflow.tiny import snakemake, tiny_study
 
 TOY_ARGUMENTS = (
     "--executor submitit --jobs 6 --cores 2 --seconds-between-status-checks 3 --latency-wait 20 --keep-going "
     "--rerun-incomplete --retries 50 --config runs={runs} steps={steps} seconds=0.25 partition=preemptible"
 )
+
+
+PROJECT_ARGUMENTS = "--retries 50 --seconds-between-status-checks 3 --latency-wait 20"
+BEGIN, END = "<!-- make chaos-slurm -->", "<!-- end -->"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What happened, and whether it held."""
+
+    fired: Counter[str]
+    starts: Counter[str]
+    checks: dict[str, bool]
+    seconds: float
 
 
 class NothingError(Exception):
@@ -210,23 +224,36 @@ def same(made: Path, expected: Path) -> bool:
     return "train_seconds" in made.read_text().partition("\n")[0] and differences(made, expected) is None
 
 
-def run(arguments: argparse.Namespace, say: Callable[[str], None]) -> bool:
-    """Run the workflow under chaos; return whether everything held."""
-    directory = arguments.directory.resolve()
-    snakefile = arguments.snakefile.resolve()
-    options = arguments.arguments
-    reference = arguments.reference
-    if snakefile == (HERE / "Snakefile").resolve():
-        values = {"runs": arguments.runs, "steps": arguments.steps}
-        options = options or TOY_ARGUMENTS.format(**values)
-        if reference is None:
-            reference = directory.parent / f"{directory.name}-reference"
-            shutil.rmtree(reference, ignore_errors=True)
-            quiet = f"--cores 2 --quiet all --config runs={arguments.runs} steps={arguments.steps} seconds=0"
-            if Workflow(reference, quiet, snakefile).run() != 0:
-                raise SystemExit("the reference run failed")
-    flow = Workflow(directory, options + " " + " ".join(arguments.targets), snakefile)
-    chaos = Chaos(flow, arguments.seed, arguments.rule, arguments.trainer)
+def toy(arguments: argparse.Namespace) -> tuple[Workflow, Path]:
+    """Return the toy workflow and the folder of its undisturbed run."""
+    reference, values = arguments.directory / "reference", f"runs={arguments.runs} steps={arguments.steps}"
+    if Workflow(reference, f"--cores 2 --quiet all --config {values} seconds=0").run() != 0:
+        raise SystemExit("the reference run failed")
+    return Workflow(
+        arguments.directory / "run", TOY_ARGUMENTS.format(runs=arguments.runs, steps=arguments.steps)
+    ), reference
+
+
+def project(arguments: argparse.Namespace) -> tuple[Workflow, Path]:
+    """Return this project's workflow on a tiny study, with the profile, and the folder of its undisturbed run."""
+    methods = {name: {} for name in ("base", "diet_cp", "mae", "tec")}
+    long = {"epochs": arguments.steps, "max_steps": arguments.steps, "milestones": [4, 4 * arguments.steps // 2]}
+    settings = {"seeds": [0, 1], "methods": methods, "training": long, "resources": {"checkpoint_seconds": 5.0}}
+    reference, folder = (tiny_study(arguments.directory / name, **settings) for name in ("reference", "run"))
+    snakemake(reference, "--quiet", "all")
+    profile = f"--profile {folder}/workflow/profiles/slurm {PROJECT_ARGUMENTS}"
+    return Workflow(folder, profile, folder / "Snakefile"), reference
+
+
+def run(arguments: argparse.Namespace, say: Callable[[str], None]) -> Result:
+    """Run the workflow under chaos."""
+    shutil.rmtree(arguments.directory, ignore_errors=True)
+    if arguments.toy:
+        (flow, reference), rule, trainer, compare = toy(arguments), "train", "toy_trainer.py", "scores.csv"
+    else:
+        (flow, reference), rule, trainer = project(arguments), "pretrain", "lowdata-cpt pretrain"
+        compare = "results/quick/scores.csv"
+    chaos = Chaos(flow, arguments.seed, rule, trainer)
     # Every kind in turn, in a seeded order, so that none is left out.
     plan: list[str] = []
     while len(plan) < arguments.events:
@@ -272,26 +299,40 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None]) -> bool:
         except TimeoutError:
             leftover_jobs = queue()
         leftover_processes = processes_in(flow.directory)
-    differing = [
-        name
-        for name in arguments.compare
-        if reference is None or not (directory / name).is_file() or not same(directory / name, reference / name)
-    ]
+    made = flow.directory / compare
     lines = {(line["submission"], line["attempts"]): line for line in flow.ledger()}.values()
-    jobs = directory / ".snakemake/submitit/jobs"
-    ledger = Counter(line["state"] for line in lines)
+    jobs = flow.directory / ".snakemake/submitit/jobs"
     checks = {
         f"at least {arguments.events} events fired ({fired.total()})": fired.total() >= arguments.events,
         f"Snakemake ended well (status {status})": status == 0,
-        f"equal to the undisturbed run: {', '.join(arguments.compare)}": not differing,
+        f"equal to the undisturbed run: {compare}": made.is_file() and same(made, reference / compare),
         "no work ran twice at the same time": not flow.violations() and not overlaps(lines, jobs),
-        f"squeue is empty {leftover_jobs or ''}": not leftover_jobs,
-        f"no process is left {leftover_processes or ''}": not leftover_processes,
+        f"squeue is empty {leftover_jobs or ''}".strip(): not leftover_jobs,
+        f"no process is left {leftover_processes or ''}".strip(): not leftover_processes,
     }
+    result = Result(fired, Counter(line["state"] for line in lines), checks, elapsed)
     for what, holds in checks.items():
         say(f"{'ok  ' if holds else 'FAIL'}  {what}")
-    say(f"events: {dict(fired)}; ledger (starts): {dict(ledger)}; {elapsed:.0f} s")
-    return all(checks.values())
+    say(f"events: {dict(fired)}; ledger (starts): {dict(result.starts)}; {elapsed:.0f} s")
+    return result
+
+
+def table(result: Result, arguments: argparse.Namespace) -> str:
+    """Return a run for reading."""
+    what = "the toy study" if arguments.toy else "this project on nine pictures, three methods, two seeds"
+    rows = [f"| {(getattr(Chaos, name).__doc__ or '').strip().rstrip('.')} | {n} |" for name, n in result.fired.items()]
+    starts = ", ".join(f"{count} {state}" for state, count in sorted(result.starts.items()))
+    held = "; ".join(f"{what}: {'yes' if holds else '**no**'}" for what, holds in result.checks.items())
+    return "\n".join(
+        [
+            f"{result.fired.total()} accidents in one run of {result.seconds:.0f} s ({what}; seed {arguments.seed}, "
+            f"{date.today()}). Starts of jobs: {starts}. {held}.",
+            "",
+            "| accident | times |",
+            "|---|---:|",
+            *rows,
+        ]
+    )
 
 
 def main() -> int:
@@ -300,32 +341,21 @@ def main() -> int:
     parser.add_argument("--events", type=int, default=24)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--pause", type=float, default=8.0, help="mean seconds between events")
+    parser.add_argument("--toy", action="store_true", help="the toy study: trainings without torch")
     parser.add_argument("--runs", type=int, default=8, help="trainings of the toy study")
-    parser.add_argument("--steps", type=int, default=160, help="steps of a toy training, 0.25 s each")
-    parser.add_argument("--snakefile", type=Path, default=HERE / "Snakefile")
-    parser.add_argument("--directory", type=Path, default=Path("work/chaos/toy"), help="where the workflow runs")
-    parser.add_argument("--arguments", default="", help="Snakemake's arguments (default: the toy study's)")
-    parser.add_argument("--targets", nargs="*", default=[])
-    parser.add_argument("--rule", default="train", help="job names to aim at begin with this")
-    parser.add_argument("--trainer", default="toy_trainer.py", help="part of a training process's command line")
-    parser.add_argument("--reference", type=Path, help="folder of the undisturbed run (default: the toy is run)")
-    parser.add_argument("--compare", nargs="*", default=["scores.csv"], help="files, relative to both folders")
+    parser.add_argument("--steps", type=int, help="of a training (160 of 0.25 s in the toy study, otherwise 600)")
+    parser.add_argument("--directory", type=Path, default=Path("work/chaos"), help="where it runs; is replaced")
     parser.add_argument("--restarts", type=int, default=3, help="how often Snakemake may end with an error")
-    parser.add_argument("--log", type=Path, help="write the event log here too")
+    parser.add_argument("--page", type=Path, help="a page with the table's markers")
     arguments = parser.parse_args()
-    lines: list[str] = []
-
-    def say(line: str) -> None:
-        lines.append(line)
-        print(line, flush=True)
-
-    if arguments.snakefile.resolve() == (HERE / "Snakefile").resolve():
-        shutil.rmtree(arguments.directory, ignore_errors=True)
-    good = run(arguments, say)
-    if arguments.log:
-        arguments.log.parent.mkdir(parents=True, exist_ok=True)
-        arguments.log.write_text("\n".join(lines) + "\n")
-    return 0 if good else 1
+    arguments.steps = arguments.steps or (160 if arguments.toy else 600)
+    arguments.directory = arguments.directory.resolve()
+    result = run(arguments, lambda line: print(line, flush=True))
+    if arguments.page:
+        before, rest = arguments.page.read_text(encoding="utf-8").split(BEGIN)
+        text = f"{before}{BEGIN}\n{table(result, arguments)}\n{END}{rest.split(END)[1]}"
+        arguments.page.write_text(text, encoding="utf-8")
+    return 0 if all(result.checks.values()) else 1
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from lowdata_cpt.methods.v_pretraining.config import VPretraining
 from lowdata_cpt.study.grid import cells
 from lowdata_cpt.study.load import load
 from lowdata_cpt.study.paths import Paths
-from tests.data.own import cracks, fields, rgbd
+from tests.data.own import cracks, fields, rgbd, yard
 from tests.workflow.tiny import ROOT, STUDY, run, tiny_study
 
 MINE = {
@@ -108,15 +108,15 @@ def section() -> tuple[list[list[str]], str]:
 @pytest.mark.slow
 def test_the_section_of_the_readme_runs(tmp_path: Path) -> None:
     folder = tiny_study(tmp_path / "p")
-    roads = str(cracks(tmp_path / "cracks"))
+    mine = str(yard(tmp_path / "yard"))
     (init, validate, go), shown = section()
-    said = run(folder, *(roads if word == "/path/to/cracks" else word for word in init)).stdout
-    assert "wrote config/cracks.yaml" in said
+    said = run(folder, *(mine if word == "/path/to/yard" else word for word in init)).stdout
+    assert "wrote config/yard.yaml" in said
     run(folder, *validate)
-    written = yaml.safe_load((folder / "config/cracks.yaml").read_text())
+    written = yaml.safe_load((folder / "config/yard.yaml").read_text())
     asked = yaml.safe_load(shown)
-    mine, theirs = written["domains"]["imagefolder"], asked["domains"]["imagefolder"]
-    assert set(theirs) == {*mine, "group"}
+    theirs = asked["domains"]["imagefolder"]
+    assert set(theirs) == {*written["domains"]["imagefolder"], "group"}
     assert {k: v for k, v in written.items() if k != "domains"} | {"extends": "base.yaml"} == {
         k: v for k, v in asked.items() if k != "domains"
     }
@@ -126,14 +126,15 @@ def test_the_section_of_the_readme_runs(tmp_path: Path) -> None:
         "methods": {name: {} for name in methods}
     }
     (folder / "config/tiny.yaml").write_text(yaml.safe_dump(tiny))
-    theirs |= {"root": roads, "sizes": [4], "resolution": 32}
+    theirs |= {"root": mine, "sizes": [4], "resolution": 32}
     asked |= {"extends": str(folder / "config/tiny.yaml")}
-    (folder / "config/cracks.yaml").write_text(yaml.safe_dump(asked))
+    (folder / "config/yard.yaml").write_text(yaml.safe_dump(asked))
     assert go[0] == "snakemake"
     run(folder, *go)
-    assert (folder / "results/cracks/report.html").exists()
-    scores = pd.read_csv(folder / "results/cracks/scores.csv")
+    assert (folder / "results/yard/report.html").exists()
+    scores = pd.read_csv(folder / "results/yard/scores.csv")
+    assert {"linear", "segmentation", "depth"} <= set(scores["task"])
     assert set(scores["method"]) == {"base", "base_domain_norm", "diet_cp"}
-    export = folder / "results/cracks/cells/tiny/imagefolder/diet_cp/n4/s0/export/i4"
+    export = folder / "results/yard/cells/tiny/imagefolder/diet_cp/n4/s0/export/i4"
     model = timm.create_model(f"local-dir:{export}", pretrained=True)
     assert model.pretrained_cfg["input_size"] == [3, 32, 32]

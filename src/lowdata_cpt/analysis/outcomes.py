@@ -1,7 +1,8 @@
 """What each probe gave for every test image, and the metrics of resampled test images. Torch-free.
 
 `outcomes/<backbone>-<domain>.npz` of a study holds, for each milestone (of dense maps the end of a run only), entries
-`<method>/n<n>/s<seed>/i<images seen>/<name>`, and the classes of the test images, `truth/linear` int16 [M]. Names:
+`<method>/n<n>/s<seed>/i<images seen>/<name>`, the classes of the test images, `truth/linear` int16 [M], and where test
+images come in groups (frames of one video) the group of each, `groups` int32 [M]. Names:
 
 - `linear/knn`, `linear/linear`, `linear/bank_knn`: predicted classes int16 [M];
 - `segmentation/counts`: hits, truth pixels, predicted pixels int32 [M, C, 3];
@@ -26,7 +27,7 @@ from lowdata_cpt.core.provenance import of_study
 
 Array = NDArray[np.float64]
 DRAWS = 2_000
-TRUTH = "truth/linear"
+TRUTH, GROUPS = "truth/linear", "groups"
 ENTRY_OF = {
     **{
         f"{probe}_{name}": f"linear/{probe}"
@@ -76,8 +77,16 @@ def _ratio_mean(above: Array, below: Array) -> Array:
 
 
 @functools.lru_cache(maxsize=4)
-def draws_of_images(count: int) -> Array:
-    """Return [DRAWS, count]: how often each test image occurs in each bootstrap sample; equal for equal counts."""
+def draws_of_images(count: int, groups: tuple[int, ...] = ()) -> Array:
+    """Return [DRAWS, count]: how often each test image occurs in each bootstrap sample; equal for equal arguments.
+
+    Args:
+        count: number of images.
+        groups: the group of each image; whole groups are drawn then, since their images are near-copies.
+    """
+    if groups:
+        _, number = np.unique(groups, return_inverse=True)
+        return np.asarray(draws_of_images(int(number.max()) + 1)[:, number])
     drawn = np.random.default_rng(count).multinomial(count, np.full(count, 1 / count), size=DRAWS)
     return drawn.astype(np.float64)
 
@@ -116,9 +125,9 @@ class Outcomes:
         if key not in arrays:
             return None
         if (name, key) not in self._replicates:
-            outcome = arrays[key]
-            truth = arrays.get(TRUTH)
-            self._replicates[name, key] = weighted_metrics(entry, outcome, truth, draws_of_images(len(outcome)))
+            outcome, groups = arrays[key], tuple(arrays[GROUPS].tolist()) if GROUPS in arrays else ()
+            weights = draws_of_images(len(outcome), groups)
+            self._replicates[name, key] = weighted_metrics(entry, outcome, arrays.get(TRUTH), weights)
         return self._replicates[name, key][row["metric"]]
 
     def count(self, backbone: str, domain: str, metric: str) -> int | None:

@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lowdata_cpt.analysis.outcomes import GROUPS, TRUTH
 from lowdata_cpt.analysis.table import COLUMNS, SELECTED_COLUMNS, STEP_COLUMNS
 from lowdata_cpt.core.io import read_arrays, read_json, write_arrays, write_json
 from lowdata_cpt.core.provenance import check, of_study, write_sidecar
 from lowdata_cpt.core.stable import write_table
+from lowdata_cpt.data.layouts.grouping import groups_of
+from lowdata_cpt.data.layouts.image_folder import ImageFolder
 from lowdata_cpt.data.store import Store
 from lowdata_cpt.probes.metrics import trivial_scores
 from lowdata_cpt.probes.registry import probes_of_tasks
@@ -127,7 +130,7 @@ def _write_table(target: Path, frame: pd.DataFrame, inputs: list[Path], beside: 
 
 
 def _gather_outcomes(study: Study, paths: Paths, target: Path) -> list[Path]:
-    """Write outcomes/<backbone>-<domain>.npz: each cell's outcome on each test image, and the truth.
+    """Write outcomes/<backbone>-<domain>.npz: each cell's outcome on each test image, the truth, and groups if any.
 
     Classes at every milestone, counts and errors of dense maps, which are a hundred times larger, at the end of a run.
     """
@@ -140,10 +143,13 @@ def _gather_outcomes(study: Study, paths: Paths, target: Path) -> list[Path]:
         for name, array in read_arrays(check(paths.cell(cell) / "outcomes.npz")).items():
             if name.startswith(end) or "/linear/" in name:
                 found[f"{cell.method}/n{cell.n}/s{cell.seed}/{name}"] = array
-        if "truth/linear" not in found and "classification" in study.domains[cell.domain].tasks():
+        domain = study.domains[cell.domain]
+        if TRUTH not in found and "classification" in domain.tasks():
             store = Store.open(paths.manifest(cell.domain))
-            test = store.labels(store.task("classification").sets["test"])
-            found["truth/linear"] = np.asarray(test).astype(np.int16)
+            found[TRUTH] = np.asarray(store.labels(store.task("classification").sets["test"])).astype(np.int16)
+        if GROUPS not in found and isinstance(domain, ImageFolder) and domain.group:
+            store = Store.open(paths.manifest(cell.domain))
+            found[GROUPS] = groups_of(store, store.task(domain.tasks()[0]).sets["test"])
     for name, arrays in gathered.items():
         write_arrays(target / f"{name}.npz", arrays)
     return [target / f"{name}.npz" for name in gathered]

@@ -18,7 +18,7 @@ from lowdata_cpt.data.decode import MAX_PIXELS
 from lowdata_cpt.data.layouts import coco
 from lowdata_cpt.data.layouts.copies import exact_copies
 from lowdata_cpt.data.layouts.folders import DatasetCard, Files, FolderDomain, images_in, subfolders
-from lowdata_cpt.data.layouts.grouping import Grouping, cut_groups
+from lowdata_cpt.data.layouts.grouping import GROUPS, Grouping, cut_groups
 from lowdata_cpt.data.layouts.label_files import (
     Depth,
     LabelFiles,
@@ -314,7 +314,7 @@ class ImageFolder(FolderDomain):
         if self.group and self.split == "given":
             side: dict[str, str] = {}
             for split, found in items.items():
-                for item, group in zip(found, self._groups(found), strict=True):
+                for item, group in zip(found, self._groups([item.id for item in found]), strict=True):
                     if side.setdefault(group, split) != split:
                         raise UserError(
                             f"domain {self.kind!r}: group {group!r} has images in {side[group]} and in {split} (for "
@@ -322,9 +322,9 @@ class ImageFolder(FolderDomain):
                         )
         return self.arrange(items)
 
-    def _groups(self, items: Sequence[Item]) -> list[str]:
+    def _groups(self, names: Sequence[str]) -> list[str]:
         assert self.group is not None
-        column, names = self.group.column, [item.id for item in items]
+        column = self.group.column
         values = Listing(self.folder / self.labels).column(column, names) if column else {}
         return [self.group.of(name, values) for name in names]
 
@@ -332,7 +332,9 @@ class ImageFolder(FolderDomain):
         """Return the positions of the images of each part; whole groups where there are any."""
         if self.group is None:
             return super().cut(items, counts)
-        return cut_groups(self._groups(items), [item.stratum for item in items], counts, self.split_seed)
+        return cut_groups(
+            self._groups([item.id for item in items]), [item.stratum for item in items], counts, self.split_seed
+        )
 
     def build(self, target: Path) -> None:
         """Decode all images to their central squares, with their labels."""
@@ -355,6 +357,9 @@ class ImageFolder(FolderDomain):
             for path, reason in (*layout.notes, *sorted(copies.items())):
                 writer.note(self.name_of(path), reason)
             if tasks:
+                if self.group:
+                    ids = [item.id for split in layout.splits for item in self._items(layout, split, copies, labels)]
+                    np.save(target / GROUPS, np.array([*zip(ids, self._groups(ids), strict=True)]))
                 write_splits(writer, self.kind, self._splits(layout, copies, labels), tasks)
             else:
                 split = "train" if "train" in layout.splits else ""
