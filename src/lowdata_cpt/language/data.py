@@ -126,7 +126,7 @@ def read_source(source: Source) -> Any:
     Raises:
         UserError: they are missing, not readable, or without the named columns.
     """
-    from datasets import Dataset
+    from datasets import Dataset  # type: ignore[import-untyped]
 
     files = files_of(source)
     read = Dataset.from_parquet if files[0].suffix == ".parquet" else Dataset.from_json

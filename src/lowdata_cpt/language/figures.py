@@ -76,20 +76,20 @@ def targets(folder: Path) -> Drawing:
 
 def value(folder: Path) -> Drawing:
     """Draw V against the fall of the feedback's loss over the step that followed."""
-    values = pd.read_csv(check(folder / "value.csv")).dropna(subset=["value", "realised"])
+    values = pd.read_csv(check(folder / "value.csv")).dropna(subset=["predicted", "realised"])
     if values.empty:
         return nothing("no arm of this study has a taught designer")
     arms = [name for name in LOOK if name in set(values["arm"])]
     figure, axes = panels(len(arms), 2, PAGE_WIDTH, 2.4)
     for axis, arm in zip(axes, arms, strict=True):
         part = values[values["arm"] == arm]
-        axis.scatter(part["value"], part["realised"], s=4, color=LOOK[arm][0], alpha=0.4, linewidths=0)
+        axis.scatter(part["predicted"], part["realised"], s=4, color=LOOK[arm][0], alpha=0.4, linewidths=0)
         axis.axhline(0, color="#767676", linewidth=0.6)
         axis.axvline(0, color="#767676", linewidth=0.6)
-        axis.set_title(f"{LABELS[arm]}: r = {part['value'].corr(part['realised']):.2f}, n = {len(part)}")
-        axis.set_xlabel("predicted: V")
+        axis.set_title(f"{LABELS[arm]}: r = {part['predicted'].corr(part['realised']):.2f}, n = {len(part)}")
+        axis.set_xlabel("predicted: rate · V (nats)")
         axis.set_ylabel("realised fall of L_down (nats)")
-    return Drawing(figure, "Value V (fall of the feedback's loss per unit of rate, to first order) and the fall of "
+    return Drawing(figure, "Fall of the feedback's loss to first order, learning rate · V, and the fall of "
                    "the same batch's loss over the learner's own step that followed.", values)  # fmt: skip
 
 

@@ -38,7 +38,7 @@ def build(model: ByteModel, window: int) -> nn.Module:
         eos_token_id=ByteTokens.eos,
         pad_token_id=ByteTokens.pad,
     )
-    built: nn.Module = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    built: nn.Module = AutoModelForCausalLM.from_config(config)
     return built
 
 
@@ -66,7 +66,7 @@ def open_model(folder: Path) -> nn.Module:
     if not (folder / MODEL).is_file():
         raise UserError(f"{folder}: no model; expected {MODEL} and config.json")
     check(folder / MODEL)
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()
     opened: nn.Module = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     return opened
 

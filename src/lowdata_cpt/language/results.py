@@ -97,7 +97,7 @@ def collect(study: LanguageStudy, paths: Paths) -> None:
             values.append(_values(log).assign(**key))
     write_arrays(paths.of_study("outcomes.npz"), outcomes)
     curve_columns = [*KEY, "step", "tokens_seen", "loss", "alpha", "entropy"]
-    value_columns = [*KEY, "step", "tokens_seen", "value", "cosine", "meta_loss", "realised"]
+    value_columns = [*KEY, "step", "tokens_seen", "value", "cosine", "meta_loss", "predicted", "realised"]
     tables = {
         "scores.csv": pd.DataFrame(scores),
         "cost.csv": pd.DataFrame(costs),
@@ -129,10 +129,14 @@ def _curve(log: pd.DataFrame) -> pd.DataFrame:
 
 
 def _values(log: pd.DataFrame) -> pd.DataFrame:
-    """Return the steps at which φ was updated; what V came to is logged at the next of them."""
+    """Return the steps at which φ was updated, with the predicted fall of L_down, rate · V, and the one that followed.
+
+    The latter is logged at the next of them.
+    """
     found = _wide(log)
     found = found[found["value"].notna()]
-    return found.assign(realised=found["realised"].shift(-1) if "realised" in found else math.nan)
+    realised = found["realised"].shift(-1) if "realised" in found else math.nan
+    return found.assign(predicted=found["lr"] * found["value"], realised=realised)
 
 
 def read_study(folder: Path) -> LanguageStudy:
@@ -194,12 +198,12 @@ def statistics(folder: Path) -> None:
 
 
 def designer_table(values: pd.DataFrame) -> pd.DataFrame:
-    """Return per learner and arm: updates of φ, share with V > 0, and V against the fall of L_down that followed."""
+    """Return per learner and arm: updates of φ, share with V > 0, correlation of rate · V with the fall after it."""
     rows = []
     for (learner, arm), part in values.groupby(["learner", "arm"], sort=False):
-        pairs = part[["value", "realised"]].dropna()
-        known = len(pairs) > 2 and pairs["value"].std() > 0 and pairs["realised"].std() > 0
-        correlation = float(np.corrcoef(pairs["value"], pairs["realised"])[0, 1]) if known else math.nan
+        pairs = part[["predicted", "realised"]].dropna()
+        known = len(pairs) > 2 and bool((pairs.std() > 0).all())
+        correlation = float(np.corrcoef(pairs["predicted"], pairs["realised"])[0, 1]) if known else math.nan
         rows.append(
             {"learner": learner, "arm": arm, "updates": len(part), "share_positive": (part["value"] > 0).mean(),
              "mean_cosine": part["cosine"].mean(), "pearson_r": correlation}
