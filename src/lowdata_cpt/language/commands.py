@@ -55,7 +55,10 @@ def _given(
     from lowdata_cpt.language.plan import Paths
 
     if params is not None and results is not None:
-        return json.loads(params), Paths(results)
+        try:
+            return json.loads(params), Paths(results)
+        except ValueError as error:
+            raise UserError(f"--params: not JSON ({error})") from None
     if study is None:
         raise UserError("--study is missing; expected a language study's file, for example config/language.yaml")
     of = load(study)
