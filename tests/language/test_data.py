@@ -23,7 +23,7 @@ def texts(windows: np.ndarray) -> str:
 def test_generated_text_is_the_same_everywhere() -> None:
     drawn = [next(text.problems(kind, 3, "x", frozenset())) for kind in text.KINDS]
     told = "\n".join(one.prompt + one.completion for one in drawn)
-    assert hashlib.sha256(told.encode()).hexdigest()[:16] == "005fd356eeaf22d4"
+    assert hashlib.sha256(told.encode()).hexdigest()[:16] == "8256024a41672fbf"
     assert text.held_out("change", 5, 3) == text.held_out("change", 5, 3) != text.held_out("change", 5, 4)
 
 
@@ -80,6 +80,22 @@ def test_only_answers_are_targets_and_windows_overlap_by_one() -> None:
 def test_more_held_out_problems_than_half_are_refused() -> None:
     with pytest.raises(UserError, match="expected at most"):
         text.held_out("price", 40, 0)
+
+
+def test_no_document_is_cut_that_fits_in_a_window() -> None:
+    tokens, drawn = ByteTokens(), text.problems("gain", 0, "whole", frozenset())
+    problems = [next(drawn) for _ in range(20)]
+    documents = [document(tokens, one.prompt, one.completion) for one in problems]
+    cut, whole = pack(documents, 200, 0), pack(documents, 200, 0, tokens.pad)
+    both = [
+        [sum(one.prompt + one.completion in texts(row[None]) for row in rows) for one in problems]
+        for rows in (cut, whole)
+    ]
+    assert 0 in both[0], "the test could not fail"
+    assert both[1][:18] == [1] * 18  # the last window is not full
+    assert texts(whole[:1]).startswith(problems[0].prompt)
+    long = pack([[1] * 500, *documents], 200, 0, tokens.pad)
+    assert (long[:2] == 1).all()
 
 
 def test_a_window_without_the_answer_is_refused() -> None:

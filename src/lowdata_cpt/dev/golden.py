@@ -59,6 +59,7 @@ LANGUAGE: dict[str, Any] = {
             "model": {"kind": "bytes", "hidden": 16, "layers": 3, "heads": 2, "intermediate": 32},
             "lora": {"rank": 2},
             "window": 128,
+            "whole": True,
             "pretraining": {"steps": 2, "batch_size": 2},
             "training": {"steps": 3, "batch_size": 2, "milestones": 2},
         }

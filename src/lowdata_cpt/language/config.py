@@ -111,6 +111,7 @@ class Learner(Strict):
     model: Annotated[ByteModel | HubModel, Field(discriminator="kind")]
     lora: LoRA | None = None
     window: int = Field(default=1024, ge=16, le=2**17, description="Tokens of a packed training window.")
+    whole: bool = Field(default=False, description="Cut no document that fits in a window; padding fills the rest.")
     training: Length
     pretraining: Length | None = Field(default=None, description="How a model of random weights gets its start.")
 

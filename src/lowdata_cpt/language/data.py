@@ -77,8 +77,9 @@ def generated(data: Generated, learner: Learner, feedback: int, test: int, prose
     without = frozenset(one.numbers for one in held)
     assert len(without) == test + feedback, "a problem is held out twice"
     shown, prose = text.paragraphs()
+    padding = tokens.pad if learner.whole else None
     packed = {
-        name: pack(mixture(data, shares, name, tokens, without, shown), learner.window, least)
+        name: pack(mixture(data, shares, name, tokens, without, shown), learner.window, least, padding)
         for name, shares, least in (
             ("stream", data.stream, data.stream_tokens),
             ("pretraining", data.pretraining, data.pretraining_tokens),
@@ -168,7 +169,7 @@ def of_hub(data: Hub, learner: Learner, feedback: int, test: int, prose_windows:
         for row in read_source(data.stream)
         if normalised(row[data.stream.question]) not in without
     )
-    windows = pack(stream, learner.window, 0)
+    windows = pack(stream, learner.window, 0, tokens.pad if learner.whole else None)
     problems = [_solved(data.test, row) for row in held["test"]]
     return Splits(
         stream=windows,

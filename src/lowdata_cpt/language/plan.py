@@ -115,7 +115,7 @@ def data_params(study: LanguageStudy, learner: str) -> Params:
     )  # fmt: skip
     return {
         "data": data.model_dump(mode="json"),
-        "learner": of.model_dump(mode="json", include={"model", "window", "pretraining"}),
+        "learner": of.model_dump(mode="json", include={"model", "window", "whole", "pretraining"}),
         "feedback": study.feedback,
         "problems": study.evaluation.problems,
         "prose_windows": study.evaluation.prose_windows,
@@ -127,7 +127,9 @@ def data_params(study: LanguageStudy, learner: str) -> Params:
 def base_params(study: LanguageStudy, learner: str) -> Params:
     """Return what a learner's start depends on, beside its data."""
     of = study.learners[learner]
-    return of.model_dump(mode="json", include={"model", "window", "pretraining"}) | {"code": code_of("language.runs")}
+    return of.model_dump(mode="json", include={"model", "window", "whole", "pretraining"}) | {
+        "code": code_of("language.runs")
+    }
 
 
 def continue_params(study: LanguageStudy, cell: Cell) -> Params:

@@ -83,6 +83,12 @@ def _change(a: int, b: int, c: int) -> tuple[str, int]:
 
 
 PROBLEMS: dict[str, Kind] = {
+    "count": Kind(
+        ((2, 99), (2, 99)),
+        lambda a, b: a != b,
+        ("{n} has {0} {t} and {1} hats. How many {t}?", "In a box of {n} are {0} {t}, and {1} lids. How many {t}?"),
+        lambda a, _: (f"{a} = {a}.", a),
+    ),
     "gain": Kind(
         ((2, 60), (2, 20)),
         _always,
@@ -98,7 +104,7 @@ PROBLEMS: dict[str, Kind] = {
     "price": Kind(
         ((2, 9), (2, 9)),
         _always,
-        ("{n} buys {0} {t} at {1} each. What is paid?", "One bag holds {1} {t}. How many do {0} bags of {n} hold?"),
+        ("{n} buys {0} {t} at {1} each. What is paid?", "In {0} bags of {n} are {1} {t} each. How many in all?"),
         lambda a, b: (f"{a} * {b} = {a * b}.", a * b),
     ),
     "total": Kind(

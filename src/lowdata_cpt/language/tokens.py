@@ -113,13 +113,14 @@ def document(tokens: Tokens, prompt: str, completion: str, *, all_targets: bool 
     return [*(-1 - i for i in tokens.bos), *(asked if all_targets else (-1 - i for i in asked)), *said]
 
 
-def pack(documents: Iterable[list[int]], window: int, least: int = 1) -> Windows:
+def pack(documents: Iterable[list[int]], window: int, least: int = 1, padding: int | None = None) -> Windows:
     """Lay documents end to end and cut them into windows, int32 [N, window + 1], which share a token with the next.
 
     Args:
         documents: as `document` returns them.
         window: number of positions that predict.
         least: tokens after which no further document is taken; 0 takes all.
+        padding: id that fills a window whose next document fits in one, but not in what is left; None cuts it.
 
     Raises:
         UserError: there is less than one window.
@@ -128,6 +129,10 @@ def pack(documents: Iterable[list[int]], window: int, least: int = 1) -> Windows
     waiting: list[int] = []
     seen = 0
     for one in documents:
+        if padding is not None and len(one) <= window < len(waiting) + len(one) - 1:
+            waiting += [-1 - padding] * (window + 1 - len(waiting))
+            rows.append(np.array(waiting, dtype=np.int32))
+            waiting = waiting[window:]
         waiting += one
         whole = (len(waiting) - 1) // window
         rows += [np.array(waiting[i * window : (i + 1) * window + 1], dtype=np.int32) for i in range(whole)]
