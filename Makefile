@@ -16,6 +16,12 @@ SNAKEMAKE := $(RUN)/snakemake --cores $(CORES) --rerun-incomplete $(CONFIG) $(SA
 # One thread a process: with a busy neighbour two OpenMP threads are slower than one, and results are bit-equal.
 export OMP_NUM_THREADS := 1
 export MPLBACKEND := Agg
+# Snakemake keeps a cache in the user's folder and stops where that cannot be written to.
+ifeq ($(XDG_CACHE_HOME),)
+ifneq ($(shell test -w "$$HOME" && echo yes),yes)
+export XDG_CACHE_HOME := $(CURDIR)/.cache
+endif
+endif
 
 .PHONY: help reproduce test test-slow test-browser chaos lint format config docs golden publish pack restore partial figures report forecast scale-down pull push verify crate dvc-commit test-slurm chaos-slurm slurm-up slurm-down bench gpu-check clean
 

@@ -17,7 +17,7 @@ report: "workflow/report/workflow.rst"
 # Study files are self-contained: the default one is read only when no other was given.
 if "study" not in config:
 
-    configfile: "config/quick.yaml"
+    configfile: f"{workflow.basedir}/config/quick.yaml"
 
 
 if config.get("kind") == "language":

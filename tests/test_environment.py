@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import tomllib
 
 import yaml
@@ -59,3 +60,35 @@ def test_the_lock_names_no_private_index() -> None:
     hosts = set(re.findall(r"https?://([^/\"]+)", text))
     assert hosts
     assert all(re.fullmatch(r"[a-z.-]+\.org", host) for host in hosts), hosts
+
+
+HOSTS = """127.0.0.1 bucket github.com host.example.org huggingface.co s3.example.org schema.org spdx.org w3id.org
+snakemake.readthedocs.io www.apache.org www.researchobject.org"""
+"""Hosts that files may name: vocabularies, licences, documentation, examples, and the hub of `weights: hub`."""
+
+
+def test_no_file_names_another_host() -> None:
+    said = subprocess.run(
+        ["git", "grep", "-hoIE", r"[a-z][a-z0-9+.]*://[A-Za-z0-9._-]+", "--", ".", ":!uv.lock"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    hosts = {line.split("://")[1] for line in said.split() if not line.startswith("file:")}
+    assert len(hosts) > 5
+    assert not hosts - set(HOSTS.split())
+
+
+def test_the_installer_is_pinned_by_the_hashes_of_its_wheels() -> None:
+    """Whatever the index serves, pip takes these bytes or none; nothing else that set-up runs is downloaded bare."""
+    pinned = (ROOT / "tools/uv.txt").read_text(encoding="utf-8")
+    assert re.findall(r"^(\S+)==[0-9.]+ ", pinned, re.MULTILINE) == ["uv"]
+    assert len(re.findall(r"--hash=sha256:[0-9a-f]{64}\b", pinned)) >= 4
+    scripts = [ROOT / "Makefile", *(path for path in (ROOT / "tools").rglob("*") if path.is_file())]
+    installs = [
+        line
+        for path in scripts
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if re.search(r"pip install|curl |wget ", line)
+    ]
+    assert len(installs) == 1
+    assert "--require-hashes" in installs[0]
+    assert "--only-binary :all:" in installs[0]

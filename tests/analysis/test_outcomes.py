@@ -141,3 +141,19 @@ def test_a_cell_without_a_partner_takes_no_outcomes_from_the_others(small: Path)
     part = rows[rows["method"].eq("diet_cp") & rows["metric"].eq("rmse") & rows["n"].eq(100)]
     assert len(part)
     assert all(isinstance(one, np.ndarray) for one in part["replicates"])
+
+
+def test_samples_of_images_without_labels_are_left_out_of_the_interval() -> None:
+    counts = np.zeros((3, 2, 3), int)
+    counts[0] = [[3, 4, 5], [2, 4, 3]]  # only the first image has labels
+    weights = np.array([[1.0, 1, 1], [0, 2, 1], [3, 0, 0]])
+    found = weighted_metrics("segmentation/counts", counts, None, weights)
+    for values in (
+        *found.values(),
+        weighted_metrics("depth/errors", np.where(counts[:, 0] > 0, 1.0, np.nan), None, weights)["rmse"],
+    ):
+        assert np.isnan(values).tolist() == [False, True, False]
+    drawn = np.array([[1.0, np.nan, 3.0, 2.0], [2.0, np.nan, 1.0, 2.0]])
+    assert joint_interval([1.0, 2.0], drawn) == joint_interval([1.0, 2.0], drawn[:, [0, 2, 3]])
+    assert joint_interval([1.0, 2.0], drawn).known
+    assert joint_interval([1.0, 2.0], drawn[:, :2]) == joint_interval([1.0, 2.0])

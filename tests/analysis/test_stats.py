@@ -238,3 +238,9 @@ def test_concordance_is_friedmans() -> None:
     table = np.random.default_rng(2).integers(0, 4, (6, 4)).astype(float)
     chi = reference.friedmanchisquare(*table.T).statistic
     assert stats.rank_stability(table).concordance == pytest.approx(chi / (6 * 3))
+
+
+@pytest.mark.parametrize(("low", "high", "excluded"), [(0.0, 1.0, False), (-1.0, 0.0, False), (0.1, 1.0, True)])
+def test_an_interval_that_touches_zero_does_not_exclude_it(low: float, high: float, excluded: bool) -> None:
+    assert stats.Interval((low + high) / 2, low, high).excludes_zero is excluded
+    assert stats.Interval(-(low + high) / 2, -high, -low).excludes_zero is excluded

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.core.io import atomic_path, identity, read_json, write_json
+from lowdata_cpt.core.io import atomic_path, identity, read_json, write_json, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
@@ -52,3 +53,16 @@ def test_what_a_killed_writer_left_is_swept_and_a_living_one_is_not(tmp_path: Pa
         second.write_text("second")
     assert target.read_text() == "first"
     assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "table.csv"]
+
+
+def test_a_file_is_on_the_disk_before_it_takes_the_place_of_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, synced = tmp_path / "a.json", list[tuple[int, str, bool]]()
+
+    def fsync(handle: int) -> None:
+        synced.append((os.fstat(handle).st_ino, os.pread(handle, 99, 0).decode(), target.exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_text(target, "whole")
+    assert synced == [(target.stat().st_ino, "whole", False)]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFile
+from PIL import Image
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.data.decode import (
@@ -41,32 +41,9 @@ def test_rgb_is_exact() -> None:
     assert np.array_equal(np.asarray(read_image(encode(Image.fromarray(rgb())))), rgb())
 
 
-def test_grey_is_repeated() -> None:
-    grey = rgb()[..., 0]
-    assert np.array_equal(np.asarray(read_image(encode(Image.fromarray(grey)))), np.repeat(grey[..., None], 3, 2))
-
-
 def test_sixteen_bits_are_scaled_not_clipped() -> None:
     values = np.array([[0, 257, 128 * 257, 65535]], np.uint16)
     assert np.asarray(read_image(encode(Image.fromarray(values))))[0, :, 0].tolist() == [0, 1, 128, 255]
-
-
-def test_palette_gives_its_colours() -> None:
-    image = Image.fromarray(np.array([[0, 1], [1, 0]], np.uint8), "P")
-    image.putpalette([10, 20, 30, 200, 100, 50])
-    assert np.asarray(read_image(encode(image)))[0].tolist() == [[10, 20, 30], [200, 100, 50]]
-
-
-def test_cmyk() -> None:
-    image = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
-    pixel = np.asarray(read_image(encode(image, "JPEG")))[4, 4]
-    assert pixel[0] > 240
-    assert pixel[1] < 15
-
-
-def test_transparency_is_laid_on_white() -> None:
-    pixels = np.array([[[255, 0, 0, 0], [255, 0, 0, 255]]], np.uint8)
-    assert np.asarray(read_image(encode(Image.fromarray(pixels)))).tolist() == [[[255, 255, 255], [255, 0, 0]]]
 
 
 def test_exif_orientation_is_applied_only_without_masks() -> None:
@@ -75,14 +52,6 @@ def test_exif_orientation_is_applied_only_without_masks() -> None:
     data = encode(Image.fromarray(rgb()), "PNG", exif=exif)
     assert np.array_equal(np.asarray(read_image(data)), np.rot90(rgb(), -1))
     assert np.array_equal(np.asarray(read_image(data, orient=False)), rgb())
-
-
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP"])
-def test_truncated_file_is_undecodable(kind: str) -> None:
-    data = encode(Image.fromarray(rgb(height=64, width=64)), kind)
-    with pytest.raises(UndecodableError):
-        read_image(data[: len(data) // 2])
-    assert not ImageFile.LOAD_TRUNCATED_IMAGES
 
 
 @given(st.binary(max_size=300))

@@ -90,12 +90,6 @@ def test_damaged_files_are_quarantined_and_other_files_noted(tmp_path: Path) -> 
     ]
 
 
-def test_dangling_link_is_quarantined(tmp_path: Path) -> None:
-    fill(tmp_path / "d", *numbered("", 30))
-    (tmp_path / "d" / "gone.png").symlink_to(tmp_path / "nowhere.png")
-    assert "gone.png,cannot be read" in (opened(tmp_path / "d").root / "quarantine.csv").read_text()
-
-
 @pytest.mark.parametrize("content", [b"", b"just words"])
 def test_too_many_damaged_files_stop_the_run(content: bytes, tmp_path: Path) -> None:
     fill(tmp_path / "d", *numbered("", 4))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import math
 from collections import Counter
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
@@ -46,6 +48,21 @@ def test_every_prefix_is_proportional_within_one(strata: list[str], seed: int) -
         seen[strata[position]] += 1
         for stratum, size in sizes.items():
             assert abs(seen[stratum] - taken * size / len(strata)) < 1
+
+
+@pytest.mark.parametrize("sizes", [(1, 2, 4), (2, 3, 7), (3, 5, 5, 8)])
+def test_strata_take_turns_by_their_windows_ends_rounded_up(sizes: tuple[int, ...]) -> None:
+    """The j-th of m members of a stratum belongs into [floor(jM/m), ceil((j+1)M/m)); who has the earliest end goes."""
+    strata = [stratum for stratum, size in zip("abcd", sizes, strict=False) for _ in range(size)]
+    total, taken = len(strata), Counter[str]()
+    for slot, position in enumerate(balanced_order([f"{i}" for i in range(total)], strata, 0, "draw")):
+        ends = {
+            stratum: math.ceil(Fraction((taken[stratum] + 1) * total, size))
+            for stratum, size in zip("abcd", sizes, strict=False)
+            if taken[stratum] < size and taken[stratum] * total // size <= slot
+        }
+        assert ends[strata[position]] == min(ends.values())
+        taken[strata[position]] += 1
 
 
 def test_rare_strata_are_spread_and_differ_by_seed() -> None:

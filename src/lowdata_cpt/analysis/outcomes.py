@@ -49,16 +49,19 @@ def weighted_metrics(entry: str, outcome: NDArray[Any], truth: NDArray[Any] | No
         weights: [B, M], how often each image counts; ones give the table's score.
 
     Returns:
-        Metric → [B]. Macro-F1 and mIoU average over the classes that occur among the images that count.
+        Metric → [B]. Macro-F1 and mIoU average over the classes that occur among the images that count. NaN where no
+        image that counts has a label.
     """
     if entry == "depth/errors":
         known = np.isfinite(outcome)
-        means = (weights @ np.where(known, outcome, 0.0)) / (weights @ known)
+        means = _ratio(weights @ np.where(known, outcome, 0.0), weights @ known)
         return dict(zip(("rmse", "abs_rel", "delta1"), means.T, strict=True))
     if entry == "segmentation/counts":
         flat = weights @ outcome.reshape(len(outcome), -1).astype(float)
         hits, true, predicted = np.moveaxis(flat.reshape(len(weights), -1, 3), -1, 0)
-        return {"miou": _ratio_mean(hits, true + predicted - hits), "pixel_accuracy": hits.sum(1) / true.sum(1)}
+        labelled = true.sum(1)
+        miou = np.where(labelled > 0, _ratio_mean(hits, true + predicted - hits), np.nan)
+        return {"miou": miou, "pixel_accuracy": _ratio(hits.sum(1), labelled)}
     if truth is None:
         raise UserError(f"{TRUTH} is missing, {entry} needs the classes of the test images")
     probe = entry.removeprefix("linear/")
@@ -67,6 +70,11 @@ def weighted_metrics(entry: str, outcome: NDArray[Any], truth: NDArray[Any] | No
     hits = weights @ (true & guess)
     f1 = _ratio_mean(2 * hits, weights @ true + weights @ guess)
     return {f"{probe}_accuracy": hits.sum(1) / weights.sum(1), f"{probe}_macro_f1": f1}
+
+
+def _ratio(above: Array, below: Array) -> Array:
+    """above / below where below is positive, else NaN."""
+    return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
 
 
 def _ratio_mean(above: Array, below: Array) -> Array:

@@ -177,7 +177,8 @@ def joint_interval(values: ArrayLike, replicates: Array | None = None, *, level:
 
     Args:
         values: [S], the gain of each seed on all test images.
-        replicates: [S, B], the same on B samples of the test images; None where the outcomes were not kept.
+        replicates: [S, B], the same on B samples of the test images; None where the outcomes were not kept. Samples of
+            images without any label have no gain (NaN) and are left out.
         level: confidence level.
 
     Returns:
@@ -186,7 +187,9 @@ def joint_interval(values: ArrayLike, replicates: Array | None = None, *, level:
     """
     gains = np.asarray(values, dtype=float)
     seeds, estimate = len(gains), float(np.mean(gains))
-    if replicates is None:
+    if replicates is not None:
+        replicates = replicates[:, np.isfinite(replicates).all(axis=0)]
+    if replicates is None or replicates.shape[1] < 2:
         if seeds < 2:
             return Interval(estimate)
         return _student(estimate, float(gains.std(ddof=1)) / math.sqrt(seeds), seeds - 1, "seeds", level)

@@ -8,7 +8,7 @@ import math
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,15 @@ MAX_PIXELS = 178_956_970
 
 LARGE_PIXELS = 40_000_000
 """Pictures beyond this are decoded one at a time, whatever the number of threads: that bounds memory."""
+
+FORMATS = frozenset({
+    "AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "PSD", "QOI", "SGI", "TGA", "TIFF",
+    "WEBP",
+})  # fmt: skip
+"""Pillow's formats of pictures. It knows many more, of data, documents and films, and runs Ghostscript for one."""
+
+BITS_TAG = 258
+"""Bits of a sample, in a TIFF."""
 
 Image.MAX_IMAGE_PIXELS = None  # `max_pixels` is the limit here
 _one_large = threading.Lock()
@@ -63,6 +72,12 @@ class Sample:
     top: int | None = None
 
 
+def open_picture(source: Path | IO[bytes]) -> Image.Image:
+    """Open a file with the decoders of `FORMATS` alone, whatever its name says; pixels are not decoded yet."""
+    Image.init()
+    return Image.open(source, formats=[name for name in Image.ID if name in FORMATS])
+
+
 def read_bytes(path: Path) -> bytes:
     """Read a file.
 
@@ -81,7 +96,7 @@ def read_bytes(path: Path) -> bytes:
 def _load(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, int]:
     """Decode all pixels of the first page, and count the pages; Pillow raises a dozen types for damaged files."""
     try:
-        image = Image.open(io.BytesIO(data))
+        image = open_picture(io.BytesIO(data))
         pixels = image.width * image.height
         if pixels > max_pixels:
             raise UndecodableError(f"{pixels / 1e6:.0f} megapixels, more than `max_pixels` ({max_pixels / 1e6:.0f})")
@@ -124,26 +139,30 @@ def read_image(data: bytes, *, orient: bool = True) -> Image.Image:
 def read_picture(data: bytes, *, orient: bool = True, bits: int = 16, max_pixels: int = MAX_PIXELS) -> Picture:
     """Decode an image of any mode to 8-bit RGB.
 
-    16-bit grey is scaled from 0…2^bits − 1, transparent pixels are laid on white, and EXIF orientation is applied
-    when `orient` (not for images with a mask: masks are drawn on the stored pixel grid).
+    16-bit grey is scaled from 0…2^bits − 1 (of a TIFF that says it has 12 bits, from these), transparent pixels are
+    laid on white, and EXIF orientation is applied when `orient` (not for images with a mask: masks are drawn on the
+    stored pixel grid).
 
     Raises:
         UndecodableError: the data is damaged, no image, has more than `max_pixels`, values beyond `bits`, or no
             defined 8-bit form (float images).
     """
     image, pages = _load(data, max_pixels)
+    stated = getattr(image, "tag_v2", {}).get(BITS_TAG, (16,))[0]
     if orient:
         try:
             image = ImageOps.exif_transpose(image)
         except Exception as error:  # EXIF is parsed only here, and damaged EXIF raises what its parser stumbles on
             raise UndecodableError(f"damaged EXIF ({type(error).__name__}: {error})") from None
     if image.mode.startswith("I"):
-        values, white_level = np.asarray(image).astype(np.int64), (1 << bits) - 1
+        values, white_level = np.asarray(image).astype(np.int64), (1 << min(bits, stated)) - 1
         top = int(values.max())
         if values.min() < 0 or top > white_level:
             raise UndecodableError(f"{image.mode} image with values {values.min()} to {top}, beyond {bits} bits")
         scaled = ((values * 255 + white_level // 2) // white_level).astype(np.uint8)
-        return Picture(Image.fromarray(scaled).convert("RGB"), pages, top)
+        if image.has_transparency_data:
+            scaled[values == image.info["transparency"]] = 255
+        return Picture(Image.fromarray(scaled).convert("RGB"), pages, top if stated >= 16 else None)
     if image.mode == "F":
         raise UndecodableError("floating-point image, expected 8 or 16 bits")
     try:
@@ -158,7 +177,7 @@ def read_picture(data: bytes, *, orient: bool = True, bits: int = 16, max_pixels
 def _room(data: bytes) -> contextlib.AbstractContextManager[Any]:
     """Return what to hold while a file is decoded: large pictures wait for each other."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_picture(io.BytesIO(data)) as image:
             return _one_large if image.width * image.height > LARGE_PIXELS else contextlib.nullcontext()
     except Exception:  # decoding says what is wrong with it
         return contextlib.nullcontext()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,8 +26,9 @@ SETTLED = 2.0
 
 
 def printable(path: str | Path) -> str:
-    r"""Return a path as text that any file can hold: bytes that are no UTF-8 become \xNN."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    r"""Return a path as one line of text: bytes that are no UTF-8, and control characters, become \xNN."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def content_hash(folder: Path, paths: Iterable[Path]) -> str:

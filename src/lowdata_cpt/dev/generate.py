@@ -96,11 +96,13 @@ def requirements() -> str:
     return "# Generated from uv.lock by `make config`; environment.yml installs it.\n" + done.stdout
 
 
-# page -> marker -> the study's tables that are shown between `<!-- marker:begin -->` and `<!-- marker:end -->`
+FIRST = "reproduced"
+"""The marker that shows a file's first paragraph only."""
+# page -> marker -> the study's table that is shown between `<!-- marker:begin -->` and `<!-- marker:end -->`
 SHOWN = {
     "README.md": {
         "sentences": "results/embedded/tables/sentences.md",
-        "answer": "results/embedded/tables/answer.md",
+        FIRST: "results/embedded/tables/answer.md",
     },
     "docs/probes.md": {"selected": "results/quick/statistics/selected.csv"},
 }
@@ -109,10 +111,11 @@ SHOWN = {
 def page(name: str) -> str:
     """Return a page with the tables that the workflow made between its markers; absent ones leave it as it is."""
     text = (ROOT / name).read_text(encoding="utf-8")
-    for marker, pattern in SHOWN[name].items():
-        tables = [_markdown(path) for path in sorted(ROOT.glob(pattern))]
-        if tables:
-            block = f"<!-- {marker}:begin -->\n\n" + "\n\n".join(tables) + f"\n\n<!-- {marker}:end -->"
+    for marker, of in SHOWN[name].items():
+        if (ROOT / of).exists():
+            table = _markdown(ROOT / of)
+            shown = table.split("\n\n")[0] if marker == FIRST else table
+            block = f"<!-- {marker}:begin -->\n\n{shown}\n\n<!-- {marker}:end -->"
             parts = re.split(rf"<!-- {marker}:begin -->.*<!-- {marker}:end -->", text, flags=re.DOTALL)
             text = block.join(parts)
     return text

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
+from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.data.store import Store, Task, TaskInfo
 
 CHUNK = 64
@@ -108,19 +109,28 @@ def _classification_baseline(store: Store, info: TaskInfo) -> dict[str, float]:
     return classification_metrics(truth, np.full_like(truth, majority))
 
 
+def _some(store: Store, counted: Iterable[NDArray[np.bool_]], task: Task) -> None:
+    for split, pixels in zip(("train", "test"), counted, strict=True):
+        if not pixels.any():
+            raise UserError(f"{store.root}: no pixel of the {split} images has a {task} label that counts")
+
+
 def _segmentation_baseline(store: Store, info: TaskInfo) -> dict[str, float]:
     train = np.asarray(store.segmentation(info.sets["train"]))
     classes = len(info.classes)
-    majority = np.bincount(train[train != info.ignore_index], minlength=classes).argmax()
     truth = np.asarray(store.segmentation(info.sets["test"]))
+    _some(store, (train != info.ignore_index, truth != info.ignore_index), "segmentation")
+    majority = np.bincount(train[train != info.ignore_index], minlength=classes).argmax()
     constant = np.full_like(truth, majority)
     return segmentation_metrics(segmentation_counts(truth, constant, classes, info.ignore_index))
 
 
 def _depth_baseline(store: Store, info: TaskInfo) -> dict[str, float]:
     train = np.asarray(store.depth(info.sets["train"]))
-    mean = train[valid_depth(train, info, crop=False)].mean(dtype=np.float64)
     truth = store.depth(info.sets["test"])
+    valid = valid_depth(train, info, crop=False)
+    _some(store, (valid, valid_depth(np.asarray(truth), info, crop=True)), "depth")
+    mean = train[valid].mean(dtype=np.float64)
     errors = [
         depth_errors(part, np.full_like(part, mean), info)
         for part in (np.asarray(truth[start : start + CHUNK]) for start in range(0, len(truth), CHUNK))
@@ -132,6 +142,9 @@ def trivial_scores(store: Store) -> dict[Task, dict[str, float]]:
     """Return test metrics per task of predictors that never look at an image.
 
     Classification and segmentation: the train set's most frequent class; depth: its mean depth.
+
+    Raises:
+        UserError: no label of a task counts in the train or the test set.
     """
     score: dict[Task, Callable[[Store, TaskInfo], dict[str, float]]] = {
         "classification": _classification_baseline,

@@ -37,6 +37,8 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 def channel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation of each channel of images uint8 [N, H, W, 3], as parts of 255.
 
+    Of a channel that is constant, e.g. an empty one, the deviation is 1: images can be divided by it.
+
     From histograms, image by image: thousands of images need no more memory than one.
     """
     counts = np.zeros((3, 256), dtype=np.int64)
@@ -46,4 +48,4 @@ def channel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tu
     share, values = counts / counts.sum(axis=1, keepdims=True), np.arange(256) / 255
     mean = share @ values
     std = np.sqrt((share * (values - mean[:, None]) ** 2).sum(axis=1))
-    return tuple(mean.tolist()), tuple(std.tolist())
+    return tuple(mean.tolist()), tuple(np.where(std == 0, 1.0, std).tolist())

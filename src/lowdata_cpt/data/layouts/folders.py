@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 from pydantic import Field
 
 from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.data.decode import FORMATS
 from lowdata_cpt.data.domain import Domain
 from lowdata_cpt.data.raw import ABSENT, content_hash, printable
 from lowdata_cpt.data.splits import balanced_order, seeded_split
@@ -203,19 +205,12 @@ class Files(NamedTuple):
     Attributes:
         images: files named like images.
         others: the other files.
-        unread: folders that are not read, with the reason.
+        unread: folders, and what is no file, that are not read, with the reason.
     """
 
     images: list[Path]
     others: list[Path]
     unread: list[tuple[Path, str]]
-
-
-FORMATS = frozenset({
-    "AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "PSD", "QOI", "SGI", "TGA", "TIFF",
-    "WEBP",
-})  # fmt: skip
-"""Pillow's formats of pictures. It registers many more endings, also of data, documents and films (.h5, .pdf, .mpg)."""
 
 
 def image_suffixes() -> frozenset[str]:
@@ -237,21 +232,27 @@ def images_in(folder: Path) -> Files:
         linked = not waiting  # real folders come first, so that a file is listed under its own path
         current = links.pop(0) if linked else waiting.pop(0)
         try:
-            stat = current.stat()
+            facts = current.stat()
             circle = linked and current.parent.resolve().is_relative_to(current.resolve())
-            if circle or (stat.st_dev, stat.st_ino) in seen:
+            if circle or (facts.st_dev, facts.st_ino) in seen:
                 unread.append((current, "a link to a folder that is read already, or that it lies in"))
                 continue
-            seen.add((stat.st_dev, stat.st_ino))
+            seen.add((facts.st_dev, facts.st_ino))
             with os.scandir(current) as entries:
                 for entry in sorted(entries, key=lambda entry: entry.name):
                     path = current / entry.name
                     if entry.name.startswith("."):
                         continue
-                    if not entry.is_dir():
-                        files.append(path)
-                    else:
+                    try:
+                        mode = entry.stat().st_mode
+                    except OSError:  # a link to nowhere or to itself
+                        mode = stat.S_IFREG
+                    if stat.S_ISDIR(mode):
                         (links if entry.is_symlink() else waiting).append(path)
+                    elif stat.S_ISREG(mode):
+                        files.append(path)
+                    else:  # reading one may never end
+                        unread.append((path, "a device, pipe or socket"))
         except OSError as error:
             unread.append((current, f"cannot be read ({error.strerror})"))
     suffixes = image_suffixes()

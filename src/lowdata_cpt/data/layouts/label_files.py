@@ -11,7 +11,6 @@ from typing import Annotated, Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from pydantic import Field, model_validator
 
 from lowdata_cpt.core.errors import UserError
@@ -21,6 +20,7 @@ from lowdata_cpt.data.decode import (
     Sample,
     UndecodableError,
     decode_file,
+    open_picture,
     read_bytes,
     read_ids,
     read_image,
@@ -172,7 +172,7 @@ def _numbers(path: Path) -> NDArray[Any]:
             return _channel(path)
         if path.suffix.lower() == NPY:
             return np.atleast_1d(np.load(io.BytesIO(data), allow_pickle=False).squeeze())
-        with Image.open(io.BytesIO(data)) as image:
+        with open_picture(io.BytesIO(data)) as image:
             image.load()
             return np.asarray(image)
     except UserError:
@@ -328,7 +328,7 @@ def _label(read: Any, label: Path, image: Path, side: int) -> NDArray[Any]:
         values: NDArray[Any] = read(label)
     except UndecodableError as error:
         raise UndecodableError(f"its label {label.name}: {error}") from None
-    with Image.open(image) as header:
+    with open_picture(image) as header:
         width, height = header.size
         orientation = header.getexif().get(ORIENTATION, 1)
     swapped = orientation in (5, 6, 7, 8)

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.data.raw import printable
 
 FILE, CLASS = "file", "class"
 
@@ -59,7 +60,7 @@ class Listing:
                 by_key[key] = name
         if names and not by_key:
             raise UserError(f"{self.path}: no row is of an image; expected paths like {names[0]} in the column `file`")
-        return {name: value for key, name in by_key.items() if (value := str(self.rows[key][column]).strip())}
+        return {name: value for key, name in by_key.items() if (value := printable(self.rows[key][column].strip()))}
 
     def without_image(self, names: Iterable[str]) -> list[str]:
         """Return the rows of no image."""
