@@ -47,28 +47,6 @@ wildcard_constraints:
 ruleorder: language_base > language_continue
 
 
-def job_of(params):
-    """Return a rule's parameter: what its result depends on, as text."""
-
-    def text(wildcards):
-        named = dict(wildcards)
-        try:
-            return dump(
-                params(
-                    STUDY,
-                    (
-                        plan.Cell(named["learner"], named["arm"], int(named["seed"]))
-                        if "arm" in named
-                        else named["learner"]
-                    ),
-                )
-            )
-        except UserError as error:
-            raise WorkflowError(f"error: {error}") from None
-
-    return text
-
-
 rule language_data:
     """Write a learner's splits: mixture, stream, feedback, held-out problems and prose."""
     output:
@@ -81,7 +59,7 @@ rule language_data:
         mem_mb=RESOURCES.mem_mb,
         runtime=RESOURCES.runtime,
     params:
-        job=job_of(plan.data_params),
+        job=lambda wildcards: dump(plan.data_params(STUDY, wildcards.learner)),
     message:
         "splits of {wildcards.learner}"
     shell:
@@ -108,7 +86,7 @@ rule language_base:
         mem_mb=RESOURCES.mem_mb,
         runtime=RESOURCES.runtime,
     params:
-        job=job_of(plan.base_params),
+        job=lambda wildcards: dump(plan.base_params(STUDY, wildcards.learner)),
     message:
         "start of {wildcards.learner}"
     shell:
@@ -141,7 +119,9 @@ rule language_continue:
         mem_mb=RESOURCES.mem_mb,
         runtime=RESOURCES.runtime,
     params:
-        job=job_of(plan.continue_params),
+        job=lambda wildcards: dump(
+            plan.continue_params(STUDY, plan.parse_cell(ANY.name.format(**wildcards)))
+        ),
     message:
         "continue {wildcards.learner} by {wildcards.arm}, seed {wildcards.seed}"
     shell:
@@ -168,7 +148,9 @@ rule language_evaluate:
         mem_mb=RESOURCES.mem_mb,
         runtime=RESOURCES.runtime,
     params:
-        job=job_of(plan.evaluate_params),
+        job=lambda wildcards: dump(
+            plan.evaluate_params(STUDY, plan.parse_cell(ANY.name.format(**wildcards)))
+        ),
     message:
         "score {wildcards.learner} after {wildcards.arm}, seed {wildcards.seed}"
     shell:
