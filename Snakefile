@@ -2,6 +2,7 @@
 
 snakemake --cores 2                                     the quick study
 snakemake --cores 2 --configfile config/embedded.yaml   the full grid on a CPU
+snakemake --cores 2 --configfile config/language.yaml   the language study
 snakemake --profile slurm --cores 8 --configfile config/paper.yaml
 """
 
@@ -19,51 +20,62 @@ if "study" not in config:
     configfile: f"{workflow.basedir}/config/quick.yaml"
 
 
-include: "workflow/rules/common.smk"
-include: "workflow/rules/inputs.smk"
-include: "workflow/rules/pretrain.smk"
-include: "workflow/rules/evaluate.smk"
-include: "workflow/rules/collect.smk"
-include: "workflow/rules/start.smk"
+if config.get("kind") == "language":
 
+    include: "workflow/rules/language.smk"
 
-localrules:
-    all,
-    data_ready,
-    models,
-    evaluation,
+    localrules:
+        language,
 
+    rule language:
+        default_target: True
+        input:
+            COSTS,
+            EVALUATIONS,
+            rules.language_report.output,
 
-rule all:
-    default_target: True
-    input:
-        # Every cell by name: in a fresh clone the tables are there, and nothing else would ask for what they came from.
-        MODELS,
-        EVALUATIONS,
-        # Images without any labels cannot be scored: then the models are the result, and a report of their features.
-        (
-            [
-                rules.report.output,
-                rules.claims.output,
-                FIGURES,
-                rules.tables.output,
-                rules.trivial_baselines.output,
-            ]
-            if any(TASKS.values())
-            else PATHS.of_study("report.html")
-        ),
+else:
 
+    include: "workflow/rules/common.smk"
+    include: "workflow/rules/inputs.smk"
+    include: "workflow/rules/pretrain.smk"
+    include: "workflow/rules/evaluate.smk"
+    include: "workflow/rules/collect.smk"
+    include: "workflow/rules/start.smk"
 
-rule data_ready:
-    input:
-        MANIFESTS,
+    localrules:
+        all,
+        data_ready,
+        models,
+        evaluation,
 
+    rule all:
+        default_target: True
+        input:
+            # Every cell by name: in a fresh clone the tables are there, and nothing else would ask for what they came from.
+            MODELS,
+            EVALUATIONS,
+            # Images without any labels cannot be scored: then the models are the result, and a report of their features.
+            (
+                [
+                    rules.report.output,
+                    rules.claims.output,
+                    FIGURES,
+                    rules.tables.output,
+                    rules.trivial_baselines.output,
+                ]
+                if any(TASKS.values())
+                else PATHS.of_study("report.html")
+            ),
 
-rule models:
-    input:
-        MODELS,
+    rule data_ready:
+        input:
+            MANIFESTS,
 
+    rule models:
+        input:
+            MODELS,
 
-rule evaluation:
-    input:
-        PATHS.of_study("scores.csv"),
+    rule evaluation:
+        input:
+            PATHS.of_study("scores.csv"),

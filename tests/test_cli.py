@@ -41,6 +41,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "headline": (["nowhere"], "nowhere"),
     "tables": (["nowhere"], "scores.csv"),
     "forecast": (["--study", "absent.yaml"], "absent.yaml"),
+    "language": (["collect"], "--study is missing"),
     "scale-down": (["--study", "absent.yaml"], "absent.yaml"),
     "pull": (["--study", "nowhere"], "dvc cache dir"),
     "push": (["--study", "nowhere"], "dvc cache dir"),

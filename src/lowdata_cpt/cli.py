@@ -7,7 +7,6 @@ person, and by the workflow the JSON of `study.job_params`: exactly what the res
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lowdata_cpt.core.determinism import deterministic
 from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.language.commands import checked, language, shown, tried
 from lowdata_cpt.reproduce.commands import COMMANDS
 
 if TYPE_CHECKING:
@@ -91,17 +92,6 @@ def _cell(text: str, study: Path | None) -> Cell:
     return parse_cell(text) if study is None else cell_of(text, load(study))
 
 
-def _prepare_compute(threads: int) -> None:
-    """Fix what decides the last bit of a result: thread count and deterministic kernels."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    import torch
-
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # Nothing here reads memory that it has not written: filling it first would be a kernel per allocation.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-
-
 @cli.command()
 @click.argument("files", nargs=-1, required=True, type=PATH)
 def validate(files: tuple[Path, ...]) -> None:
@@ -110,7 +100,8 @@ def validate(files: tuple[Path, ...]) -> None:
     from lowdata_cpt.study.load import load
 
     for file in files:
-        check_machine(load(file), str(file))
+        if not checked(file):
+            check_machine(load(file), str(file))
 
 
 @cli.command()
@@ -184,7 +175,7 @@ def pretrain(
     checkpoint_seconds: float,
 ) -> None:
     """Continue pretraining one cell and export it at each milestone; interrupted, it resumes from its checkpoint."""
-    _prepare_compute(threads)
+    deterministic(threads)
     from lowdata_cpt.jobs import pretrain as job
     from lowdata_cpt.study.job_params import pretrain_params
 
@@ -199,7 +190,7 @@ def pretrain(
 @click.option("--cell", required=True, metavar=CELL)
 def evaluate(study: Path | None, results: Path | None, params: Any, cell: str, device: str, threads: int) -> None:
     """Evaluate one cell: at each milestone one backbone pass, then every probe that the domain's labels allow."""
-    _prepare_compute(threads)
+    deterministic(threads)
     from lowdata_cpt.jobs import evaluate as job
     from lowdata_cpt.study.job_params import evaluate_params
 
@@ -214,7 +205,7 @@ def evaluate(study: Path | None, results: Path | None, params: Any, cell: str, d
 @click.option("--cell", required=True, metavar=CELL)
 def diagnostics(study: Path | None, results: Path | None, params: Any, cell: str, device: str, threads: int) -> None:
     """Train a cell once more and look inside its method: masks over time, regions, what the value predicts."""
-    _prepare_compute(threads)
+    deterministic(threads)
     from lowdata_cpt.jobs import diagnostics as job
     from lowdata_cpt.study.job_params import diagnostics_params
 
@@ -311,9 +302,10 @@ def report(folder: Path) -> None:
 @click.argument("folder", type=PATH)
 def headline(folder: Path) -> None:
     """Print FOLDER's answer and its headline table."""
-    from lowdata_cpt.jobs import report as job
+    if not shown(folder):
+        from lowdata_cpt.jobs import report as job
 
-    job.headline(folder)
+        job.headline(folder)
 
 
 @cli.command()
@@ -339,13 +331,14 @@ def forecast(study: Path, tflops: float | None, gbytes: float | None, startup: f
 @click.option("--only", metavar="TEXT", help="Cell types whose name contains this.")
 def scale_down(study: Path, only: str | None) -> None:
     """Run two steps of every distinct cell type of a study on fixtures."""
-    from lowdata_cpt.dev.scale_down import run
-    from lowdata_cpt.study.load import load
+    if not tried(study, only):
+        from lowdata_cpt.dev.scale_down import run
+        from lowdata_cpt.study.load import load
 
-    run(load(study), only=only)
+        run(load(study), only=only)
 
 
-for _command in COMMANDS:
+for _command in (*COMMANDS, language):
     cli.add_command(_command)
 
 

@@ -16,7 +16,8 @@ from lowdata_cpt.study.config import Resources, Study
 from lowdata_cpt.study.grid import Cell, cells, only, pairs, split_absent
 from lowdata_cpt.study.load import extended, load, validate
 
-STUDIES = sorted(path for path in (ROOT / "config").glob("*.yaml") if "study" in yaml.safe_load(path.read_text()))
+CONTENTS = {path: yaml.safe_load(path.read_text()) for path in sorted((ROOT / "config").glob("*.yaml"))}
+STUDIES = [path for path, content in CONTENTS.items() if "study" in content and content.get("kind") != "language"]
 
 
 def raw() -> dict[str, Any]:

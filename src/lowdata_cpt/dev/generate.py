@@ -22,8 +22,9 @@ import yaml
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import write_text
-from lowdata_cpt.core.paths import REPOSITORY
+from lowdata_cpt.core.paths import PACKAGE, REPOSITORY
 from lowdata_cpt.data.registry import DOMAINS
+from lowdata_cpt.methods.facts import read_deviations
 from lowdata_cpt.methods.registry import by_name
 from lowdata_cpt.study.config import Backbone, Study
 
@@ -66,11 +67,14 @@ def deviations() -> str:
         "source does not state and for every departure from what it states.",
         "",
     ]
-    for name, config in by_name().items():
-        rows = config.deviations()
+    ledgers = [
+        (config.facts.label.removesuffix(" (control)"), name, config.deviations()) for name, config in by_name().items()
+    ]
+    text = read_deviations(PACKAGE / "language" / "deviations.yaml")
+    for label, name, rows in (*ledgers, ("V-pretraining for language", "v_pretraining_text", text)):
         if not rows:
             continue
-        lines += [f"## {config.facts.label.removesuffix(' (control)')} (`{name}`)", ""]
+        lines += [f"## {label} (`{name}`)", ""]
         lines += ["| what | the source says | this study does | why |", "|---|---|---|---|"]
         lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
         lines.append("")

@@ -52,6 +52,36 @@ DENSE = {"steps": 3, "batch_size": 2}
 LABELLED = ("neu_steel", "camvid", "nyuv2")
 
 
+LANGUAGE: dict[str, Any] = {
+    "kind": "language",
+    "study": "golden",
+    "seeds": [SEED],
+    "learners": {
+        "tiny": {
+            "model": {"kind": "bytes", "hidden": 16, "layers": 3, "heads": 2, "intermediate": 32},
+            "lora": {"rank": 2},
+            "window": 128,
+            "whole": True,
+            "pretraining": {"steps": 2, "batch_size": 2},
+            "training": {"steps": 3, "batch_size": 2, "milestones": 2},
+        }
+    },
+    "data": {
+        "kind": "generated",
+        "pretraining_tokens": 2000,
+        "stream_tokens": 2000,
+        "pretraining": {"prose": 0.5, "change": 0.5},
+        "stream": {
+            "prose": 0.2,
+            **dict.fromkeys(("gain", "loss", "price", "total", "left", "earn", "change"), 0.8 / 7),
+        },
+    },
+    "designer": {"candidates": 4, "hidden": 8, "heads": 2, "layers": 1, "every": 2, "feedback_batch": 2},
+    "feedback": 8,
+    "evaluation": {"problems": 4, "prose_windows": 2, "new_tokens": 4, "batch_size": 2},
+}
+
+
 class Unit(NamedTuple):
     """Modules whose version is recorded, and what computes their golden cell; returns anything that can be hashed."""
 
@@ -165,6 +195,30 @@ def _opened() -> Any:
     return _files(paths.backbone(cell.backbone))
 
 
+def _language(part: str) -> Callable[[], Any]:
+    """Compute a language study's splits, or its start and one run of each arm too, or the scores of these too."""
+
+    def compute() -> Any:
+        from lowdata_cpt.language import jobs, plan
+        from lowdata_cpt.language.config import validate as of_language
+
+        study, paths, learner = of_language(LANGUAGE), plan.Paths("results/golden"), "tiny"
+        jobs.make_data(plan.data_params(study, learner), learner, paths)
+        if part == "data":
+            return _files(paths.data(learner))
+        base = plan.base_of(learner)
+        jobs.make_base(plan.base_params(study, learner), learner, paths, device="cpu", checkpoint_seconds=300.0)
+        for cell in plan.cells(study):
+            jobs.continue_cell(plan.continue_params(study, cell), cell, paths, device="cpu")
+        if part == "runs":
+            return _files(paths.root / "cells")
+        for cell in (base, *plan.cells(study)):
+            jobs.evaluate_cell(plan.evaluate_params(study, cell), cell, paths, device="cpu")
+        return [read_json(paths.cell(cell) / "evaluation.json") for cell in (base, *plan.cells(study))]
+
+    return compute
+
+
 def units() -> dict[str, Unit]:
     """Return every golden cell by the name of what it is of."""
     kinds = {model.model_fields["kind"].default: model for model in DOMAINS}
@@ -181,6 +235,8 @@ def units() -> dict[str, Unit]:
     found["probes.evaluate"] = Unit(("probes.evaluate",), _evaluated_with_augmented_bank)
     for kind in (*MAKERS, TABLETOP):
         found[f"data.{kind}"] = Unit(kinds[kind].code_modules(), _decoded(kind))
+    for part in ("data", "runs", "evaluation"):
+        found[f"language.{part}"] = Unit((f"language.{part}",), _language(part))
     found["data.subsets"] = Unit(("data.subsets",), _drawn)
     found["backbones.weights"] = Unit(("backbones.weights",), _opened)
     return found

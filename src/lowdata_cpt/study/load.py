@@ -7,7 +7,7 @@ import reprlib
 import types
 import typing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -18,6 +18,7 @@ from lowdata_cpt.core.yaml_file import read_yaml
 from lowdata_cpt.study.checks import inconsistencies
 from lowdata_cpt.study.config import Study
 
+M = TypeVar("M", bound=BaseModel)
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
 _SHORT.maxlong = 40
@@ -82,13 +83,23 @@ def validate(raw: Any, where: str = "config", folder: Path = REPOSITORY / "confi
     """
     if not isinstance(raw, dict):
         raise UserError(f"{where}: expected a mapping of keys at the top level, got {type(raw).__name__}")
-    try:
-        study = Study.model_validate(extended(raw, folder))
-    except ValidationError as error:
-        raise several(where, [_describe(item) for item in _distinct(error.errors(include_url=False))]) from None
+    study = parsed(Study, extended(raw, folder), where)
     if found := inconsistencies(study):
         raise several(where, found)
     return study
+
+
+def parsed(model: type[M], raw: Any, where: str) -> M:
+    """Return plain values as the configuration model that they are of.
+
+    Raises:
+        UserError: one message with a line for every error.
+    """
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        lines = [_describe(item, model) for item in _distinct(error.errors(include_url=False))]
+        raise several(where, lines) from None
 
 
 def _distinct(errors: list[Any]) -> list[Any]:
@@ -97,14 +108,14 @@ def _distinct(errors: list[Any]) -> list[Any]:
     return [item for item in errors if item["type"] != "too_short" or item["loc"] not in wrong]
 
 
-def _describe(item: Any) -> str:
+def _describe(item: Any, model: type[BaseModel]) -> str:
     """Turn one pydantic error into `key: given … ; allowed …`."""
     location = [part if len(part := str(step)) <= 60 else f"{part[:60]}…" for step in item["loc"]]
     # In a method or domain pydantic names its kind once more.
     tagged = location[0] in ("methods", "domains") and len(location) > 2 if location else False
     path = ".".join(location[:2] + location[3:] if tagged else location) or "(top level)"
     if item["type"] == "extra_forbidden":
-        allowed = _keys_at(Study, item["loc"][:-1])
+        allowed = _keys_at(model, item["loc"][:-1])
         near = difflib.get_close_matches(location[-1], allowed, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         return f"{path}: unknown key; {hint}allowed: {', '.join(allowed)}"

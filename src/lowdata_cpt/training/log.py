@@ -76,9 +76,9 @@ class StepLog:
 class ProgressLine:
     """Images per second, time left and loss parts: one line that rewrites itself, or a line every ten seconds."""
 
-    def __init__(self, label: str, steps: int, start: int) -> None:
-        """Start a line for a run of `steps` that goes on at `start`."""
-        self.label, self.steps, self.start = label, steps, start
+    def __init__(self, label: str, steps: int, start: int, unit: str = "images") -> None:
+        """Start a line for a run of `steps` that goes on at `start`; `unit` is what a batch counts."""
+        self.label, self.steps, self.start, self.unit = label, steps, start, unit
         self.started = self.printed = time.monotonic()
         self.images = 0
         self.terminal = sys.stdout.isatty()
@@ -94,6 +94,8 @@ class ProgressLine:
         elapsed = max(now - self.started, 1e-9)
         left = elapsed / (step + 1 - self.start) * (self.steps - step - 1)
         values = " ".join(f"{name} {value:.4g}" for name, value in parts.items())
-        text = f"{self.label} {step + 1}/{self.steps} {self.images / elapsed:.1f} images/s ETA {left:.0f} s {values}"
+        text = (
+            f"{self.label} {step + 1}/{self.steps} {self.images / elapsed:.1f} {self.unit}/s ETA {left:.0f} s {values}"
+        )
         end = "\n" if done or not self.terminal else "\r"
         print(text[:200], end=end, flush=True)

@@ -95,7 +95,7 @@ class Run:
     def __init__(
         self,
         learner: Learner,
-        images: NDArray[np.uint8],
+        images: NDArray[Any],
         method: Recipe,
         training: Training,
         *,
@@ -105,13 +105,19 @@ class Run:
         identity: str,
         checkpoint_seconds: float = 300.0,
         label: str = "",
+        prepare: Callable[[Tensor], Tensor] = to_float,
+        unit: str = "images",
     ) -> None:
-        """Prepare a run over `images` uint8 [N, H, W, 3]; `folder` keeps its checkpoint under `identity`."""
+        """Prepare a run over `images` uint8 [N, H, W, 3]; `folder` keeps its checkpoint under `identity`.
+
+        Of a pool of anything else, `prepare` makes of its rows what the learner's `views` takes, and `unit` is what
+        the progress line calls them.
+        """
         self.learner, self.images, self.method, self.training = learner.to(device), images, method, training
         # At most a few thousand images: they lie on the device once, instead of being copied there at every step.
         self.pool = torch.from_numpy(np.ascontiguousarray(images)).to(device)
         self.seed, self.device, self.folder, self.identity = seed, device, folder, identity
-        self.checkpoint_seconds, self.label = checkpoint_seconds, label
+        self.checkpoint_seconds, self.label, self.prepare, self.unit = checkpoint_seconds, label, prepare, unit
         self.epochs, self.steps_per_epoch = training.length(len(images))
         self.steps = training.steps(len(images))
         groups = parameter_groups(learner, method.optimiser)
@@ -135,7 +141,7 @@ class Run:
         logged: list[Tensor] = []
         for micro in index.chunk(self.training.accumulation):
             place = micro.to(self.device)
-            views = self.learner.views(to_float(self.pool[place]), views_generator)
+            views = self.learner.views(self.prepare(self.pool[place]), views_generator)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.precision == "bf16"):
                 loss, parts = self.learner.step(views, place, progress)
             shares.append(len(micro) / len(index))
@@ -178,7 +184,7 @@ class Run:
         self.learner.train()
         start, written = checkpoint.load(self.folder, self.identity, self.learner, self.optimisers)
         log = StepLog(self.folder, start, written)
-        line = ProgressLine(self.label, self.steps, start)
+        line = ProgressLine(self.label, self.steps, start, self.unit)
         started = saved = time.monotonic()
         milestones = self.training.milestone_steps(len(self.images))
         if start == 0 and 0 in milestones:

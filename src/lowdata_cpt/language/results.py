@@ -1,0 +1,271 @@
+"""From the cells to tables, intervals and verdicts. No torch.
+
+scores.csv has a row for each metric and milestone; outcomes.npz the outcome on each held-out problem or window of prose
+(`<learner>/<arm>/s<seed>/<metric>`, at the end of the runs); curves.csv what the runs logged; value.csv V and what
+came of it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from lowdata_cpt.analysis.stats import Interval, joint_interval
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.io import read_arrays, read_json, write_arrays, write_json, write_text
+from lowdata_cpt.core.paths import project_file
+from lowdata_cpt.core.provenance import check, of_study, write_sidecar
+from lowdata_cpt.core.stable import write_table
+from lowdata_cpt.core.strict import Strict
+from lowdata_cpt.core.yaml_file import read_yaml
+from lowdata_cpt.language.config import ARMS, BASE, LanguageStudy, validate
+from lowdata_cpt.language.plan import Cell, Paths, base_of, cells, study_params
+from lowdata_cpt.study.load import parsed
+
+METRICS = {"pass_at_1": "Pass@1", "answer_nll": "NLL of answers", "prose_nll": "NLL of prose"}
+LABELS = {
+    BASE: "start",
+    "next_token": "next token",
+    "uniform_topk": "uniform top-K",
+    "self_distillation": "self-distillation",
+    "random_feedback": "random feedback",
+    "v_pretraining_text": "V-pretraining",
+}
+CLAIMS = "config/language_claims.yaml"
+CURVE_STEPS, DRAWS = 200, 2000
+KEY = ["learner", "arm", "seed"]
+
+
+class LanguageClaim(Strict):
+    """One claim: an arm's gain over another in a metric, in points (of NLL: nats), positive = better."""
+
+    id: str = Field(pattern=r"^[a-z0-9_.]+$")
+    statement: str
+    source: str
+    learner: str
+    arm: Literal[ARMS]  # type: ignore[valid-type]
+    reference: Literal[ARMS] = "next_token"  # type: ignore[valid-type]
+    metric: Literal["pass_at_1", "answer_nll", "prose_nll", "mmlu"]
+    paper_value: float | None = None
+    direction: Literal["better", "worse"] = "better"
+
+
+class LanguageClaims(Strict):
+    """The file of claims."""
+
+    claims: tuple[LanguageClaim, ...] = Field(min_length=1)
+
+
+def collect(study: LanguageStudy, paths: Paths) -> None:
+    """Gather every cell into scores.csv, cost.csv, curves.csv, value.csv, outcomes.npz and study.json.
+
+    Raises:
+        UserError: a cell's file is missing or damaged.
+    """
+    write_json(paths.of_study("study.json"), study_params(study))
+    every = [*map(base_of, study.learners), *cells(study)]
+    scores: list[dict[str, Any]] = []
+    costs: list[dict[str, Any]] = []
+    curves: list[pd.DataFrame] = []
+    values: list[pd.DataFrame] = []
+    outcomes: dict[str, np.ndarray] = {}
+    for cell in every:
+        folder, key = paths.cell(cell), cell._asdict()
+        cost = read_json(check(folder / "cost.json"))
+        milestones = read_json(check(folder / "evaluation.json"))["milestones"]
+        spent = {} if cell.arm == BASE else cost["milestones"]
+        scores += [
+            {"study": study.study, **key, "tokens_seen": int(seen), "metric": metric, "value": value,
+             "train_seconds": spent.get(seen, 0.0)}
+            for seen, found in milestones.items()
+            for metric, value in found["metrics"].items()
+        ]  # fmt: skip
+        costs.append(key | {name: value for name, value in cost.items() if name != "milestones"})
+        end = max(milestones, key=int)
+        stored = read_arrays(check(folder / "outcomes.npz", folder / "evaluation.json"))
+        outcomes |= {f"{cell.name}/{metric}": stored[f"t{end}/{metric}"] for metric in METRICS}
+        log = pd.read_csv(check(folder / "log.csv", folder / "cost.json"))
+        if len(log):
+            curves.append(_curve(log).assign(**key))
+        if "value" in set(log["part"]):
+            values.append(_values(log).assign(**key))
+    write_arrays(paths.of_study("outcomes.npz"), outcomes)
+    curve_columns = [*KEY, "step", "tokens_seen", "loss", "alpha", "entropy"]
+    value_columns = [*KEY, "step", "tokens_seen", "value", "cosine", "meta_loss", "predicted", "realised"]
+    tables = {
+        "scores.csv": pd.DataFrame(scores),
+        "cost.csv": pd.DataFrame(costs),
+        "curves.csv": _rounded(curves, curve_columns),
+        "value.csv": _rounded(values, value_columns),
+    }
+    for name, table in tables.items():
+        write_table(paths.of_study(name), table)
+        made = [paths.cell(cell) / ("evaluation.json" if name == "scores.csv" else "cost.json") for cell in every]
+        beside = [paths.of_study("study.json"), paths.of_study("outcomes.npz")] if name == "scores.csv" else []
+        write_sidecar(paths.of_study(name), inputs=list(made), beside=beside, rows=len(table))
+
+
+def _rounded(frames: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+    """Return tables under each other with the given columns, numbers of six digits as text."""
+    table = pd.concat([pd.DataFrame(columns=columns), *frames]).reindex(columns=columns)
+    for name in columns[5:]:
+        table[name] = table[name].map(lambda x: "" if pd.isna(x) else f"{x:.6g}")
+    return table
+
+
+def _wide(log: pd.DataFrame) -> pd.DataFrame:
+    return log.pivot(index=["step", "tokens_seen"], columns="part", values="value").reset_index()
+
+
+def _curve(log: pd.DataFrame) -> pd.DataFrame:
+    """Return a log with a row a step; of a long one every k-th step."""
+    return _wide(log[log["step"] % (log["step"].max() // CURVE_STEPS + 1) == 0])
+
+
+def _values(log: pd.DataFrame) -> pd.DataFrame:
+    """Return the steps at which φ was updated, with the predicted fall of L_down, rate · V, and the one that followed.
+
+    The latter is logged at the next of them.
+    """
+    found = _wide(log)
+    found = found[found["value"].notna()]
+    realised = found["realised"].shift(-1) if "realised" in found else math.nan
+    return found.assign(predicted=found["lr"] * found["value"], realised=realised)
+
+
+def read_study(folder: Path) -> LanguageStudy:
+    """Read the resolved configuration of a study's folder."""
+    path = folder / "study.json"
+    return validate(read_json(of_study(path)) | {"resources": {}}, str(path))
+
+
+def read_scores(folder: Path) -> pd.DataFrame:
+    """Read a study's scores."""
+    return pd.read_csv(check(folder / "scores.csv"))
+
+
+def gain(
+    scores: pd.DataFrame, outcomes: dict[str, np.ndarray], learner: str, arm: str, reference: str, metric: str
+) -> tuple[Interval, int]:
+    """Return the gain of an arm at the end of the runs, paired by seed and problem, and the number of seeds.
+
+    In points of Pass@1 or in nats; positive = better. The interval covers seeds and held-out problems.
+    """
+    seeds = sorted(set(scores.loc[(scores["learner"] == learner) & (scores["arm"] == arm), "seed"]))
+
+    def of(name: str, seed: int) -> np.ndarray:
+        cell = base_of(learner) if name == BASE else Cell(learner, name, seed)
+        return outcomes[f"{cell.name}/{metric}"].astype(float)
+
+    sign = 100.0 if metric == "pass_at_1" else -1.0
+    rows = sign * np.stack([of(arm, seed) - of(reference, seed) for seed in seeds])
+    count = rows.shape[1]
+    weights = np.random.default_rng(0).multinomial(count, [1 / count] * count, size=DRAWS) / count
+    return joint_interval(rows.mean(axis=1), rows @ weights.T), len(seeds)
+
+
+def statistics(folder: Path) -> None:
+    """Write statistics.csv (each arm's gain over next-token prediction and over the start) and designer.csv."""
+    scores, outcomes = read_scores(folder), read_arrays(of_study(folder / "outcomes.npz"))
+    study, rows = read_study(folder), []
+    for learner in study.learners:
+        for arm in study.arms:
+            for reference in (BASE, "next_token"):
+                for metric in METRICS:
+                    if arm == reference:
+                        continue
+                    interval, seeds = gain(scores, outcomes, learner, arm, reference, metric)
+                    at_end = scores[
+                        (scores["learner"] == learner) & (scores["arm"] == arm) & (scores["metric"] == metric)
+                    ]
+                    last = at_end["tokens_seen"].max()
+                    rows.append({
+                        "learner": learner, "arm": arm, "reference": reference, "metric": metric, "tokens_seen": last,
+                        "mean": at_end.loc[at_end["tokens_seen"] == last, "value"].mean(), "gain": interval.estimate,
+                        "low": interval.low, "high": interval.high, "p_value": interval.p_value,
+                        "covers": interval.covers, "seeds": seeds,
+                    })  # fmt: skip
+    write_table(folder / "statistics.csv", pd.DataFrame(rows).round(6))
+    write_table(folder / "designer.csv", designer_table(pd.read_csv(check(folder / "value.csv"))))
+    for name in ("statistics.csv", "designer.csv"):
+        write_sidecar(folder / name, inputs=[folder / "scores.csv", folder / "value.csv"])
+
+
+def designer_table(values: pd.DataFrame) -> pd.DataFrame:
+    """Return per learner and arm: updates of φ, share with V > 0, correlation of rate · V with the fall after it."""
+    rows = []
+    for (learner, arm), part in values.groupby(["learner", "arm"], sort=False):
+        pairs = part[["predicted", "realised"]].dropna()
+        known = len(pairs) > 2 and bool((pairs.std() > 0).all())
+        correlation = float(np.corrcoef(pairs["predicted"], pairs["realised"])[0, 1]) if known else math.nan
+        rows.append(
+            {"learner": learner, "arm": arm, "updates": len(part), "share_positive": (part["value"] > 0).mean(),
+             "mean_cosine": part["cosine"].mean(), "pearson_r": correlation}
+        )  # fmt: skip
+    columns = ["learner", "arm", "updates", "share_positive", "mean_cosine", "pearson_r"]
+    return pd.DataFrame(rows, columns=columns).round(6)
+
+
+def verdict(claim: LanguageClaim, study: LanguageStudy, folder: Path) -> dict[str, Any]:
+    """Hold a claim against a study: inconclusive where the interval holds zero."""
+    lacking = [f"learner {claim.learner}"] if claim.learner not in study.learners else []
+    lacking += [f"arm {arm}" for arm in (claim.arm, claim.reference) if arm not in study.arms]
+    lacking += [f"metric {claim.metric}"] if claim.metric not in METRICS else []
+    said = claim.model_dump(mode="json")
+    if lacking:
+        return said | {"verdict": "not run", "reason": f"study {study.study} has no {', no '.join(lacking)}"}
+    outcomes = read_arrays(of_study(folder / "outcomes.npz"))
+    interval, seeds = gain(read_scores(folder), outcomes, claim.learner, claim.arm, claim.reference, claim.metric)
+    numbers = {"measured": interval.estimate, "low": interval.low, "high": interval.high, "seeds": seeds}
+    if not interval.excludes_zero or seeds < 2:
+        reason = "one seed" if seeds < 2 else "the interval holds zero"
+        return said | numbers | {"verdict": "inconclusive", "reason": reason}
+    right = (interval.estimate > 0) == (claim.direction == "better")
+    reason = "" if right else "opposite direction"
+    return said | numbers | {"verdict": "reproduced" if right else "not reproduced", "reason": reason}
+
+
+def claims(folder: Path, file: Path | None = None) -> None:
+    """Write claims.json and claims.md of a study's folder.
+
+    Raises:
+        UserError: the file of claims is missing or wrong.
+    """
+    path = file or project_file(CLAIMS)
+    study = read_study(folder)
+    found = [verdict(claim, study, folder) for claim in parsed(LanguageClaims, read_yaml(path), str(path)).claims]
+    write_json(folder / "claims.json", json.loads(json.dumps(found).replace("NaN", "null")))
+    lines = ["| claim | paper | measured | verdict |", "|---|---|---|---|"]
+    for one in found:
+        measured = f"{one['measured']:+.2f} [{one['low']:+.2f}, {one['high']:+.2f}]" if "measured" in one else "–"
+        paper = "–" if one["paper_value"] is None else f"{one['paper_value']:+.2f}"
+        reason = f": {one['reason']}" if one["reason"] else ""
+        lines.append(f"| {one['statement']} | {paper} | {measured} | {one['verdict']}{reason} |")
+    head = "Gains in points of Pass@1 (or in nats), positive = better, at the end of the runs, with 95 % intervals.\n\n"
+    write_text(folder / "claims.md", head + "\n".join(lines) + "\n")
+    write_sidecar(folder / "claims.json", inputs=[folder / "scores.csv", path])
+
+
+def headline(folder: Path) -> str:
+    """Return the table that a finished study prints.
+
+    Raises:
+        UserError: it is not finished.
+    """
+    if not (folder / "statistics.csv").exists():
+        raise UserError(f"{folder}: no statistics.csv; expected the folder of a language study that has run")
+    table = pd.read_csv(check(folder / "statistics.csv"))
+    lines = []
+    for row in table[table["reference"] == "next_token"].to_dict("records"):
+        unit = "points" if row["metric"] == "pass_at_1" else "nats"
+        lines.append(
+            f"{row['learner']}: {LABELS[row['arm']]} against next token, {METRICS[row['metric']]}: "
+            f"{row['gain']:+.3g} {unit} [{row['low']:+.3g}, {row['high']:+.3g}], {row['seeds']} seeds"
+        )
+    return "\n".join([*lines, f"figures: {folder / 'figures'}"])

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from lowdata_cpt.cli import main
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.io import write_arrays, write_json
+from lowdata_cpt.language import jobs, plan, results, tokens
+from lowdata_cpt.language.config import ARMS, ByteModel, HubModel, Length, load, validate
+from lowdata_cpt.language.evaluation import final_number
+from lowdata_cpt.language.scaled import run as run_scaled_down
+from tests.language import tiny
+from tests.workflow.tiny import ROOT, run, tiny_study
+
+
+@pytest.mark.parametrize(
+    ("said", "number"),
+    [
+        ("8 * 7 = 56. 90 - 56 = 34. #### 34", "34"),
+        ("#### 1,250.00 dollars, not 3", "1250"),
+        ("so the answer is -07.50.", "-7.5"),
+        ("0.5 or rather #### .", "0.5"),
+        ("-0", "0"),
+        ("none", None),
+    ],
+)
+def test_final_numbers(said: str, number: str | None) -> None:
+    assert final_number(said) == number
+
+
+def wrong(change: dict[str, Any]) -> dict[str, Any]:
+    content = tiny.raw()
+    for key, value in change.items():
+        at: Any = content
+        *path, last = key.split(".")
+        for step in path:
+            at = at[step]
+        at[last] = value
+    return content
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"designer.alpha_max": 1.5}, r"designer.alpha_max: .*less than or equal to 0.5.*1.5"),
+        ({"arms": ["next_token", "magic"]}, r"arms.1: .*'next_token', 'uniform_topk'.*magic"),
+        ({"arms": ["v_pretraining_text"]}, "arms must have `next_token`"),
+        ({"designer.alpha": 0.1}, r"designer.alpha: unknown key; did you mean 'alpha_max'"),
+        ({"data.stream": {"prose": 0.5}}, r"the shares add up to 0.5; expected 1"),
+        ({"learners.tiny.training.epochs": 2}, "exactly one of `steps` and `epochs`"),
+        (
+            {"learners.tiny.model": {"kind": "hub", "name": "Qwen/Qwen2.5-0.5B"}},
+            "`pretraining` is for models of kind bytes",
+        ),
+        ({"designer.last_layers": 4}, r"tiny has 3 layers; designer.last_layers asks for more"),
+        ({"learners.tiny.model.heads": 3}, r"hidden is 16; expected a multiple of 2 · heads, 6"),
+    ],
+)
+def test_wrong_settings_are_one_sentence(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        validate(wrong(change), "x.yaml")
+
+
+def test_the_projects_studies_are_valid_and_say_what_the_source_says() -> None:
+    small, paper = load(ROOT / "config/language.yaml"), load(ROOT / "config/language_paper.yaml")
+    assert small.arms == paper.arms == ARMS
+    assert len(list(plan.cells(small))) == 25
+    assert small.feedback == paper.feedback == 1024
+    lora = paper.learners["qwen25_05b_lora"]
+    assert lora.lora is not None
+    assert (lora.lora.rank, lora.lora.alpha, lora.lora.dropout, len(lora.lora.targets)) == (8, 16, 0.05, 7)
+    assert (lora.training.optimiser.lr, lora.training.optimiser.clip, lora.training.steps) == (2e-4, 1.0, 2000)
+    of = paper.designer
+    assert (of.candidates, of.alpha_max, of.every, of.last_layers, of.hidden, of.layers) == (64, 0.5, 8, 2, 256, 6)
+
+
+def test_missing_hub_files_and_models_are_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LOWDATA_DATA", str(tmp_path))
+    assert main(["validate", str(ROOT / "config/language_paper.yaml")]) == 2
+    assert "NuminaMath-CoT/data/train-*.parquet: no such file; expected the hub's" in capsys.readouterr().err
+    (tmp_path / "models/Nothing").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"Some/Nothing: cannot be opened .*hf download Some/Nothing"):
+        tokens.tokens_of(HubModel(name="Some/Nothing"))
+
+
+def test_a_cell_that_is_none_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    file = str(ROOT / "config/language.yaml")
+    assert main(["language", "continue", "--study", file, "--cell", "bytes_1m/magic/s0"]) == 2
+    assert "study language has no such cell" in capsys.readouterr().err
+    assert main(["language", "evaluate", "--study", file, "--cell", "bytes_1m"]) == 2
+    assert "expected LEARNER/ARM/sSEED" in capsys.readouterr().err
+
+
+def test_steps_and_milestones_are_the_loops() -> None:
+    training = Length(steps=10, batch_size=4, milestones=2).training(15)
+    assert training.steps(15) == 10
+    assert list(training.milestone_steps(15)) == [5, 10]
+    assert Length(epochs=2, batch_size=4).training(15).steps(15) == 8
+
+
+def test_identity_names_what_a_job_depends_on_and_no_more() -> None:
+    of = tiny.study()
+    cell = plan.Cell("tiny", "v_pretraining_text", 1)
+    other = tiny.study(lr=1e-3)
+    assert plan.continue_params(of, cell) != plan.continue_params(other, cell)
+    for arm in ("next_token", "uniform_topk"):
+        plain = plan.Cell("tiny", arm, 1)
+        assert plan.continue_params(of, plain) == plan.continue_params(other, plain)
+    assert plan.base_params(of, "tiny") == plan.base_params(other, "tiny")
+    assert plan.data_params(of, "tiny")["raw"] == "2c07abc80e80b85ba1d1eec4a6d902f229c613caeec4ea37d3295a08775071f6"
+
+
+@pytest.mark.parametrize("learner", ["qwen25_05b_lora", "qwen15_05b/"])
+def test_the_paper_study_scaled_down(learner: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Qwen2's architecture with random weights, hub sets in a local folder, LoRA and full branch, bf16."""
+    run_scaled_down(load(ROOT / "config/language_paper.yaml"), f"{learner.rstrip('/')}/v_pretraining_text")
+    assert "all 1 cell types ran" in capsys.readouterr().out
+
+
+def finished(folder: Path, gain: float) -> Path:
+    """Write the tables of a study of three seeds whose method answers a share `gain` more problems."""
+    of = tiny.raw() | {"seeds": [0, 1, 2]}
+    write_json(folder / "study.json", json.loads(validate(of).model_dump_json(exclude={"resources"})))
+    draw, outcomes, rows = np.random.default_rng(0), {}, []
+    for arm in ("base", *ARMS):
+        for seed in (0,) if arm == "base" else (0, 1, 2):
+            right = draw.random(400) < 0.3 + gain * (arm == "v_pretraining_text")
+            for metric in results.METRICS:
+                outcomes[f"tiny/{arm}/s{seed}/{metric}"] = right if metric == "pass_at_1" else np.ones(8)
+                value = outcomes[f"tiny/{arm}/s{seed}/{metric}"].mean()
+                cell = {"learner": "tiny", "arm": arm, "seed": seed, "tokens_seen": 9}
+                rows.append({"study": "x", **cell, "metric": metric, "value": value})
+    pd.DataFrame(rows).to_csv(folder / "scores.csv", index=False)
+    write_arrays(folder / "outcomes.npz", outcomes)
+    same = {"learner": "tiny", "arm": "v_pretraining_text", "seed": 0, "cosine": 0.1, "meta_loss": 1.0}
+    values = [
+        {**same, "step": i, "tokens_seen": i, "value": v, "predicted": v / 9, "realised": v}
+        for i, v in enumerate((1.0, -1.0, 2.0, 3.0))
+    ]
+    pd.DataFrame(values).to_csv(folder / "value.csv", index=False)
+    return folder
+
+
+def claims_file(path: Path) -> Path:
+    same = {"statement": "Better.", "source": "here", "learner": "tiny", "arm": "v_pretraining_text"}
+    claim = same | {"id": "a", "metric": "pass_at_1"}
+    others = [claim | more for more in ({"id": "b", "learner": "huge"}, {"id": "c", "direction": "worse"})]
+    others.append(claim | {"id": "d", "metric": "mmlu"})
+    path.write_text(yaml.safe_dump({"claims": [claim, *others]}))
+    return path
+
+
+def test_gains_are_paired_and_claims_judged(tmp_path: Path) -> None:
+    folder = finished(tmp_path, 0.4)
+    results.statistics(folder)
+    table = pd.read_csv(folder / "statistics.csv").set_index(["arm", "reference", "metric"])
+    row = table.loc[("v_pretraining_text", "next_token", "pass_at_1")]
+    assert row["low"] < row["gain"] < row["high"]
+    assert row["gain"] == pytest.approx(40, abs=8)
+    assert row["covers"] == "seeds and test images"
+    assert table.loc[("uniform_topk", "next_token", "answer_nll")]["gain"] == 0
+    value = pd.read_csv(folder / "designer.csv").iloc[0]
+    assert (value["updates"], value["share_positive"], value["pearson_r"]) == (4, 0.75, 1.0)
+    results.claims(folder, claims_file(tmp_path / "claims.yaml"))
+    verdicts = {one["id"]: one["verdict"] for one in json.loads((folder / "claims.json").read_text())}
+    assert verdicts == {"a": "reproduced", "b": "not run", "c": "not reproduced", "d": "not run"}
+    assert "V-pretraining against next token, Pass@1" in results.headline(folder)
+
+
+def test_the_projects_claims_are_valid_and_the_papers_are_not_run_at_this_scale(tmp_path: Path) -> None:
+    folder = finished(tmp_path, 0.0)
+    results.claims(folder)
+    found = {one["id"]: one for one in json.loads((folder / "claims.json").read_text())}
+    published = [one for one in found.values() if one["source"].startswith("V-pretraining")]
+    assert len(published) == 10
+    assert {one["verdict"] for one in published} == {"not run"}
+    assert all(("no learner" in one["reason"]) for one in published)
+    assert found["main.qwen15_4b"]["paper_value"] == 2.5
+
+
+@pytest.mark.slow
+def test_a_tiny_study_end_to_end(tmp_path: Path) -> None:
+    """Through Snakemake: every file is there, and a second run does nothing."""
+    folder = tiny_study(tmp_path / "checkout")
+    content = tiny.raw() | {"study": "tiny", "arms": ["next_token", "v_pretraining_text"], "keep_models": True}
+    (folder / "config/tiny.yaml").write_text(yaml.safe_dump(content))
+    command = ["snakemake", "--cores", "2", "--quiet", "all", "--configfile", "config/tiny.yaml"]
+    run(folder, *command)
+    root = folder / "results/tiny"
+    for name in ("scores.csv", "statistics.csv", "claims.md", "figures/learning.png", "figures/value.csv"):
+        assert (root / name).stat().st_size > 0, name
+    assert "V-pretraining against next token" in run(folder, "lowdata-cpt", "headline", "results/tiny").stdout
+    assert "Nothing to be done" in run(folder, *command[:3], "-n", *command[5:]).stdout
+
+
+def test_an_interrupted_evaluation_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    of, paths, cell = tiny.study(training={"steps": 2}), plan.Paths("results/x"), plan.Cell("tiny", "next_token", 1)
+    assert isinstance(of.learners["tiny"].model, ByteModel)
+    jobs.make_data(plan.data_params(of, "tiny"), "tiny", paths)
+    jobs.make_base(plan.base_params(of, "tiny"), "tiny", paths, device="cpu", checkpoint_seconds=300.0)
+    jobs.continue_cell(plan.continue_params(of, cell), cell, paths, device="cpu")
+    from lowdata_cpt.language import evaluation
+
+    original, calls = evaluation.evaluate, []
+
+    def dying(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(evaluation, "evaluate", dying)
+    with pytest.raises(KeyboardInterrupt):
+        jobs.evaluate_cell(plan.evaluate_params(of, cell), cell, paths, device="cpu")
+    jobs.evaluate_cell(plan.evaluate_params(of, cell), cell, paths, device="cpu")
+    assert len(calls) == 3
+    found = json.loads((paths.cell(cell) / "evaluation.json").read_text())["milestones"]
+    assert list(found) == ["256", "512"]
