@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import yaml
 from PIL import Image
@@ -52,6 +53,18 @@ def run(*command: str) -> str:
     return subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
+def write_page(row: dict[str, Any]) -> None:
+    """Put what was measured between the page's markers."""
+    text = (
+        f"Measured on {row['images']} images of NEU steel in class folders: `init` {row['init_cpu_seconds']} s; the run "
+        f"(DIET-CP on {row['trained_on']} of them at its recipe, one seed) {row['run_cpu_minutes']} CPU minutes, which "
+        f"were {row['run_wall_minutes']:.0f} minutes of a machine that other work shared; the sentences count the "
+        "latter. They were:\n\n" + "\n>\n".join(f"> {line}" for line in row["answer"])
+    )
+    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
+    write_text(PAGE, f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
+
+
 def main() -> None:
     """Time the three commands and write what they printed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -78,13 +91,7 @@ def main() -> None:
         "answer": [line for line in answer.splitlines() if re.search(r"points|%", line)],
     }
     write_json(HERE / "own_images.json", row)
-    text = (
-        f"Measured on {images} images of NEU steel in class folders: `init` {row['init_cpu_seconds']} s; the run "
-        f"(DIET-CP on {sizes[0]} of them at its recipe, one seed) {row['run_cpu_minutes']} minutes of one CPU core. "
-        "It printed:\n\n" + "\n>\n".join(f"> {line}" for line in row["answer"])
-    )
-    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-    write_text(PAGE, f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
+    write_page(row)
 
 
 if __name__ == "__main__":
