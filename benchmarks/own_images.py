@@ -57,9 +57,9 @@ def write_page(row: dict[str, Any]) -> None:
     """Put what was measured between the page's markers."""
     text = (
         f"Measured on {row['images']} images of NEU steel in class folders: `init` {row['init_cpu_seconds']} s; the "
-        f"run (DIET-CP on {row['trained_on']} of them at its recipe, one seed) {row['run_cpu_minutes']} CPU minutes, which "
-        f"were {row['run_wall_minutes']:.0f} minutes of a machine that other work shared; the sentences count the "
-        "latter. They were:\n\n" + "\n>\n".join(f"> {line}" for line in row["answer"])
+        f"run (DIET-CP on {row['trained_on']} of them at its recipe, one seed) {row['run_cpu_minutes']} CPU minutes, "
+        f"which were {row['run_wall_minutes']:.0f} minutes of a machine that other work shared; the sentences "
+        "count the latter. They were:\n\n" + "\n>\n".join(f"> {line}" for line in row["answer"])
     )
     before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
     write_text(PAGE, f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
