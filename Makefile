@@ -43,7 +43,7 @@ test: .venv/.ready ## run the fast tests
 
 test-slow: .venv/.ready ## run the slow tests (kills, whole studies); SLURM's need `make slurm-up`
 	@tools/install-gl
-	@$(RUN)/pytest -n $(WORKERS) --dist loadfile -m "slow and not slurm and not browser" $(PYTEST)
+	@$(RUN)/pytest -n $(WORKERS) --dist loadfile --timeout 1500 -m "slow and not slurm and not browser" $(PYTEST)
 
 lint: .venv/.ready ## formatting, lint, types, workflow lint, generated files
 	@$(RUN)/ruff check .
