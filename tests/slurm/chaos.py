@@ -51,6 +51,7 @@ TOY_ARGUMENTS = (
 )
 
 
+SCORES = "results/quick/scores.csv"
 PROJECT_ARGUMENTS = "--retries 50 --seconds-between-status-checks 3 --latency-wait 20"
 BEGIN, END = "<!-- make chaos-slurm -->", "<!-- end -->"
 
@@ -240,8 +241,8 @@ def project(arguments: argparse.Namespace) -> tuple[Workflow, Path]:
     long = {"epochs": arguments.steps, "max_steps": arguments.steps, "milestones": [4, 4 * arguments.steps // 2]}
     settings = {"seeds": [0, 1], "methods": methods, "training": long, "resources": {"checkpoint_seconds": 5.0}}
     reference, folder = (tiny_study(arguments.directory / name, **settings) for name in ("reference", "run"))
-    snakemake(reference, "--quiet", "all")
-    profile = f"--profile {folder}/workflow/profiles/slurm {PROJECT_ARGUMENTS}"
+    snakemake(reference, "--quiet", "all", "--", SCORES)
+    profile = f"--profile {folder}/workflow/profiles/slurm {PROJECT_ARGUMENTS} -- {SCORES}"
     return Workflow(folder, profile, folder / "Snakefile"), reference
 
 
@@ -252,7 +253,7 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None]) -> Result:
         (flow, reference), rule, trainer, compare = toy(arguments), "train", "toy_trainer.py", "scores.csv"
     else:
         (flow, reference), rule, trainer = project(arguments), "pretrain", "lowdata-cpt pretrain"
-        compare = "results/quick/scores.csv"
+        compare = SCORES
     chaos = Chaos(flow, arguments.seed, rule, trainer)
     # Every kind in turn, in a seeded order, so that none is left out.
     plan: list[str] = []
