@@ -24,16 +24,6 @@ if config.get("kind") == "language":
 
     include: "workflow/rules/language.smk"
 
-    localrules:
-        language,
-
-    rule language:
-        default_target: True
-        input:
-            COSTS,
-            EVALUATIONS,
-            rules.language_report.output,
-
 else:
 
     include: "workflow/rules/common.smk"
@@ -41,41 +31,15 @@ else:
     include: "workflow/rules/pretrain.smk"
     include: "workflow/rules/evaluate.smk"
     include: "workflow/rules/collect.smk"
+    include: "workflow/rules/targets.smk"
     include: "workflow/rules/start.smk"
 
-    localrules:
-        all,
-        data_ready,
-        models,
-        evaluation,
 
-    rule all:
-        default_target: True
-        input:
-            # Every cell by name: in a fresh clone the tables are there, and nothing else would ask for what they came from.
-            MODELS,
-            EVALUATIONS,
-            # Images without any labels cannot be scored: then the models are the result, and a report of their features.
-            (
-                [
-                    rules.report.output,
-                    rules.claims.output,
-                    FIGURES,
-                    rules.tables.output,
-                    rules.trivial_baselines.output,
-                ]
-                if any(TASKS.values())
-                else PATHS.of_study("report.html")
-            ),
+localrules:
+    all,
 
-    rule data_ready:
-        input:
-            MANIFESTS,
 
-    rule models:
-        input:
-            MODELS,
-
-    rule evaluation:
-        input:
-            PATHS.of_study("scores.csv"),
+rule all:
+    default_target: True
+    input:
+        EVERYTHING,

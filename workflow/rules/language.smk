@@ -213,5 +213,8 @@ rule language_report:
         f"lowdata-cpt language report {{params.folder}} {LOG}"
 
 
+EVERYTHING = [COSTS, EVALUATIONS, rules.language_report.output]
+
+
 onstart:
     hold(STUDY.study)
