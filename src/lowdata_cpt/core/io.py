@@ -144,8 +144,12 @@ def write_array(target: str | Path, array: np.ndarray) -> None:
 
 def write_arrays(target: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write arrays atomically to one .npz (no pickle)."""
-    with atomic_path(target) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, allow_pickle=False, **arrays)
+    # NumPy's own writer asks for zip64 headers, whose bytes differ between releases of one Python.
+    with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, array in arrays.items():
+            content = io.BytesIO()
+            np.lib.format.write_array(content, np.asanyarray(array), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getvalue(), zipfile.ZIP_DEFLATED)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
