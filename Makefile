@@ -118,8 +118,8 @@ test-browser: .venv/.ready ## open the reports in headless Chromium and click th
 test-slurm: .venv/.ready slurm-up ## the SLURM tests, on a real one-node cluster that is stopped afterwards
 	@status=0; $(RUN)/pytest tests/slurm -m slurm $(PYTEST) || status=$$?; bash tools/slurm/down; exit $$status
 
-chaos-slurm: .venv/.ready slurm-up ## 22 seeded accidents in one run of a tiny study: kills, requeues, failures; rewrites the table of docs/slurm.md
-	@status=0; $(RUN)/python tests/slurm/chaos.py --events 22 --seed 2 --page docs/slurm.md || status=$$?; bash tools/slurm/down; exit $$status
+chaos-slurm: .venv/.ready slurm-up ## 20 seeded accidents in one run of a tiny study: kills, requeues, failures; rewrites the table of docs/slurm.md
+	@status=0; $(RUN)/python tests/slurm/chaos.py --events 20 --seed 2 --steps 300 --pause 4 --page docs/slurm.md || status=$$?; bash tools/slurm/down; exit $$status
 
 slurm-up: .venv/.ready ## start a real one-node SLURM for tests (Debian packages, loopback only)
 	@bash tools/slurm/up

@@ -20,6 +20,9 @@ if "study" not in config:
     configfile: f"{workflow.basedir}/config/quick.yaml"
 
 
+include: "workflow/rules/begin.smk"
+
+
 if config.get("kind") == "language":
 
     include: "workflow/rules/language.smk"

@@ -16,7 +16,7 @@ import click
 
 from lowdata_cpt.core.determinism import deterministic
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.language.commands import checked, language, shown, tried
+from lowdata_cpt.language.commands import checked, language, shown
 from lowdata_cpt.reproduce.commands import COMMANDS
 
 if TYPE_CHECKING:
@@ -331,11 +331,15 @@ def forecast(study: Path, tflops: float | None, gbytes: float | None, startup: f
 @click.option("--only", metavar="TEXT", help="Cell types whose name contains this.")
 def scale_down(study: Path, only: str | None) -> None:
     """Run two steps of every distinct cell type of a study on fixtures."""
-    if not tried(study, only):
-        from lowdata_cpt.dev.scale_down import run
-        from lowdata_cpt.study.load import load
+    from lowdata_cpt.dev import scale_down as of_images
+    from lowdata_cpt.dev import scale_down_language as of_language
+    from lowdata_cpt.language import config
+    from lowdata_cpt.study.load import load, read
 
-        run(load(study), only=only)
+    if config.is_language(read(study)):
+        of_language.run(config.load(study), only)
+    else:
+        of_images.run(load(study), only=only)
 
 
 for _command in (*COMMANDS, language):

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lowdata_cpt.core import io
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import read_json
 from lowdata_cpt.data import domain as domains
-from lowdata_cpt.data import store as stores
 from lowdata_cpt.data.store import Store
 from lowdata_cpt.data.subsets import draw, read_manifest, write_manifest
 from lowdata_cpt.dev.fixtures import MAKERS
@@ -29,14 +29,14 @@ PARAMS = {"domain": {"kind": "camvid", "root": "camvid", "resolution": 16}}
 def decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LOWDATA_DATA", ".")
-    monkeypatch.setattr(stores, "_verified", set())
+    monkeypatch.setattr(io, "_held", {})
     MAKERS["camvid"](tmp_path / "camvid")
     inputs.data(PARAMS, MANIFEST)
 
 
 def use(task: str = "segmentation") -> None:
     """Read everything that training and probes read."""
-    stores._verified.clear()
+    io._held.clear()
     store = Store.open(MANIFEST)
     assert task in store.meta.tasks
     for name in store.meta.sets:

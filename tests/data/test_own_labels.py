@@ -12,9 +12,10 @@ from PIL import Image, ImageOps
 from pydantic import ValidationError
 
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.data.layouts.grouping import GROUPS, Grouping, cut_groups, groups_of
+from lowdata_cpt.data.layouts.grouping import Grouping, cut_groups
 from lowdata_cpt.data.layouts.image_folder import FOUND, ImageFolder
 from lowdata_cpt.data.layouts.label_files import ORIENTATION, turned
+from lowdata_cpt.data.store import GROUPS
 from tests.data.own import (
     BINARY,
     COLOURS,
@@ -139,10 +140,10 @@ def test_depth_with_classes_and_groups_of_a_csv(ending: str, tmp_path: Path) -> 
     sides = [{videos[name] for name in names} for names in ids(store).values()]
     assert sum(map(len, sides)) == len(set().union(*sides)) == 6
     number = {video: i for i, video in enumerate(sorted(set(videos.values())))}
-    assert groups_of(store, "test").tolist() == [number[videos[name]] for name in ids(store)["test"]]
+    assert store.groups("test").tolist() == [number[videos[name]] for name in ids(store)["test"]]
     (store.root / GROUPS).write_bytes((store.root / GROUPS).read_bytes()[:-1] + b"\x07")
-    with pytest.raises(UserError, match=r"groups\.npy: missing or damaged"):
-        groups_of(store, "test")
+    with pytest.raises(UserError, match=r"groups\.npy: damaged"):
+        store.groups("test")
     assert "12 depth maps: 0." in (store.root / FOUND).read_text()
     assert store.task("depth").depth_range == (0.001, 100.0)
 

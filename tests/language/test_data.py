@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.dev.scale_down_language import fixture, reduced
 from lowdata_cpt.language import data, text
 from lowdata_cpt.language.config import Hub, Source
-from lowdata_cpt.language.scaled import fixture, reduced
 from lowdata_cpt.language.tokens import ByteTokens, document, pack, pad, split
 from tests.language import tiny
 

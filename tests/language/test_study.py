@@ -12,10 +12,10 @@ import yaml
 from lowdata_cpt.cli import main
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import write_arrays, write_json
+from lowdata_cpt.dev.scale_down_language import run as run_scaled_down
 from lowdata_cpt.language import jobs, plan, results, tokens
 from lowdata_cpt.language.config import ARMS, ByteModel, HubModel, Length, load, validate
 from lowdata_cpt.language.evaluation import final_number
-from lowdata_cpt.language.scaled import run as run_scaled_down
 from tests.language import tiny
 from tests.workflow.tiny import ROOT, run, tiny_study
 

@@ -1,6 +1,6 @@
 """Seeded chaos: a workflow on the real local SLURM while everything around it breaks, then the same scores.
 
-    python tests/slurm/chaos.py --events 22 --seed 2                this project on nine pictures, with its profile
+    python tests/slurm/chaos.py --events 20 --seed 2                this project on nine pictures, with its profile
     python tests/slurm/chaos.py --toy --events 24 --seed 1          trainings that count their steps, without torch
 
 Each event is fired at a job (or at Snakemake, or at the controller) that is really there, so the run goes on until

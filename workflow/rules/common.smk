@@ -1,36 +1,22 @@
 """Validation, the grid, and what every rule shares. Paths are said in study/paths.py, parameters in study/job_params.py."""
 
-import sys
-from pathlib import Path
-
-from snakemake.exceptions import WorkflowError
-
 from lowdata_cpt.analysis.figures import figure_reads
-from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.paths import CLAIMS, project_file
 from lowdata_cpt.jobs.failures import last_words
 from lowdata_cpt.jobs.figures import code_modules, figure_names
 from lowdata_cpt.study import grid, job_params
-from lowdata_cpt.study.checks import check_machine, holder
+from lowdata_cpt.study.checks import check_machine
 from lowdata_cpt.study.grid import ANY
-from lowdata_cpt.study.load import read, validate
+from lowdata_cpt.study.load import validate
 from lowdata_cpt.study.paths import Paths
 
-# Rules call the package of the interpreter that runs Snakemake, activated or not; matplotlib's backend is ours to choose.
-shell.prefix(f'PATH="{Path(sys.executable).parent}:$PATH"; export MPLBACKEND=Agg; ')
-
 try:
-    # Snakemake has read these files itself: there the last of two equal keys wins, and 0100 is 64.
-    FILES = [Path(file) for file in workflow.configfiles]
-    for file in FILES:
-        read(file)
     NAMED = [str(FILES[-1]), FILES[-1].parent] if FILES else []
     STUDY = validate(config, *NAMED)
     # Not in the jobs that a cluster starts: a node may be cut off from the network.
     if workflow.is_main_process:
         check_machine(STUDY, *NAMED[:1])
-        if running := holder(STUDY.study):
-            print(f"study {STUDY.study} is being run by {running}", file=sys.stderr)
+    say_who_runs(STUDY.study)
     STUDY, NOT_RUN = grid.split_absent(STUDY)
     CELLS = list(grid.cells(STUDY))
     # Asked here, for all: a folder of images says only by looking at it which labels it has.

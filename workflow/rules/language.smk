@@ -1,27 +1,18 @@
 """A language study from its data to its figures; included in place of the other rules when the study is of that kind."""
 
-import sys
-from pathlib import Path
-
-from snakemake.exceptions import WorkflowError
-
-from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.paths import project_file
 from lowdata_cpt.language import config as language_config, plan
 from lowdata_cpt.language.figures import FIGURES
 from lowdata_cpt.language.plan import ANY, base_of
 from lowdata_cpt.language.results import CLAIMS
-from lowdata_cpt.study.checks import hold, holder
+from lowdata_cpt.study.checks import hold
 from lowdata_cpt.study.job_params import code_of, dump
 
-shell.prefix(f'PATH="{Path(sys.executable).parent}:$PATH"; export MPLBACKEND=Agg; ')
-
 try:
-    STUDY = language_config.validate(config, str(workflow.configfiles[-1]))
+    STUDY = language_config.validate(config, str(FILES[-1]))
 except UserError as error:
     raise WorkflowError(f"error: {error}") from None
-if workflow.is_main_process and (running := holder(STUDY.study)):
-    print(f"study {STUDY.study} is being run by {running}", file=sys.stderr)
+say_who_runs(STUDY.study)
 
 RESOURCES = STUDY.resources
 PATHS = plan.Paths(f"results/{STUDY.study}")

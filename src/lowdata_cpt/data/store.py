@@ -9,6 +9,7 @@ Layout of a store folder (everything is .npy, .csv or .json; nothing is pickled)
     <array>.segmentation.npy  uint8   [M, H, W]           class ids, `ignore_index` where unlabelled
     <array>.depth.npy         float32 [M, H, W]           metres; 0 where not measured
     <array>.labels.npy        int64   [M]                 class ids
+    groups.npy                str     [K, 2]              id of each image and its group, of a domain that has groups
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.core.io import identity, read_json, sha256_file
+from lowdata_cpt.core.io import identity, is_intact, read_json
 from lowdata_cpt.core.strict import Strict
 
 Task = Literal["classification", "segmentation", "depth"]
 Split = Literal["train", "val", "test"]
 TASKS: tuple[Task, ...] = ("classification", "segmentation", "depth")
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-META, INDEX = "meta.json", "index.csv"
+META, INDEX, GROUPS = "meta.json", "index.csv", "groups.npy"
 
 
 class ImageSet(Strict):
@@ -77,10 +78,6 @@ class Meta(Strict):
     def content(self) -> str:
         """Return what `content_sha256` should be."""
         return identity(self.model_dump(mode="json", exclude={"content_sha256"}))
-
-
-_verified: set[tuple[str, int, int, int]] = set()
-"""Path, inode, size and modification time of files whose hash this process has checked."""
 
 
 class Store:
@@ -150,12 +147,8 @@ class Store:
         """
         path = self.root / name
         try:
-            stat = path.stat()
-            key = (str(path.resolve()), stat.st_ino, stat.st_size, stat.st_mtime_ns)
-            if key not in _verified:
-                if sha256_file(path) != self.meta.files.get(name):
-                    raise UserError(f"{path}: damaged, its sha256 is not the one that was written; {self.remedy}")
-                _verified.add(key)
+            if not is_intact(path, self.meta.files.get(name)):
+                raise UserError(f"{path}: damaged, its sha256 is not the one that was written; {self.remedy}")
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror}); {self.remedy}") from None
         return path
@@ -192,6 +185,12 @@ class Store:
         if image_set.rows is not None:
             frame = frame.loc[list(image_set.rows)]
         return frame.reset_index()
+
+    def groups(self, name: str) -> NDArray[np.int32]:
+        """Return the group of each image of one set [M], numbered, of a domain that has groups."""
+        of = dict(np.load(self._file(GROUPS), allow_pickle=False).tolist())
+        numbers = {group: number for number, group in enumerate(sorted(set(of.values())))}
+        return np.array([numbers[of[image]] for image in self.rows(name)["id"]], np.int32)
 
     def held_out(self) -> dict[str, str]:
         """Return sha256 -> "validation" or "test" of every image of such a set, whatever the task."""

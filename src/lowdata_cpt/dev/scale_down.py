@@ -10,7 +10,8 @@ import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ def _patch(raw: dict[str, Any], domain: str, chosen: list[Cell]) -> int:
 
 
 @contextlib.contextmanager
-def _inside(folder: Path) -> Iterator[None]:
+def fixtures_in(folder: Path) -> Iterator[None]:
     """Work in `folder`, with the fixtures in its data/."""
     before = os.environ.get(DATA_ROOT)
     os.environ[DATA_ROOT] = "data"
@@ -162,21 +163,36 @@ def run(study: Study, *, only: str | None = None) -> None:
     small = reduced(study, chosen)
     rendered = [name for name in study.domains if kind_of(study, name) not in MAKERS]
     print(f"reduced: {REDUCED}", *(f"left out: {name} is rendered, it has no fixture" for name in rendered), sep="\n")
-    failed = {}
-    with tempfile.TemporaryDirectory() as folder, _inside(Path(folder)):
-        for cell in chosen:
-            started, cell = time.monotonic(), cell._replace(n=IMAGES if cell.n else 0)
-            name = f"{cell.backbone}/{cell.domain}/{cell.method}"
-            try:
-                _run(small, cell)
-            except Exception as error:  # every cell is tried, whatever the first one dies of
-                failed[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            verdict = f"FAILED {failed[name]}" if name in failed else "ok"
-            model, probes = small.backbones[cell.backbone].model, ",".join(probes_of(small, cell.domain))
-            print(f"{time.monotonic() - started:6.1f} s  {name} ({model}; {probes}): {verdict}", flush=True)
+    with tempfile.TemporaryDirectory() as folder, fixtures_in(Path(folder)):
+        small_cells = [cell._replace(n=IMAGES if cell.n else 0) for cell in chosen]
+        try_each(
+            (
+                f"{cell.backbone}/{cell.domain}/{cell.method}",
+                f" ({small.backbones[cell.backbone].model}; {','.join(probes_of(small, cell.domain))})",
+                partial(_run, small, cell),
+            )
+            for cell in small_cells
+        )
+
+
+def try_each(cells: Iterable[tuple[str, str, Callable[[], None]]]) -> None:
+    """Run each cell's work, given with its name and a remark, and print a line for it.
+
+    Raises:
+        UserError: some failed; the message names them.
+    """
+    tried, failed = 0, {}
+    for name, remark, work in cells:
+        started, tried = time.monotonic(), tried + 1
+        try:
+            work()
+        except Exception as error:  # every cell is tried, whatever the first one dies of
+            failed[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        verdict = f"FAILED {failed[name]}" if name in failed else "ok"
+        print(f"{time.monotonic() - started:6.1f} s  {name}{remark}: {verdict}", flush=True)
     if failed:
-        raise UserError(f"{len(failed)} of {len(chosen)} cell types failed: {', '.join(failed)}")
-    print(f"all {len(chosen)} cell types ran")
+        raise UserError(f"{len(failed)} of {tried} cell types failed: {', '.join(failed)}")
+    print(f"all {tried} cell types ran")
 
 
 def _run(study: Study, cell: Cell) -> None:

@@ -15,7 +15,6 @@ from lowdata_cpt.analysis.table import COLUMNS, SELECTED_COLUMNS, STEP_COLUMNS
 from lowdata_cpt.core.io import read_arrays, read_json, write_arrays, write_json
 from lowdata_cpt.core.provenance import check, of_study, write_sidecar
 from lowdata_cpt.core.stable import write_table
-from lowdata_cpt.data.layouts.grouping import groups_of
 from lowdata_cpt.data.layouts.image_folder import ImageFolder
 from lowdata_cpt.data.store import Store
 from lowdata_cpt.probes.metrics import trivial_scores
@@ -149,7 +148,7 @@ def _gather_outcomes(study: Study, paths: Paths, target: Path) -> list[Path]:
             found[TRUTH] = np.asarray(store.labels(store.task("classification").sets["test"])).astype(np.int16)
         if GROUPS not in found and isinstance(domain, ImageFolder) and domain.group:
             store = Store.open(paths.manifest(cell.domain))
-            found[GROUPS] = groups_of(store, store.task(domain.tasks()[0]).sets["test"])
+            found[GROUPS] = store.groups(store.task(domain.tasks()[0]).sets["test"])
     for name, arrays in gathered.items():
         write_arrays(target / f"{name}.npz", arrays)
     return [target / f"{name}.npz" for name in gathered]

@@ -35,10 +35,12 @@ def _compute(function: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
         click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True),
-        click.option("--checkpoint-seconds", type=click.FloatRange(0), default=300.0, show_default=True),
     ):
         function = option(function)
     return function
+
+
+CHECKPOINT = click.option("--checkpoint-seconds", type=click.FloatRange(0), default=300.0, show_default=True)
 
 
 def _given(
@@ -93,6 +95,7 @@ def data(study: Path | None, results: Path | None, params: str | None, learner: 
 @language.command()
 @_step
 @_compute
+@CHECKPOINT
 @click.option("--learner", required=True)
 def base(
     study: Path | None, results: Path | None, params: str | None, learner: str, device: str, threads: int,
@@ -110,6 +113,7 @@ def base(
 @language.command("continue")
 @_step
 @_compute
+@CHECKPOINT
 @click.option("--cell", required=True, metavar="LEARNER/ARM/sSEED")
 def continue_(
     study: Path | None, results: Path | None, params: str | None, cell: str, device: str, threads: int,
@@ -130,9 +134,8 @@ def continue_(
 @_compute
 @click.option("--cell", required=True, metavar="LEARNER/ARM/sSEED")
 def evaluate(
-    study: Path | None, results: Path | None, params: str | None, cell: str, device: str, threads: int,
-    checkpoint_seconds: float,
-) -> None:  # fmt: skip
+    study: Path | None, results: Path | None, params: str | None, cell: str, device: str, threads: int
+) -> None:
     """Score every milestone of a cell (LEARNER/base/s0 is the start)."""
     deterministic(threads)
     from lowdata_cpt.language.jobs import evaluate_cell
@@ -195,17 +198,4 @@ def shown(folder: Path) -> bool:
     from lowdata_cpt.language.results import headline
 
     click.echo(headline(folder))
-    return True
-
-
-def tried(file: Path, only: str | None) -> bool:
-    """Run two steps of every kind of cell of a language study on fixtures; return False where it is of another kind."""
-    from lowdata_cpt.language.config import is_language, load
-    from lowdata_cpt.study.load import read
-
-    if not is_language(read(file)):
-        return False
-    from lowdata_cpt.language.scaled import run
-
-    run(load(file), only)
     return True

@@ -11,7 +11,7 @@ import torch
 from lowdata_cpt.core.device import pick_device
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import identity, read_arrays, read_json, sha256_file, write_arrays, write_json, writing
-from lowdata_cpt.core.provenance import check, write_sidecar
+from lowdata_cpt.core.provenance import check, sidecar_path, write_sidecar
 from lowdata_cpt.language import config, data
 from lowdata_cpt.language.models import MODEL, open_model, released, save_model, whole
 from lowdata_cpt.language.plan import Cell, Paths, base_of
@@ -139,13 +139,15 @@ def evaluate_cell(params: dict[str, Any], cell: Cell, paths: Paths, *, device: s
     for folder in models:
         inputs = [sha256_file(folder / MODEL), sha256_file(manifest)]
         part = work / f"{folder.name}-{identity({'params': params, 'inputs': inputs})[:12]}"
-        if not (part / "metrics.json").exists():
+        if not sidecar_path(part / "metrics.json").exists():
             model = open_model(folder).to(where)
             metrics, found, said = evaluation.evaluate(model, tokens, splits, settings.new_tokens, settings.batch_size)
             write_arrays(part / "outcomes.npz", found)
             write_json(part / "metrics.json", {"metrics": metrics, "examples": said[:8]})
-        milestones[folder.name[1:]] = read_json(part / "metrics.json")
-        outcomes |= {f"{folder.name}/{name}": array for name, array in read_arrays(part / "outcomes.npz").items()}
+            write_sidecar(part / "metrics.json", beside=[part / "outcomes.npz"])
+        milestones[folder.name[1:]] = read_json(check(part / "metrics.json"))
+        arrays = read_arrays(check(part / "outcomes.npz", part / "metrics.json"))
+        outcomes |= {f"{folder.name}/{name}": array for name, array in arrays.items()}
     write_arrays(target / "outcomes.npz", outcomes)
     write_json(target / "evaluation.json", {"milestones": milestones})
     made: list[str | Path] = [manifest, *(folder / MODEL for folder in models)]

@@ -42,16 +42,13 @@ class Setting:
 @contextmanager
 def only(module: nn.Module, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
     """Let gradients reach `parameters` alone, without dropout; flags and mode are put back."""
-    flags, training = [(p, p.requires_grad) for p in module.parameters()], module.training
-    module.requires_grad_(False).eval()
-    for parameter in parameters:
-        parameter.requires_grad_(True)
+    training = module.training
+    module.eval()
     try:
-        yield
+        with value.only_trainable(module, parameters):
+            yield
     finally:
         module.train(training)
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
 
 
 class LanguageLearner(LoopLearner):

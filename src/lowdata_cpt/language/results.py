@@ -7,7 +7,6 @@ came of it.
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +15,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from lowdata_cpt.analysis.outcomes import draws_of_images
 from lowdata_cpt.analysis.stats import Interval, joint_interval
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import read_arrays, read_json, write_arrays, write_json, write_text
@@ -38,7 +38,7 @@ LABELS = {
     "v_pretraining_text": "V-pretraining",
 }
 CLAIMS = "config/language_claims.yaml"
-CURVE_STEPS, DRAWS = 200, 2000
+CURVE_STEPS = 200
 KEY = ["learner", "arm", "seed"]
 
 
@@ -166,8 +166,7 @@ def gain(
     sign = 100.0 if metric == "pass_at_1" else -1.0
     rows = sign * np.stack([of(arm, seed) - of(reference, seed) for seed in seeds])
     count = rows.shape[1]
-    weights = np.random.default_rng(0).multinomial(count, [1 / count] * count, size=DRAWS) / count
-    return joint_interval(rows.mean(axis=1), rows @ weights.T), len(seeds)
+    return joint_interval(rows.mean(axis=1), rows @ draws_of_images(count).T / count), len(seeds)
 
 
 def statistics(folder: Path) -> None:
@@ -240,7 +239,7 @@ def claims(folder: Path, file: Path | None = None) -> None:
     path = file or project_file(CLAIMS)
     study = read_study(folder)
     found = [verdict(claim, study, folder) for claim in parsed(LanguageClaims, read_yaml(path), str(path)).claims]
-    write_json(folder / "claims.json", json.loads(json.dumps(found).replace("NaN", "null")))
+    write_json(folder / "claims.json", found)
     lines = ["| claim | paper | measured | verdict |", "|---|---|---|---|"]
     for one in found:
         measured = f"{one['measured']:+.2f} [{one['low']:+.2f}, {one['high']:+.2f}]" if "measured" in one else "–"

@@ -8,18 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Literal, Self
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.core.io import sha256_file
 from lowdata_cpt.core.strict import Strict
 from lowdata_cpt.data.splits import balanced_order
-from lowdata_cpt.data.store import Store
-
-GROUPS = "groups.npy"
-"""Of a store: [K, 2] strings, the id of each image and its group. Its hash is with the arrays' in meta.json."""
 
 
 class Grouping(Strict):
@@ -67,20 +60,6 @@ class Grouping(Strict):
         if found is None:
             raise UserError(f"group.pattern {self.pattern!r} does not match {name}; expected it to match every image")
         return str(found[1] if found.re.groups else found[0])
-
-
-def groups_of(store: Store, name: str) -> NDArray[np.int32]:
-    """Return the group of each image of the set `name` [M], numbered, of a domain with `group`.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    path = store.root / GROUPS
-    if not path.exists() or sha256_file(path) != store.meta.files.get(GROUPS):
-        raise UserError(f"{path}: missing or damaged; {store.remedy}")
-    of = dict(np.load(path, allow_pickle=False).tolist())
-    numbers = {group: number for number, group in enumerate(sorted(set(of.values())))}
-    return np.array([numbers[of[image]] for image in store.rows(name)["id"]], np.int32)
 
 
 def cut_groups(groups: Sequence[str], strata: Sequence[str], counts: Sequence[int], seed: int) -> list[list[int]]:

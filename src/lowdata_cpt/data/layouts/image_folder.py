@@ -18,7 +18,7 @@ from lowdata_cpt.data.decode import MAX_PIXELS
 from lowdata_cpt.data.layouts import coco
 from lowdata_cpt.data.layouts.copies import exact_copies
 from lowdata_cpt.data.layouts.folders import DatasetCard, Files, FolderDomain, images_in, subfolders
-from lowdata_cpt.data.layouts.grouping import GROUPS, Grouping, cut_groups
+from lowdata_cpt.data.layouts.grouping import Grouping, cut_groups
 from lowdata_cpt.data.layouts.label_files import (
     Depth,
     LabelFiles,
@@ -30,7 +30,7 @@ from lowdata_cpt.data.layouts.label_files import (
 from lowdata_cpt.data.layouts.listing import CLASS, Listing
 from lowdata_cpt.data.layouts.survey import depth_report, survey
 from lowdata_cpt.data.raw import file_hashes, printable
-from lowdata_cpt.data.store import SPLITS, ImageSet, Task, TaskInfo
+from lowdata_cpt.data.store import GROUPS, SPLITS, ImageSet, Task, TaskInfo
 from lowdata_cpt.data.writer import PAGES, Item, Splits, StoreWriter, write_splits
 
 SPLIT_OF = {

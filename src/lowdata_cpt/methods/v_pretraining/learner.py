@@ -7,8 +7,7 @@ Then θ takes the loop's step on L_pre of the current crops, masked by the new �
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -25,20 +24,6 @@ from lowdata_cpt.training import sampling
 from lowdata_cpt.training.learner import Context, Progress, Views
 
 RANDOM_MASK_CELLS = 8
-
-
-@contextmanager
-def only_trainable(module: nn.Module, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Let gradients reach `parameters` alone inside the block; the flags are put back after it."""
-    flags = [(p, p.requires_grad) for p in module.parameters()]
-    try:
-        module.requires_grad_(False)
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-        yield
-    finally:
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
 
 
 class VPretrainingLearner(DINOLearner):
@@ -188,7 +173,7 @@ class VPretrainingLearner(DINOLearner):
             batch = self.draw("train", generator)
             with torch.no_grad():
                 patches = self.backbone(batch.images).patches
-            with only_trainable(self, parameters), torch.enable_grad():
+            with value.only_trainable(self, parameters), torch.enable_grad():
                 losses = self.heads.losses(patches, batch)
                 gradients = torch.autograd.grad(torch.stack(list(losses.values())).sum(), parameters)
             _apply(self.head_optimiser, parameters, gradients)
@@ -198,7 +183,7 @@ class VPretrainingLearner(DINOLearner):
         """Return g_down = ∇_S (α_seg L_seg + α_dep L_dep) of a labelled batch, detached, and the two losses."""
         parameters = self.last_parameters()
         tokens, rope = self.prefix(batch.images, grad=False)
-        with only_trainable(self, parameters), torch.enable_grad():
+        with value.only_trainable(self, parameters), torch.enable_grad():
             losses = self.heads.losses(self.suffix(tokens, rope).patches, batch)
             g_down = torch.autograd.grad(self.weighted(losses), parameters, materialize_grads=True)
         return [g.detach() for g in g_down], {task: loss.detach() for task, loss in losses.items()}
@@ -220,7 +205,7 @@ class VPretrainingLearner(DINOLearner):
         recipe, last = self.recipe, self.last_parameters()
         phi = list(self.designer.parameters())
         flat = views["global"].flatten(0, 1)
-        with only_trainable(self, [*phi, *last]), torch.enable_grad():
+        with value.only_trainable(self, [*phi, *last]), torch.enable_grad():
             mask = self.designer(flat)
             masked = designer.blend(mask, flat, designer.blur(flat, recipe.blur))
             tokens, rope = self.prefix(masked, grad=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lowdata_cpt.methods.dino.learner import DINOLearner
 from lowdata_cpt.methods.v_pretraining import designer, value
-from lowdata_cpt.methods.v_pretraining.learner import VPretrainingLearner, only_trainable
+from lowdata_cpt.methods.v_pretraining.learner import VPretrainingLearner
 from lowdata_cpt.training import sampling
 from lowdata_cpt.training.learner import Progress
 
@@ -80,7 +80,7 @@ def predicted_vs_realised(
             flat = views["global"].flatten(0, 1)
             mask = views["mask"].flatten(0, 1) if "mask" in views else learner.designer(flat)
             masked = designer.blend(mask, flat, designer.blur(flat, recipe.blur)).view_as(views["global"])
-        with only_trainable(learner, trained), torch.enable_grad():
+        with value.only_trainable(learner, trained), torch.enable_grad():
             loss, _ = DINOLearner.step(learner, views | {"global": masked}, chosen, Progress(1, 2, 1, 2))
             gradients = torch.autograd.grad(loss, trained, materialize_grads=True)
         learner.teacher_logits.clear()

@@ -7,11 +7,12 @@ second derivative never leaves S and the head: from x back to φ an ordinary bac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Loss = Callable[..., Tensor]
@@ -23,6 +24,20 @@ class Value(NamedTuple):
     value: Tensor
     gradients: tuple[Tensor, ...]
     norm: Tensor | None
+
+
+@contextmanager
+def only_trainable(module: nn.Module, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Let gradients reach `parameters` alone inside the block; the flags are put back after it."""
+    flags = [(p, p.requires_grad) for p in module.parameters()]
+    try:
+        module.requires_grad_(False)
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
 
 
 def dot(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.data.layouts.folders import DATA_ROOT
+from lowdata_cpt.dev.scale_down import fixtures_in, try_each
 from lowdata_cpt.language import text
 from lowdata_cpt.language.config import Hub, LanguageStudy, Source, validate
-from lowdata_cpt.language.plan import Paths, base_of, base_params, cells, continue_params, data_params, evaluate_params
+from lowdata_cpt.language.plan import (
+    Cell,
+    Paths,
+    base_of,
+    base_params,
+    cells,
+    continue_params,
+    data_params,
+    evaluate_params,
+)
 
 REDUCED = (
     "random weights of the same architecture, hidden 32, 3 layers, over bytes; windows of 128; generated problems in "
@@ -88,33 +95,20 @@ def run(study: LanguageStudy, only: str | None = None) -> None:
     if not chosen:
         raise UserError(f"study {study.study!r}: no cell type to try with {only!r} in its name")
     print(f"reduced: {REDUCED}")
-    failed, before = {}, os.environ.get(DATA_ROOT)
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        os.environ[DATA_ROOT] = "data"
-        paths = Paths("results/scale_down")
-        try:
-            if isinstance(small.data, Hub):
-                fixture(small.data.stream, Path("data"), ("gain", "total", "earn"), "stream", 64)
-                fixture(small.data.feedback, Path("data"), ("change",), "feedback", 24)
-                fixture(small.data.test, Path("data"), ("left",), "test", 8)
-            for learner in dict.fromkeys(cell.learner for cell in chosen):
-                jobs.make_data(data_params(small, learner), learner, paths)
-                jobs.make_base(base_params(small, learner), learner, paths, device="cpu", checkpoint_seconds=300.0)
-                start = base_of(learner)
-                jobs.evaluate_cell(evaluate_params(small, start), start, paths, device="cpu")
-            for cell in chosen:
-                started = time.monotonic()
-                try:
-                    jobs.continue_cell(continue_params(small, cell), cell, paths, device="cpu")
-                    jobs.evaluate_cell(evaluate_params(small, cell), cell, paths, device="cpu")
-                except Exception as error:  # every cell is tried, whatever the first one dies of
-                    failed[cell.name] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-                verdict = f"FAILED {failed[cell.name]}" if cell.name in failed else "ok"
-                print(f"{time.monotonic() - started:6.1f} s  {cell.name}: {verdict}", flush=True)
-        finally:
-            os.environ.pop(DATA_ROOT)
-            if before is not None:
-                os.environ[DATA_ROOT] = before
-    if failed:
-        raise UserError(f"{len(failed)} of {len(chosen)} cell types failed: {', '.join(failed)}")
-    print(f"all {len(chosen)} cell types ran")
+    paths = Paths("results/scale_down")
+
+    def run_cell(cell: Cell) -> None:
+        jobs.continue_cell(continue_params(small, cell), cell, paths, device="cpu")
+        jobs.evaluate_cell(evaluate_params(small, cell), cell, paths, device="cpu")
+
+    with tempfile.TemporaryDirectory() as folder, fixtures_in(Path(folder)):
+        if isinstance(small.data, Hub):
+            fixture(small.data.stream, Path("data"), ("gain", "total", "earn"), "stream", 64)
+            fixture(small.data.feedback, Path("data"), ("change",), "feedback", 24)
+            fixture(small.data.test, Path("data"), ("left",), "test", 8)
+        for learner in dict.fromkeys(cell.learner for cell in chosen):
+            jobs.make_data(data_params(small, learner), learner, paths)
+            jobs.make_base(base_params(small, learner), learner, paths, device="cpu", checkpoint_seconds=300.0)
+            start = base_of(learner)
+            jobs.evaluate_cell(evaluate_params(small, start), start, paths, device="cpu")
+        try_each((cell.name, "", partial(run_cell, cell)) for cell in chosen)
