@@ -16,6 +16,7 @@ from lowdata_cpt.dev.scale_down_language import run as run_scaled_down
 from lowdata_cpt.language import jobs, plan, results, tokens
 from lowdata_cpt.language.config import ARMS, ByteModel, HubModel, Length, load, validate
 from lowdata_cpt.language.evaluation import final_number
+from lowdata_cpt.reproduce import verify_language
 from tests.language import tiny
 from tests.workflow.tiny import ROOT, run, tiny_study
 
@@ -187,9 +188,18 @@ def test_the_projects_claims_are_valid_and_the_papers_are_not_run_at_this_scale(
     assert found["main.qwen15_4b"]["paper_value"] == 2.5
 
 
+@pytest.mark.parametrize("command", ["forecast", "pack", "partial", "restore"])
+def test_commands_for_studies_of_images_say_so(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert main([command, "--study", "config/language.yaml" if command == "forecast" else "language"]) == 2
+    assert "a study of kind 'language', expected one of images" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_tiny_study_end_to_end(tmp_path: Path) -> None:
-    """Through Snakemake: every file is there, and a second run does nothing."""
+    """Through Snakemake: every file is there, a second run does nothing, and a changed number is found."""
     folder = tiny_study(tmp_path / "checkout")
     content = tiny.raw() | {"study": "tiny", "arms": ["next_token", "v_pretraining_text"], "keep_models": True}
     (folder / "config/tiny.yaml").write_text(yaml.safe_dump(content))
@@ -200,6 +210,11 @@ def test_a_tiny_study_end_to_end(tmp_path: Path) -> None:
         assert (root / name).stat().st_size > 0, name
     assert "V-pretraining against next token" in run(folder, "lowdata-cpt", "headline", "results/tiny").stdout
     assert "Nothing to be done" in run(folder, *command[:3], "-n", *command[5:]).stdout
+    assert ", 0 failed" in run(folder, "lowdata-cpt", "verify", "--study", "tiny").stdout
+    table = pd.read_csv(root / "statistics.csv")
+    table.assign(gain=table["gain"] + 0.1).to_csv(root / "statistics.csv", index=False)
+    rows = list(verify_language.check_report(root, tmp_path))
+    assert [Path(row.subject).name for row in rows if row.verdict != "held"] == ["statistics.csv"]
 
 
 def test_an_interrupted_evaluation_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,13 +62,14 @@ class LanguageClaims(Strict):
     claims: tuple[LanguageClaim, ...] = Field(min_length=1)
 
 
-def collect(study: LanguageStudy, paths: Paths) -> None:
-    """Gather every cell into scores.csv, cost.csv, curves.csv, value.csv, outcomes.npz and study.json.
+def collect(study: LanguageStudy, paths: Paths, target: Path | None = None) -> None:
+    """Gather every cell into scores.csv, cost.csv, curves.csv, value.csv, outcomes.npz and study.json of `target`.
 
     Raises:
         UserError: a cell's file is missing or damaged.
     """
-    write_json(paths.of_study("study.json"), study_params(study))
+    target = target or paths.root
+    write_json(target / "study.json", study_params(study))
     every = [*map(base_of, study.learners), *cells(study)]
     scores: list[dict[str, Any]] = []
     costs: list[dict[str, Any]] = []
@@ -95,7 +96,7 @@ def collect(study: LanguageStudy, paths: Paths) -> None:
             curves.append(_curve(log).assign(**key))
         if "value" in set(log["part"]):
             values.append(_values(log).assign(**key))
-    write_arrays(paths.of_study("outcomes.npz"), outcomes)
+    write_arrays(target / "outcomes.npz", outcomes)
     curve_columns = [*KEY, "step", "tokens_seen", "loss", "alpha", "entropy"]
     value_columns = [*KEY, "step", "tokens_seen", "value", "cosine", "meta_loss", "predicted", "realised"]
     tables = {
@@ -105,10 +106,10 @@ def collect(study: LanguageStudy, paths: Paths) -> None:
         "value.csv": _rounded(values, value_columns),
     }
     for name, table in tables.items():
-        write_table(paths.of_study(name), table)
+        write_table(target / name, table)
         made = [paths.cell(cell) / ("evaluation.json" if name == "scores.csv" else "cost.json") for cell in every]
-        beside = [paths.of_study("study.json"), paths.of_study("outcomes.npz")] if name == "scores.csv" else []
-        write_sidecar(paths.of_study(name), inputs=list(made), beside=beside, rows=len(table))
+        beside = [target / "study.json", target / "outcomes.npz"] if name == "scores.csv" else []
+        write_sidecar(target / name, inputs=list(made), beside=beside, rows=len(table))
 
 
 def _rounded(frames: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:

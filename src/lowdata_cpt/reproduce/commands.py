@@ -94,7 +94,7 @@ def partial(study: str, workers: int) -> None:
 def verify(study: str, cell: str | None, device: str) -> None:
     """Check a study's hashes, figures and claims; status 1 if anything fails."""
     from lowdata_cpt.reproduce.dvc import cache_folder
-    from lowdata_cpt.reproduce.verify import print_table
+    from lowdata_cpt.reproduce.rows import print_table
     from lowdata_cpt.reproduce.verify import verify as check
 
     if not print_table(list(check(study, cell, device, cache_folder()))):

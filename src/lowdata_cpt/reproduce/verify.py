@@ -6,53 +6,23 @@ makes the exit status 1, so that a fresh clone without a remote can be verified 
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
-
-import pandas as pd
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import read_json, sha256_file
 from lowdata_cpt.core.paths import CLAIMS, project_file
 from lowdata_cpt.core.provenance import MEASURED_FILES, published_records, read_records
+from lowdata_cpt.language.config import is_language
 from lowdata_cpt.reproduce import dvc_files as dvcfiles
+from lowdata_cpt.reproduce.rows import Row, compare, compare_scores, limited, not_here
 from lowdata_cpt.study.grid import cell_of
 from lowdata_cpt.study.paths import Paths
 
-# Tables are written with six digits: one unit of the last may differ between versions of numpy.
-DIGITS = 1e-5
-SHOWN = 10
-"""Rows for single files in one check at most."""
 DELETED = frozenset({"export"})
 """Folders of a cell that a run deletes when its models are scored (`keep_models: false`)."""
-
-
-class Row(NamedTuple):
-    """One line of the table: what was checked, what came out."""
-
-    check: str
-    subject: str
-    verdict: Literal["held", "failed", "not here"]
-    detail: str
-
-
-def _limited(rows: list[Row]) -> list[Row]:
-    """Cut a long list of failures, saying how many were left out."""
-    if len(rows) <= SHOWN:
-        return rows
-    left = len(rows) - SHOWN
-    return [*rows[:SHOWN], Row(rows[0].check, f"and {left} more", rows[SHOWN].verdict, rows[SHOWN].detail)]
-
-
-def _not_here(check: str, missing: list[Path], what: str) -> list[Row]:
-    """Return one row for all files that are not here, if there are any."""
-    if not missing:
-        return []
-    names = sorted(map(str, missing))
-    return [Row(check, names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else ""), "not here", what)]
 
 
 def check_files(study: str, cache: Path | None) -> list[Row]:
@@ -76,8 +46,8 @@ def check_files(study: str, cache: Path | None) -> list[Row]:
             count = sum(1 for _ in dvcfiles.files_in(out.path)) if out.path.is_dir() else 1
             rows.append(Row("dvc.lock", str(out.path), "held", f"{count} file(s), md5 {out.md5[:12]}"))
         advice = "`make pull FORCE=1` replaces it"
-        rows += _limited([Row("dvc.lock", str(one.path), "failed", f"{one.problem}; {advice}") for one in wrong])
-    return rows + _not_here("dvc.lock", missing, "carried by DVC")
+        rows += limited([Row("dvc.lock", str(one.path), "failed", f"{one.problem}; {advice}") for one in wrong])
+    return rows + not_here("dvc.lock", missing, "carried by DVC")
 
 
 def _computed_again(study: Path, folder: Path) -> int:
@@ -124,43 +94,12 @@ def check_provenance(folder: Path) -> list[Row]:
             inputs += read is not None
             if read not in (None, given["sha256"]):
                 wrong.append(Row("provenance", str(artifact), "failed", f"was made from another {given['path']}"))
-    rows = _limited(wrong)
+    rows = limited(wrong)
     if not rows and checked:
         rows = [Row("provenance", str(folder), "held", f"{checked} artifacts and {inputs} inputs, sha256")]
     if not hashes:
         rows = [Row("provenance", str(folder), "not here", "neither provenance.json nor sidecars")]
-    return rows + _not_here("provenance", list(missing), "artifacts and inputs that git does not keep")
-
-
-def _close(first: Any, second: Any) -> bool:
-    """Whether two JSON values are equal, numbers to six digits."""
-    if isinstance(first, dict) and isinstance(second, dict):
-        return first.keys() == second.keys() and all(_close(value, second[key]) for key, value in first.items())
-    if isinstance(first, list) and isinstance(second, list):
-        return len(first) == len(second) and all(map(_close, first, second))
-    if isinstance(first, float) and isinstance(second, float):
-        return math.isclose(first, second, rel_tol=DIGITS, abs_tol=1e-12) or (math.isnan(first) and math.isnan(second))
-    return bool(first == second)
-
-
-def _compare(check: str, committed: Path, again: Path) -> Row:
-    """Compare a committed file with the one made again: by sha256, and tables to six digits."""
-    if not committed.exists():
-        return Row(check, str(committed), "failed", "missing; run `git checkout` on it")
-    if not again.exists():
-        return Row(check, str(committed), "not here", "could not be made again: its input is not here")
-    checksum = sha256_file(again)
-    if sha256_file(committed) == checksum:
-        return Row(check, str(committed), "held", f"made again, sha256 {checksum[:12]}")
-    if committed.suffix == ".csv":
-        tables = [pd.read_csv(path, keep_default_na=False).to_dict("list") for path in (committed, again)]
-    elif committed.suffix == ".json":
-        tables = [read_json(path) for path in (committed, again)]
-    else:
-        return Row(check, str(committed), "failed", "made again, it is another file")
-    if list(tables[0]) == list(tables[1]) and _close(*tables):
-        return Row(check, str(committed), "held", "made again, equal to six digits")
-    return Row(check, str(committed), "failed", "made again, its values are others")
+    return rows + not_here("provenance", list(missing), "artifacts and inputs that git does not keep")
 
 
 def check_scores(folder: Path, work: Path) -> list[Row]:
@@ -174,12 +113,9 @@ def check_scores(folder: Path, work: Path) -> list[Row]:
     named = [Path(one["path"]) for one in read_records(folder).get("scores.csv", {"inputs": []})["inputs"]]
     missing = [path for path in named if not path.exists()]
     if missing or not (folder / "cells").is_dir():
-        return _not_here("scores", missing or [folder / "cells"], "the cells that scores.csv is collected from")
+        return not_here("scores", missing or [folder / "cells"], "the cells that scores.csv is collected from")
     collect.collect(collect.read_study(folder / "study.json"), read_absent(folder), Paths(folder), work)
-    found = collect.differences(committed, work / "scores.csv")
-    if found:
-        return [Row("scores", str(committed), "failed", found)]
-    return [Row("scores", str(committed), "held", f"collected again, {len(pd.read_csv(committed))} rows equal")]
+    return [compare_scores(committed, work / "scores.csv")]
 
 
 def check_statistics(folder: Path, work: Path) -> list[Row]:
@@ -189,7 +125,7 @@ def check_statistics(folder: Path, work: Path) -> list[Row]:
 
     again = make_statistics(folder / "scores.csv", work / "statistics")
     again.append(write_metrics(folder / "scores.csv", work / "statistics" / "metrics.json"))
-    rows = [_compare("statistics", folder / path.relative_to(work), path) for path in again]
+    rows = [compare("statistics", folder / path.relative_to(work), path) for path in again]
     return [_without_outcomes(row, folder) for row in rows]
 
 
@@ -207,7 +143,7 @@ def check_claims(folder: Path, work: Path) -> list[Row]:
     from lowdata_cpt.analysis.commands import make_claims
 
     make_claims(folder / "scores.csv", project_file(CLAIMS), work, folder.name)
-    rows = [_compare("claims", folder / name, work / name) for name in ("claims.json", "claims.md")]
+    rows = [compare("claims", folder / name, work / name) for name in ("claims.json", "claims.md")]
     rows = [_without_outcomes(row, folder) for row in rows]
     verdicts = [claim["verdict"] for claim in read_json(work / "claims.json")]
     counted = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in sorted(set(verdicts)))
@@ -224,9 +160,9 @@ def check_figures(folder: Path, work: Path) -> list[Row]:
         if path.exists() and not missing_inputs(path.stem, folder):
             draw(path.stem, folder, work / "figures")
     make_tables(folder, work / "tables")
-    rows = [_compare("figure", path, work / path.relative_to(folder)) for path in figures]
+    rows = [compare("figure", path, work / path.relative_to(folder)) for path in figures]
     for path in [*_tables(folder / "tables"), *sorted((folder / "tables").glob("*.md"))]:
-        rows.append(_compare("table", path, work / path.relative_to(folder)))
+        rows.append(compare("table", path, work / path.relative_to(folder)))
     return [_without_outcomes(row, folder) for row in rows]
 
 
@@ -244,7 +180,7 @@ def check_cell(name: str, folder: Path, device: str) -> list[Row]:
     cell = cell_of(name, read_study(folder / "study.json"))
     missing = [path for path in inputs_of(cell.trained, Paths(folder)) if not path.exists()]
     if missing:
-        return _not_here("cell", missing, "needed to compute the cell again")
+        return not_here("cell", missing, "needed to compute the cell again")
     result = recompute(folder / "study.json", cell, folder, device)
     rows: list[Row] = []
     for score in result.scores:
@@ -295,27 +231,18 @@ def verify(study: str, cell: str | None = None, device: str = "auto", cache: Pat
         work = Path(name)
         yield from _guarded("dvc.lock", "dvc.lock", lambda: check_files(study, cache))
         yield from _guarded("provenance", str(folder), lambda: check_provenance(folder))
-        yield from _guarded("scores", f"{folder}/scores.csv", lambda: check_scores(folder, work))
-        yield from _guarded("statistics", f"{folder}/statistics", lambda: check_statistics(folder, work))
-        yield from _guarded("claims", f"{folder}/claims.json", lambda: check_claims(folder, work))
-        yield from _guarded("figure", f"{folder}/figures", lambda: check_figures(folder, work))
+        checks: list[tuple[str, str, Callable[[Path, Path], list[Row]]]] = [
+            ("scores", "scores.csv", check_scores),
+            ("statistics", "statistics", check_statistics),
+            ("claims", "claims.json", check_claims),
+            ("figure", "figures", check_figures),
+        ]
+        if (folder / "study.json").exists() and is_language(read_json(folder / "study.json")):
+            from lowdata_cpt.reproduce import verify_language
 
-
-def print_table(rows: list[Row]) -> bool:
-    """Print the table and the three counts; return whether nothing failed."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("check", "what", "verdict", "detail"):
-        table.add_column(column, overflow="fold")
-    colours = {"held": "green", "failed": "red", "not here": "yellow"}
-    for row in rows:
-        table.add_row(row.check, row.subject, f"[{colours[row.verdict]}]{row.verdict}[/]", row.detail)
-    console = Console(width=None if Console().is_terminal else 160, markup=True, highlight=False)
-    console.print(table)
-    counts = {verdict: sum(row.verdict == verdict for row in rows) for verdict in colours}
-    console.print("\n" + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
-    if counts["not here"]:
-        console.print("what is not here: `make pull` gets it from the DVC remote, `make reproduce` makes it (STUDY=…)")
-    return not counts["failed"]
+            checks = [
+                ("scores", "scores.csv", verify_language.check_scores),
+                ("report", "statistics.csv", verify_language.check_report),
+            ]
+        for check, subject, make in checks:
+            yield from _guarded(check, f"{folder}/{subject}", partial(make, folder, work))

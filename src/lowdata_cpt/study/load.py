@@ -79,10 +79,15 @@ def validate(raw: Any, where: str = "config", folder: Path = REPOSITORY / "confi
         folder: where a file that it extends lies.
 
     Raises:
-        UserError: one message with a line for every error.
+        UserError: one message with a line for every error, or it is a study of another kind.
     """
     if not isinstance(raw, dict):
         raise UserError(f"{where}: expected a mapping of keys at the top level, got {type(raw).__name__}")
+    if "kind" in raw:
+        raise UserError(
+            f"{where}: a study of kind {raw['kind']!r}, expected one of images (without `kind`); "
+            "`lowdata-cpt language --help` lists what serves `kind: language`"
+        )
     study = parsed(Study, extended(raw, folder), where)
     if found := inconsistencies(study):
         raise several(where, found)
