@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from lowdata_cpt.language.config import ARMS, ByteModel, HubModel, Length, load,
 from lowdata_cpt.language.evaluation import final_number
 from lowdata_cpt.reproduce import verify_language
 from tests.language import tiny
-from tests.workflow.tiny import ROOT, run, tiny_study
+from tests.workflow.tiny import ROOT, planned, run, snakemake, tiny_study
 
 
 @pytest.mark.parametrize(
@@ -188,33 +189,68 @@ def test_the_projects_claims_are_valid_and_the_papers_are_not_run_at_this_scale(
     assert found["main.qwen15_4b"]["paper_value"] == 2.5
 
 
-@pytest.mark.parametrize("command", ["forecast", "pack", "partial", "restore"])
-def test_commands_for_studies_of_images_say_so(
-    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(ROOT)
-    assert main([command, "--study", "config/language.yaml" if command == "forecast" else "language"]) == 2
+def test_a_command_for_studies_of_images_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["forecast", "--study", str(ROOT / "config/language.yaml")]) == 2
     assert "a study of kind 'language', expected one of images" in capsys.readouterr().err
 
 
+CONFIG = ["--configfile", "config/tiny.yaml"]
+TWO_ARMS = tiny.raw() | {"study": "tiny", "seeds": [0, 1], "arms": ["next_token", "v_pretraining_text"]}
+
+
+def checkout(folder: Path) -> Path:
+    """Return a project with a language study of two arms."""
+    tiny_study(folder)
+    (folder / "config/tiny.yaml").write_text(yaml.safe_dump(TWO_ARMS))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = checkout(tmp_path_factory.mktemp("ended") / "p")
+    snakemake(folder, *CONFIG)
+    return folder
+
+
 @pytest.mark.slow
-def test_a_tiny_study_end_to_end(tmp_path: Path) -> None:
+def test_a_tiny_study_end_to_end(ended: Path, tmp_path: Path) -> None:
     """Through Snakemake: every file is there, a second run does nothing, and a changed number is found."""
-    folder = tiny_study(tmp_path / "checkout")
-    content = tiny.raw() | {"study": "tiny", "arms": ["next_token", "v_pretraining_text"], "keep_models": True}
-    (folder / "config/tiny.yaml").write_text(yaml.safe_dump(content))
-    command = ["snakemake", "--cores", "2", "--quiet", "all", "--configfile", "config/tiny.yaml"]
-    run(folder, *command)
-    root = folder / "results/tiny"
+    root = ended / "results/tiny"
     for name in ("scores.csv", "statistics.csv", "claims.md", "figures/learning.png", "figures/value.csv"):
         assert (root / name).stat().st_size > 0, name
-    assert "V-pretraining against next token" in run(folder, "lowdata-cpt", "headline", "results/tiny").stdout
-    assert "Nothing to be done" in run(folder, *command[:3], "-n", *command[5:]).stdout
-    assert ", 0 failed" in run(folder, "lowdata-cpt", "verify", "--study", "tiny").stdout
-    table = pd.read_csv(root / "statistics.csv")
-    table.assign(gain=table["gain"] + 0.1).to_csv(root / "statistics.csv", index=False)
-    rows = list(verify_language.check_report(root, tmp_path))
+    assert "V-pretraining against next token" in run(ended, "lowdata-cpt", "headline", "results/tiny").stdout
+    assert planned(ended, *CONFIG) == {}
+    assert ", 0 failed" in run(ended, "lowdata-cpt", "verify", "--study", "tiny").stdout
+    changed = tmp_path / "changed"
+    shutil.copytree(root, changed)
+    table = pd.read_csv(changed / "statistics.csv")
+    table.assign(gain=table["gain"] + 0.1).to_csv(changed / "statistics.csv", index=False)
+    rows = verify_language.check_report(changed, tmp_path)
     assert [Path(row.subject).name for row in rows if row.verdict != "held"] == ["statistics.csv"]
+
+
+@pytest.mark.slow
+def test_finished_cells_go_on_elsewhere(ended: Path, tmp_path: Path) -> None:
+    """Packed with the start's weights, restored in another checkout, and told as far as whole seeds go."""
+    elsewhere, root = checkout(tmp_path / "p"), Path("results/tiny")
+
+    def said(command: str, folder: Path = elsewhere) -> str:
+        return run(folder, "lowdata-cpt", command, "--study", "tiny").stdout
+
+    archives = [Path(path).name for path in said("pack", ended).split()]
+    assert archives == ["tiny-base.zip", "tiny-next_token.zip", "tiny-v_pretraining_text.zip"]
+    shutil.copytree(ended / root / "finished", elsewhere / root / "finished")
+    assert "5 of 5 cells restored" in said("restore")
+    assert planned(elsewhere, *CONFIG) == {"language_collect": 1, "language_report": 1}
+    longer = wrong({"learners.tiny.pretraining.steps": 9})["learners"]
+    (elsewhere / "config/tiny.yaml").write_text(yaml.safe_dump(TWO_ARMS | {"learners": longer}))
+    assert planned(elsewhere, *CONFIG)["language_base"] == 1
+    (elsewhere / "config/tiny.yaml").write_text(yaml.safe_dump(TWO_ARMS))
+    assert "5 of 5 cells" in said("partial")
+    assert (elsewhere / root / "scores.csv").read_bytes() == (ended / root / "scores.csv").read_bytes()
+    (elsewhere / root / "cells/tiny/next_token/s1/evaluation.json").unlink()
+    assert "3 of 5 cells" in said("partial")
+    assert set(pd.read_csv(elsewhere / root / "scores.csv")["seed"]) == {0}
 
 
 def test_an_interrupted_evaluation_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,11 +57,8 @@ def publish(study: str) -> None:
 def pack(study: str) -> None:
     """Pack a study's finished cells, so that git can keep them."""
     from lowdata_cpt.reproduce.cells import pack as put_in
-    from lowdata_cpt.reproduce.dvc import config_file
-    from lowdata_cpt.study.load import load
-    from lowdata_cpt.study.paths import Paths
 
-    for path in put_in(load(config_file(study)), Paths(Path("results", study))):
+    for path in put_in(study):
         click.echo(path)
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.jobs import collect, report
-from lowdata_cpt.reproduce.cells import finished
+from lowdata_cpt.language.config import is_language
 from lowdata_cpt.reproduce.dvc import config_file
+from lowdata_cpt.reproduce.packing import COST, SCORES, packed_cells
+from lowdata_cpt.study.config import Study
 from lowdata_cpt.study.grid import Cell, cells, only, pairs, probes_of, split_absent
-from lowdata_cpt.study.load import load
+from lowdata_cpt.study.load import load, read
 from lowdata_cpt.study.paths import Paths
 
 SEEDS = 3  # fewer say too little of another run
@@ -38,6 +40,16 @@ def told(done: Collection[Cell], wanted: Collection[Cell]) -> list[Cell]:
     ]
 
 
+def finished(study: Study, paths: Paths) -> list[Cell]:
+    """Return the cells that are scored, of places whose released backbone is scored for the same seed."""
+    done = {
+        cell
+        for cell in cells(study)
+        if (paths.cell(cell) / SCORES).exists() and (paths.cell(cell.trained) / COST).exists()
+    }
+    return [cell for cell in cells(study) if cell in done and cell._replace(method="base", n=0) in done]
+
+
 def partial(name: str, workers: int = 1) -> str:
     """Write everything that a complete study has, of its finished cells (see `told`), and return how many those are.
 
@@ -51,6 +63,8 @@ def partial(name: str, workers: int = 1) -> str:
     Raises:
         UserError: the configuration is wrong, or no cell is finished, or none that can be told.
     """
+    if is_language(read(Path(config_file(name)))):
+        return _of_language(name)
     study, not_run = split_absent(load(config_file(name)))
     paths, wanted = Paths(Path("results", study.study)), list(cells(study))
     done = finished(study, paths)
@@ -78,3 +92,24 @@ def partial(name: str, workers: int = 1) -> str:
     report.figures(paths.root, workers=workers)
     report.report(paths.root)
     return f"{len(shown)} of {len(wanted)} cells"
+
+
+def _of_language(name: str) -> str:
+    """Do the same for a language study, of the seeds of which every arm is finished."""
+    from lowdata_cpt.language import figures, plan, results
+    from lowdata_cpt.language.config import load
+
+    study = load(config_file(name))
+    paths, known = plan.Paths(Path("results", study.study)), packed_cells(config_file(name))
+    waiting = {cell.name for cell in known if not cell.is_finished}
+    seeds = tuple(
+        seed for seed in study.seeds if waiting.isdisjoint(cell.name for cell in plan.cells(study) if cell.seed == seed)
+    )
+    if not seeds or not waiting.isdisjoint(plan.base_of(learner).name for learner in study.learners):
+        raise UserError(f"{paths.root / 'cells'}: no seed is finished; `make reproduce STUDY={name}` computes them")
+    part = study.model_copy(update={"seeds": seeds})
+    results.collect(part, paths)
+    results.statistics(paths.root)
+    results.claims(paths.root)
+    figures.draw(paths.root)
+    return f"{len(list(plan.cells(part))) + len(study.learners)} of {len(known)} cells"
