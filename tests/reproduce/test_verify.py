@@ -20,6 +20,7 @@ from lowdata_cpt.core.provenance import sidecar_path, write_provenance, write_si
 from lowdata_cpt.jobs.pretrain import inputs_of
 from lowdata_cpt.reproduce import dvc_files as dvcfiles
 from lowdata_cpt.reproduce import recompute, verify
+from lowdata_cpt.reproduce.rows import Row, is_close, print_table
 from lowdata_cpt.study.grid import Cell, cell_of, cells
 from lowdata_cpt.study.load import load
 from lowdata_cpt.study.paths import Paths
@@ -64,7 +65,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def failing(rows: list[verify.Row]) -> dict[str, str]:
+def failing(rows: list[Row]) -> dict[str, str]:
     return {row.subject: row.verdict for row in rows if row.verdict != "held"}
 
 
@@ -187,7 +188,7 @@ def test_scores_need_the_cells_that_they_name(folder: Path, tmp_path: Path) -> N
 
 def test_tables_of_outcomes_that_are_not_here_have_not_failed(folder: Path) -> None:
     write_text(folder / "statistics/cells.csv", "a\n1\n")
-    row = verify.Row("statistics", str(folder / "statistics/cells.csv"), "failed", "its values are others")
+    row = Row("statistics", str(folder / "statistics/cells.csv"), "failed", "its values are others")
     assert verify._without_outcomes(row, folder).verdict == "failed"
     write_text(folder / "outcomes/a-b.npz", "x")
     write_sidecar(folder / "outcomes/a-b.npz")
@@ -235,21 +236,21 @@ def test_statistics_claims_and_figures_follow_from_the_table(folder: Path, tmp_p
 
 
 def test_six_digits_are_compared() -> None:
-    assert verify._close({"a": [1.0, math.nan]}, {"a": [1.000001, math.nan]})
-    assert not verify._close({"a": [1.0]}, {"a": [1.001]})
-    assert not verify._close([1.0], [1.0, 2.0])
+    assert is_close({"a": [1.0, math.nan]}, {"a": [1.000001, math.nan]})
+    assert not is_close({"a": [1.0]}, {"a": [1.001]})
+    assert not is_close([1.0], [1.0, 2.0])
 
 
 def test_only_a_failure_fails(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [verify.Row("scores", "a", "held", ""), verify.Row("scores", "b", "not here", "")]
-    assert verify.print_table(rows) is True
+    rows = [Row("scores", "a", "held", ""), Row("scores", "b", "not here", "")]
+    assert print_table(rows) is True
     said = capsys.readouterr().out
     assert "1 held, 0 failed, 1 not here" in said
     assert "make pull" in said
     assert "make reproduce" in said
-    assert verify.print_table([*rows, verify.Row("scores", "c", "failed", "")]) is False
+    assert print_table([*rows, Row("scores", "c", "failed", "")]) is False
     assert "1 held, 1 failed, 1 not here" in capsys.readouterr().out
-    assert verify.print_table(rows[:1]) is True
+    assert print_table(rows[:1]) is True
     assert "make pull" not in capsys.readouterr().out
 
 
@@ -265,7 +266,7 @@ def test_everything_is_reported_although_tables_are_missing(folder: Path) -> Non
         "table",
     }
     # The published statistics are gone: that is a failure, and `git checkout` mends it.
-    assert verify.print_table(rows) is False
+    assert print_table(rows) is False
 
 
 def test_an_unknown_study_is_refused(folder: Path) -> None:

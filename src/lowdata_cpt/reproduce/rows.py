@@ -42,12 +42,12 @@ def not_here(check: str, missing: list[Path], what: str) -> list[Row]:
     return [Row(check, names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else ""), "not here", what)]
 
 
-def _close(first: Any, second: Any) -> bool:
+def is_close(first: Any, second: Any) -> bool:
     """Whether two JSON values are equal, numbers to six digits."""
     if isinstance(first, dict) and isinstance(second, dict):
-        return first.keys() == second.keys() and all(_close(value, second[key]) for key, value in first.items())
+        return first.keys() == second.keys() and all(is_close(value, second[key]) for key, value in first.items())
     if isinstance(first, list) and isinstance(second, list):
-        return len(first) == len(second) and all(map(_close, first, second))
+        return len(first) == len(second) and all(map(is_close, first, second))
     if isinstance(first, float) and isinstance(second, float):
         return math.isclose(first, second, rel_tol=DIGITS, abs_tol=1e-12) or (math.isnan(first) and math.isnan(second))
     return bool(first == second)
@@ -68,7 +68,7 @@ def compare(check: str, committed: Path, again: Path) -> Row:
         tables = [read_json(path) for path in (committed, again)]
     else:
         return Row(check, str(committed), "failed", "made again, it is another file")
-    if list(tables[0]) == list(tables[1]) and _close(*tables):
+    if list(tables[0]) == list(tables[1]) and is_close(*tables):
         return Row(check, str(committed), "held", "made again, equal to six digits")
     return Row(check, str(committed), "failed", "made again, its values are others")
 
