@@ -162,11 +162,9 @@ def collect(study: Path | None, results: Path | None, params: str | None) -> Non
 @click.argument("folder", type=PATH)
 def report(folder: Path) -> None:
     """Write FOLDER's intervals, verdicts and figures from its tables, without torch."""
-    from lowdata_cpt.language import figures, results
+    from lowdata_cpt.language import figures
 
-    results.statistics(folder)
-    results.claims(folder)
-    figures.draw(folder)
+    figures.report(folder)
 
 
 def checked(file: Path) -> bool:

@@ -12,7 +12,7 @@ from lowdata_cpt.analysis.figures.axes import compact
 from lowdata_cpt.analysis.style import PAGE_WIDTH, Drawing, house_style, nothing, panels, save
 from lowdata_cpt.core.provenance import check, write_sidecar
 from lowdata_cpt.language.config import BASE
-from lowdata_cpt.language.results import LABELS, METRICS
+from lowdata_cpt.language.results import LABELS, METRICS, claims, statistics
 
 LOOK = {
     BASE: ("#222222", "o", "-"),
@@ -107,3 +107,10 @@ def draw(folder: Path) -> None:
         for name, (make, reads) in FIGURES.items():
             picture = save(make(folder), folder / "figures", name)[0]
             write_sidecar(picture, inputs=[folder / reads])
+
+
+def report(folder: Path) -> None:
+    """Write intervals, verdicts and figures of a study's folder from its tables."""
+    statistics(folder)
+    claims(folder)
+    draw(folder)

@@ -94,7 +94,9 @@ def restore(name: str) -> Restored:
         UserError: the configuration is wrong, an archive is damaged, or an input cannot be made.
     """
     cells = packed_cells(config_file(name))
-    packed = {cell.folder: entries for cell in cells if SCORES in (entries := _entries_of(cell))}
+    archives = {archive: _read(archive) for archive in {cell.archive for cell in cells}}
+    found = {cell.folder: _below(cell.place, archives[cell.archive]) for cell in cells}
+    packed = {folder: entries for folder, entries in found.items() if SCORES in entries}
     absent = [cell for cell in cells if cell.folder in packed and not (cell.folder / SCORES).exists()]
     if not absent:
         return Restored(len(cells), 0, {})
@@ -119,9 +121,8 @@ def restore(name: str) -> Restored:
     return Restored(len(cells), len(placed), refused)
 
 
-def _entries_of(cell: Packed) -> Entries:
-    entries = _read(cell.archive)
-    return {name.removeprefix(cell.place): content for name, content in entries.items() if name.startswith(cell.place)}
+def _below(place: str, entries: Entries) -> Entries:
+    return {name.removeprefix(place): content for name, content in entries.items() if name.startswith(place)}
 
 
 def _difference(cell: Packed, scores: Entries, training: Entries) -> str | None:

@@ -11,7 +11,7 @@ from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.jobs import collect, report
 from lowdata_cpt.language.config import is_language
 from lowdata_cpt.reproduce.dvc import config_file
-from lowdata_cpt.reproduce.packing import COST, SCORES, packed_cells
+from lowdata_cpt.reproduce.packing import packed_cells
 from lowdata_cpt.study.config import Study
 from lowdata_cpt.study.grid import Cell, cells, only, pairs, probes_of, split_absent
 from lowdata_cpt.study.load import load, read
@@ -40,13 +40,9 @@ def told(done: Collection[Cell], wanted: Collection[Cell]) -> list[Cell]:
     ]
 
 
-def finished(study: Study, paths: Paths) -> list[Cell]:
-    """Return the cells that are scored, of places whose released backbone is scored for the same seed."""
-    done = {
-        cell
-        for cell in cells(study)
-        if (paths.cell(cell) / SCORES).exists() and (paths.cell(cell.trained) / COST).exists()
-    }
+def finished(study: Study, scored: Collection[str]) -> list[Cell]:
+    """Return the cells whose names are `scored`, of places whose released backbone is scored for the same seed."""
+    done = {cell for cell in cells(study) if cell.name in scored}
     return [cell for cell in cells(study) if cell in done and cell._replace(method="base", n=0) in done]
 
 
@@ -63,11 +59,13 @@ def partial(name: str, workers: int = 1) -> str:
     Raises:
         UserError: the configuration is wrong, or no cell is finished, or none that can be told.
     """
-    if is_language(read(Path(config_file(name)))):
-        return _of_language(name)
-    study, not_run = split_absent(load(config_file(name)))
+    file = Path(config_file(name))
+    scored = {cell.name for cell in packed_cells(file) if cell.is_finished}
+    if is_language(read(file)):
+        return _of_language(file, scored)
+    study, not_run = split_absent(load(file))
     paths, wanted = Paths(Path("results", study.study)), list(cells(study))
-    done = finished(study, paths)
+    done = finished(study, scored)
     if not done:
         raise UserError(f"{paths.root / 'cells'}: no finished cell; `make reproduce STUDY={name}` computes them")
     shown = told(done, wanted)
@@ -94,22 +92,21 @@ def partial(name: str, workers: int = 1) -> str:
     return f"{len(shown)} of {len(wanted)} cells"
 
 
-def _of_language(name: str) -> str:
+def _of_language(file: Path, scored: Collection[str]) -> str:
     """Do the same for a language study, of the seeds of which every arm is finished."""
     from lowdata_cpt.language import figures, plan, results
     from lowdata_cpt.language.config import load
 
-    study = load(config_file(name))
-    paths, known = plan.Paths(Path("results", study.study)), packed_cells(config_file(name))
-    waiting = {cell.name for cell in known if not cell.is_finished}
-    seeds = tuple(
-        seed for seed in study.seeds if waiting.isdisjoint(cell.name for cell in plan.cells(study) if cell.seed == seed)
-    )
-    if not seeds or not waiting.isdisjoint(plan.base_of(learner).name for learner in study.learners):
-        raise UserError(f"{paths.root / 'cells'}: no seed is finished; `make reproduce STUDY={name}` computes them")
-    part = study.model_copy(update={"seeds": seeds})
-    results.collect(part, paths)
-    results.statistics(paths.root)
-    results.claims(paths.root)
-    figures.draw(paths.root)
-    return f"{len(list(plan.cells(part))) + len(study.learners)} of {len(known)} cells"
+    study = load(file)
+    paths, wanted = plan.Paths(Path("results", study.study)), list(plan.cells(study))
+    starts = [plan.base_of(learner) for learner in study.learners]
+    waiting = {cell.seed for cell in wanted if cell.name not in scored}
+    seeds = tuple(seed for seed in study.seeds if seed not in waiting)
+    if not seeds or any(start.name not in scored for start in starts):
+        raise UserError(
+            f"{paths.root / 'cells'}: no seed is finished; `make reproduce STUDY={file.stem}` computes them"
+        )
+    results.collect(study.model_copy(update={"seeds": seeds}), paths)
+    figures.report(paths.root)
+    shown = len(starts) + sum(cell.seed in seeds for cell in wanted)
+    return f"{shown} of {len(starts) + len(wanted)} cells"

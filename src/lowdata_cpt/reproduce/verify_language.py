@@ -34,8 +34,6 @@ def check_report(folder: Path, work: Path) -> list[Row]:
         if not (folder / name).exists():
             raise UserError(f"{folder / name}: missing; run `git checkout` on it")
         shutil.copy(folder / name, again / name)
-    results.statistics(again)
-    results.claims(again)
-    figures.draw(again)
+    figures.report(again)
     drawn = [f"figures/{name}.csv" for name in figures.FIGURES]
     return [compare("report", folder / name, again / name) for name in (*MADE, *drawn)]
