@@ -6,7 +6,6 @@ person, and by the workflow the JSON of `study.job_params`: exactly what the res
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ import click
 
 from lowdata_cpt.core.determinism import deterministic
 from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.options import PATH, Json, compute, step, trains
 from lowdata_cpt.language.commands import checked, language, shown
 from lowdata_cpt.reproduce.commands import COMMANDS
 
@@ -25,45 +25,11 @@ if TYPE_CHECKING:
 
 EXIT_ERROR = 2
 CELL = "BACKBONE/DOMAIN/METHOD/nN/sSEED"
-PATH = click.Path(path_type=Path)
-
-
-class Json(click.ParamType[Any]):
-    """An option whose value is JSON."""
-
-    name = "json"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Parse the text."""
-        try:
-            return json.loads(value) if isinstance(value, str) else value
-        except json.JSONDecodeError as error:
-            self.fail(f"not JSON: {error}", param, ctx)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
     """Continued pretraining on few images: run, check and move a study."""
-
-
-def _step(function: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that every step of a cell has."""
-    for option in (
-        click.option("--study", type=PATH, metavar="FILE", help="The study's configuration."),
-        click.option(
-            "--results", type=PATH, metavar="FOLDER", help="The study's results; results/<study> if not given."
-        ),
-        click.option("--params", type=Json(), hidden=True, help="What the result depends on, in place of --study."),
-    ):
-        function = option(function)
-    return function
-
-
-def _compute(function: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of a step that computes with tensors."""
-    devices = click.Choice(["auto", "cpu", "cuda"])
-    function = click.option("--device", type=devices, default="auto", show_default=True)(function)
-    return click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True)(function)
 
 
 def _given(study: Path | None, results: Path | None, params: Any, wanted: Callable[[Any], Any]) -> tuple[Any, Paths]:
@@ -115,7 +81,7 @@ def init(folder: Path, out: Path | None) -> None:
 
 
 @cli.command()
-@_step
+@step
 @click.option("--domain", required=True)
 def data(study: Path | None, results: Path | None, params: Any, domain: str) -> None:
     """Decode a domain once."""
@@ -133,7 +99,7 @@ def _known(name: str, names: Any, kind: str) -> str:
 
 
 @cli.command()
-@_step
+@step
 @click.option("--backbone", required=True)
 def backbone(study: Path | None, results: Path | None, params: Any, backbone: str) -> None:
     """Fetch a released backbone."""
@@ -147,7 +113,7 @@ def backbone(study: Path | None, results: Path | None, params: Any, backbone: st
 
 
 @cli.command()
-@_step
+@step
 @click.option("--domain", required=True)
 @click.option("--n", type=click.IntRange(1), required=True)
 @click.option("--seed", type=click.IntRange(0), required=True)
@@ -161,10 +127,9 @@ def subset(study: Path | None, results: Path | None, params: Any, domain: str, n
 
 
 @cli.command()
-@_step
-@_compute
+@step
+@trains
 @click.option("--cell", required=True, metavar=CELL)
-@click.option("--checkpoint-seconds", type=click.FloatRange(0), default=300.0, show_default=True)
 def pretrain(
     study: Path | None,
     results: Path | None,
@@ -185,8 +150,8 @@ def pretrain(
 
 
 @cli.command()
-@_step
-@_compute
+@step
+@compute
 @click.option("--cell", required=True, metavar=CELL)
 def evaluate(study: Path | None, results: Path | None, params: Any, cell: str, device: str, threads: int) -> None:
     """Evaluate one cell: at each milestone one backbone pass, then every probe that the domain's labels allow."""
@@ -200,8 +165,8 @@ def evaluate(study: Path | None, results: Path | None, params: Any, cell: str, d
 
 
 @cli.command()
-@_step
-@_compute
+@step
+@compute
 @click.option("--cell", required=True, metavar=CELL)
 def diagnostics(study: Path | None, results: Path | None, params: Any, cell: str, device: str, threads: int) -> None:
     """Train a cell once more and look inside its method: masks over time, regions, what the value predicts."""
@@ -234,7 +199,7 @@ def collect(params: Any, not_run: Any, results: Path) -> None:
     from lowdata_cpt.study.load import validate as check
     from lowdata_cpt.study.paths import Paths
 
-    job.collect(check(params | {"resources": {}}, "--params"), not_run, Paths(results))
+    job.collect(check(params, "--params"), not_run, Paths(results))
 
 
 @cli.command()

@@ -335,7 +335,7 @@ def test_repeated_id_and_broken_yaml(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="head_room"):
         read_claims(write(path, entry(), head_room=-1))
     path.write_text("claims: [")
-    with pytest.raises(UserError, match="not valid YAML") as caught:
+    with pytest.raises(UserError, match="expected YAML") as caught:
         read_claims(path)
     assert "\n" not in str(caught.value)
 

@@ -64,7 +64,7 @@ def test_groups_are_drawn_whole_and_make_intervals_wider(tmp_path: Path) -> None
     row = {"backbone": "b", "domain": "d", "method": "m", "n": 1, "seed": 0, "images_seen": 1, "metric": "knn_accuracy"}
     entries = {"m/n1/s0/i1/linear/knn": right, "truth/linear": np.ones(80, np.int16)}
     spread = {}
-    for name, more in {"alone": {}, "grouped": {"groups": videos}}.items():
+    for name, more in {"alone": {}, "grouped": {"groups/linear": videos}}.items():
         (tmp_path / name / "outcomes").mkdir(parents=True)
         np.savez(tmp_path / name / "outcomes" / "b-d.npz", **entries, **more)
         found = read_outcomes(tmp_path / name).replicates(row)
@@ -86,7 +86,7 @@ def test_gains_of_a_study_cover_test_images(small: Path) -> None:
             known, weights = ~np.isnan(own), draws_of_images(len(own))
             means = [(weights[:, known] @ one[known]) / weights[:, known].sum(1) for one in (own, base)]
             drawn.append(100 * (means[1] - means[0]) / means[1])
-    expected = joint_interval(part["shown_gain"], np.array(drawn))
+    expected = joint_interval(part["shown_gain"], np.array(drawn), len(own))
     found = domain_gain(part)
     assert (found.interval.low, found.interval.high) == pytest.approx((expected.low, expected.high))
     assert found.interval.covers == "seeds and test images"

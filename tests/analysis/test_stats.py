@@ -5,11 +5,17 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import ArrayLike
 from scipy import stats as reference
 
 from lowdata_cpt.analysis import stats
+
+
+def over_last(values: ArrayLike) -> np.ndarray:
+    return np.asarray(values).mean(axis=-1)
+
 
 numbers = st.lists(st.floats(-100, 100).map(lambda x: round(x, 6)), min_size=1, max_size=30)
 
@@ -25,37 +31,15 @@ def test_iqm_by_hand() -> None:
     assert stats.iqm(np.arange(12.0).reshape(3, 4)).shape == (3,)
 
 
-def test_one_stratum_t_interval_is_scipys() -> None:
-    values = np.array([0.3, 0.1, 0.5, 0.2])
-    found = stats.t_interval(values, ["a"] * 4, range(4))
-    expected = reference.ttest_1samp(values, 0)
-    low, high = expected.confidence_interval(0.95)
-    assert (found.estimate, found.low, found.high) == pytest.approx((values.mean(), low, high))
-    assert found.p_value == pytest.approx(expected.pvalue)
-
-
-def test_t_interval_averages_clusters_then_strata() -> None:
-    values = [1, 3, 5, 7, 10, 20]
-    strata = ["a"] * 4 + ["b"] * 2
-    clusters = [0, 0, 1, 1, 0, 1]
-    found = stats.t_interval(values, strata, clusters)  # a: 2, 6 -> 4; b: 10, 20 -> 15
-    parts = np.array([8 / 2, 50 / 2]) / 4
-    assert found.estimate == pytest.approx(9.5)
-    assert found.standard_error == pytest.approx(math.sqrt(parts.sum()))
-    assert found.degrees_of_freedom == pytest.approx(parts.sum() ** 2 / (parts**2).sum())
-
-
 def test_one_seed_gives_no_interval() -> None:
-    for found in (stats.t_interval([1.0], ["a"], [0]), stats.bootstrap_interval([1.0, 2.0], ["a", "a"], [0, 0])):
+    for found in (stats.joint_interval([1.0]), stats.bootstrap_interval([1.0, 2.0], ["a", "a"], [0, 0])):
         assert not found.known
         assert not found.excludes_zero
-    # one domain with a single seed is enough to make the pooled interval unknown
-    assert not stats.t_interval([1.0, 2.0, 3.0], ["a", "a", "b"], [0, 1, 0]).known
 
 
 def test_bootstrap_matches_exhaustive_enumeration() -> None:
     values = np.array([0.0, 1.0, 5.0])
-    found = stats.bootstrap_interval(values, ["a"] * 3, range(3), stats.mean, resamples=40_000)
+    found = stats.bootstrap_interval(values, ["a"] * 3, range(3), over_last, resamples=40_000)
     every = np.array([np.mean(draw) for draw in itertools.product(values, repeat=3)])
     assert found.estimate == pytest.approx(2.0)
     assert found.standard_error == pytest.approx(every.std(), rel=0.02)
@@ -64,8 +48,8 @@ def test_bootstrap_matches_exhaustive_enumeration() -> None:
 
 def test_bootstrap_is_seeded_and_keeps_clusters_and_strata_together() -> None:
     values, strata, clusters = [1, 1, 9, 9, 5, 5], ["a"] * 4 + ["b"] * 2, [0, 0, 1, 1, 0, 1]
-    first = stats.bootstrap_interval(values, strata, clusters, stats.mean)
-    assert first == stats.bootstrap_interval(values, strata, clusters, stats.mean)
+    first = stats.bootstrap_interval(values, strata, clusters, over_last)
+    assert first == stats.bootstrap_interval(values, strata, clusters, over_last)
     # clusters of `a` come whole, `b` is always two fives: only three means are possible
     assert first.low == pytest.approx((4 * 1 + 10) / 6)
     assert first.high == pytest.approx((4 * 9 + 10) / 6)
@@ -74,8 +58,8 @@ def test_bootstrap_is_seeded_and_keeps_clusters_and_strata_together() -> None:
 def test_coverage_with_three_seeds() -> None:
     rng = np.random.default_rng(1)
     draws = rng.standard_normal((400, 3))
-    t = [stats.t_interval(d, ["a"] * 3, range(3)) for d in draws]
-    b = [stats.bootstrap_interval(d, ["a"] * 3, range(3), stats.mean, resamples=500) for d in draws]
+    t = [stats.joint_interval(d) for d in draws]
+    b = [stats.bootstrap_interval(d, ["a"] * 3, range(3), over_last, resamples=500) for d in draws]
     assert 0.92 < np.mean([i.low <= 0 <= i.high for i in t]) < 0.98
     assert 0.65 < np.mean([i.low <= 0 <= i.high for i in b]) < 0.82
 
@@ -91,26 +75,41 @@ def test_joint_interval_is_the_pigeonhole_bootstrap() -> None:
     rng = np.random.default_rng(4)
     values = rng.standard_normal((4, 1)) + rng.standard_normal((1, 50)) + rng.standard_normal((4, 50))
     replicates = draws(values, 20_000, rng)
-    found = stats.joint_interval(values.mean(axis=1), replicates)
+    found = stats.joint_interval(values.mean(axis=1), replicates, 50)
     centre = replicates.mean(axis=0)
     picked = rng.integers(4, size=(4, 20_000))
     redrawn = np.take_along_axis(replicates - centre, picked, axis=0).mean(axis=0) * math.sqrt(4 / 3)
     assert found.standard_error == pytest.approx((centre + redrawn).std(), rel=0.02)
-    assert found.high - found.estimate == pytest.approx(reference.t.ppf(0.975, 3) * found.standard_error)
+    images, seeds = centre.var(ddof=1), replicates.var(axis=0, ddof=1).mean() / 4
+    freedom = (images + seeds) ** 2 / (images**2 / 49 + seeds**2 / 3)
+    assert found.degrees_of_freedom == pytest.approx(freedom)
+    assert found.high - found.estimate == pytest.approx(reference.t.ppf(0.975, freedom) * found.standard_error)
     assert (found.estimate, found.covers) == (pytest.approx(values.mean()), "seeds and test images")
 
 
-def test_joint_interval_covers_what_seeds_alone_do_not() -> None:
-    """Four seeds that share 60 test images: a paired t over seeds forgets the images and misses too often."""
+@pytest.mark.parametrize("seed_noise", [0.02, 1.0])
+def test_joint_interval_covers_what_seeds_alone_do_not(seed_noise: float) -> None:
+    """Three seeds that share 60 test images: a paired t over seeds forgets the images and misses too often.
+
+    Whether images or seeds vary more, 95 of 100 is what is meant: neither much less nor always.
+    """
     rng = np.random.default_rng(5)
     joint, seeds = [], []
-    for _ in range(150):
-        values = 0.2 * rng.standard_normal((4, 1)) + 2 * rng.standard_normal((1, 60)) + rng.standard_normal((4, 60))
+    for _ in range(400):
+        of_seeds, of_images = seed_noise * rng.standard_normal((3, 1)), 2 * rng.standard_normal((1, 60))
+        values = of_seeds + of_images + 0.1 * rng.standard_normal((3, 60))
         means = values.mean(axis=1)
-        joint.append(stats.joint_interval(means, draws(values, 300, rng)))
+        joint.append(stats.joint_interval(means, draws(values, 200, rng), 60))
         seeds.append(stats.joint_interval(means))
-    assert np.mean([one.low <= 0 <= one.high for one in joint]) > 0.93
-    assert np.mean([one.low <= 0 <= one.high for one in seeds]) < 0.85
+    assert 0.92 < np.mean([one.low <= 0 <= one.high for one in joint]) < 0.99
+    if seed_noise < 1:
+        assert np.mean([one.low <= 0 <= one.high for one in seeds]) < 0.2
+
+
+def test_few_test_images_widen_the_interval_of_one_seed() -> None:
+    replicates = np.random.default_rng(0).normal(1.0, 0.5, (1, 4000))
+    few, many = (stats.joint_interval([1.0], replicates, images) for images in (5, 1000))
+    assert (few.high - 1) / (many.high - 1) == pytest.approx(reference.t.ppf(0.975, 4) / reference.t.ppf(0.975, 999))
 
 
 def test_without_outcomes_the_interval_is_the_paired_t_of_seeds() -> None:
@@ -132,42 +131,14 @@ def test_one_seed_covers_test_images_and_says_so() -> None:
 def test_mean_of_intervals_is_welchs() -> None:
     groups = [[2.0, 4.0, 9.0], [10.0, 20.0]]
     found = stats.mean_of_intervals([stats.joint_interval(group) for group in groups])
-    whole = stats.t_interval([*groups[0], *groups[1]], ["a"] * 3 + ["b"] * 2, range(5))
-    expected = (whole.estimate, whole.low, whole.high, whole.degrees_of_freedom)
-    assert (found.estimate, found.low, found.high, found.degrees_of_freedom) == pytest.approx(expected)
+    parts = np.array([np.var(group, ddof=1) / len(group) for group in groups]) / 4
+    freedom, error = parts.sum() ** 2 / (parts**2 / [2, 1]).sum(), math.sqrt(parts.sum())
+    half = reference.t.ppf(0.975, freedom) * error
+    assert (found.estimate, found.low, found.high) == pytest.approx((10.0, 10 - half, 10 + half))
+    assert (found.standard_error, found.degrees_of_freedom) == pytest.approx((error, freedom))
     part = stats.joint_interval([1.0, 2.0], np.array([[1.0, 2.0], [2.0, 1.0]]))
     assert stats.mean_of_intervals([part, stats.joint_interval([1.0, 3.0])]).covers == "seeds, and test images in part"
     assert not stats.mean_of_intervals([part, stats.joint_interval([1.0])]).known
-
-
-def cell(x: list[float], y: list[float], stratum: str = "a") -> stats.PairedCell:
-    return stats.PairedCell(stratum, tuple(range(len(x))), np.array(x), np.array(y))
-
-
-@given(st.lists(st.integers(0, 5), min_size=2, max_size=8), st.lists(st.integers(0, 5), min_size=2, max_size=8))
-@settings(max_examples=30)
-def test_probability_of_improvement_is_mann_whitney(x: list[int], y: list[int]) -> None:
-    size = min(len(x), len(y))
-    x, y = x[:size], y[:size]
-    found = stats.probability_of_improvement([cell([float(v) for v in x], [float(v) for v in y])], resamples=50)
-    u = reference.mannwhitneyu(x, y).statistic
-    assert found.estimate == pytest.approx(u / size**2)
-    assert 0 <= found.low <= found.high <= 1
-
-
-def test_probability_of_improvement_by_hand() -> None:
-    cells = [cell([2, 3], [1, 1]), cell([1, 1], [1, 1], "b")]
-    found = stats.probability_of_improvement(cells)
-    assert found.estimate == pytest.approx((1 + 0.5) / 2)
-    assert (found.low, found.high) == (pytest.approx(0.75), pytest.approx(0.75))
-    with pytest.raises(ValueError, match="at least one"):
-        stats.probability_of_improvement([])
-
-
-def test_probability_of_improvement_has_a_95_percent_interval() -> None:
-    """Of 27 draws of three seeds one is the first thrice: 1/27 > .025, so the upper bound is 1."""
-    found = stats.probability_of_improvement([cell([2, 0, 0], [1, 1, 1])])
-    assert (found.estimate, found.low, found.high) == pytest.approx((1 / 3, 0.0, 1.0))
 
 
 def test_sign_flip_by_hand() -> None:
@@ -187,12 +158,6 @@ def test_sign_flip_is_scipys_permutation_test() -> None:
     assert stats.sign_flip_test(values) == pytest.approx(expected.pvalue)
     many = np.concatenate([values, values, values])
     assert stats.sign_flip_test(many) == pytest.approx(reference.ttest_1samp(many, 0).pvalue, abs=0.005)
-
-
-def test_wilcoxon_leaves_out_zeros() -> None:
-    values = [0.0, 1.0, 2.0, -0.5, 3.0]
-    assert stats.wilcoxon_test(values) == pytest.approx(reference.wilcoxon(values[1:]).pvalue)
-    assert stats.wilcoxon_test([0.0, 0.0]) == 1.0
 
 
 def test_holm_by_hand() -> None:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
-from lowdata_cpt.core.stable import DRAWN_FROM, drawing_identity, is_drawn, write_table
+from lowdata_cpt.core.stable import write_table
 
 OLD = 1_000_000_000
 
@@ -62,31 +59,3 @@ def test_a_damaged_table_is_replaced(target: Path, damage: bytes) -> None:
     target.write_bytes(damage)
     assert write_table(target, table())
     assert target.read_text() == table().to_csv(index=False)
-
-
-def test_a_figure_is_drawn_again_when_its_source_caption_or_code_changes(tmp_path: Path) -> None:
-    png, identity = tmp_path / "gain.png", drawing_identity("a\n1\n", "Gain.", "0123")
-    assert not is_drawn(png, identity)
-    info = PngInfo()
-    info.add_text(DRAWN_FROM, identity)
-    Image.fromarray(np.arange(300, dtype=np.uint8).reshape(10, 30)).save(png, pnginfo=info)
-    os.utime(png, (OLD, OLD))
-    for other in (("a\n2\n", "Gain.", "0123"), ("a\n1\n", "Loss.", "0123"), ("a\n1\n", "Gain.", "4567")):
-        assert not is_drawn(png, drawing_identity(*other))
-    assert png.stat().st_mtime == OLD
-    assert is_drawn(png, identity)
-    assert png.stat().st_mtime > OLD
-    content = bytearray(png.read_bytes())
-    content[-20] ^= 1  # in the pixels
-    png.write_bytes(bytes(content))
-    assert not is_drawn(png, identity)
-
-
-def test_matplotlib_writes_the_identity(tmp_path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(1, 1))
-    FigureCanvasAgg(figure)
-    figure.savefig(tmp_path / "a.png", metadata={"Software": None, DRAWN_FROM: "abc"})
-    assert is_drawn(tmp_path / "a.png", "abc")

@@ -2,16 +2,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lowdata_cpt.analysis.style import domain_label
 from lowdata_cpt.data.layouts.folders import FolderDomain
-from lowdata_cpt.data.registry import DOMAINS, label_of
-from lowdata_cpt.dev.cards import cards
+from lowdata_cpt.data.registry import DOMAINS
 
 DOCS = Path(__file__).parents[2] / "docs" / "data"
-
-
-def test_cards_are_those_of_the_code() -> None:
-    written = (DOCS / "cards.md").read_text(encoding="utf-8")
-    assert written == cards(), "run: python -m lowdata_cpt.dev.cards > docs/data/cards.md"
 
 
 def test_the_table_names_every_domain() -> None:
@@ -21,9 +16,9 @@ def test_the_table_names_every_domain() -> None:
             assert f"| `{domain.model_fields['kind'].default}` |" in text
 
 
-def test_every_domain_says_what_it_is_called() -> None:
-    labels = [label_of(str(domain.model_fields["kind"].default)) for domain in DOMAINS]
-    assert len(set(labels)) == len(labels)
-    assert label_of("neu_steel") == "NEU steel"
-    assert label_of("medmnist_path") == "MedMNIST path"
-    assert label_of("my_own_scans") == "my own scans"
+def test_every_domain_has_its_own_name_in_tables_and_figures() -> None:
+    kinds = [str(domain.model_fields["kind"].default) for domain in DOMAINS]
+    assert len({domain_label(kind) for kind in kinds}) == len(kinds)
+    assert domain_label("neu_steel") == "NEU steel"
+    assert domain_label("medmnist_path") == "PathMNIST"
+    assert domain_label("my_own_scans") == "my own scans"

@@ -9,10 +9,13 @@ import pytest
 
 from lowdata_cpt.backbones.flops import Geometry, features_flops, geometry
 from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.data.domains.medmnist import MedMNIST
+from lowdata_cpt.data.layouts.folders import FolderDomain
+from lowdata_cpt.data.layouts.image_folder import ImageFolder
 from lowdata_cpt.data.registry import DOMAINS
 from lowdata_cpt.dev.fixtures import MAKERS
 from lowdata_cpt.dev.generate import ROOT
-from lowdata_cpt.jobs.forecast import PUBLISHED, Assumptions, forecast, render
+from lowdata_cpt.jobs.forecast import Assumptions, forecast, render
 from lowdata_cpt.methods.mae.config import MAE
 from lowdata_cpt.methods.untrained import Base
 from lowdata_cpt.study.config import Study
@@ -73,10 +76,21 @@ def test_masked_methods_encode_what_they_see() -> None:
     assert training_flops(mae, shape, 224, 32) == pytest.approx(3 * (seen + decoder))
 
 
-@pytest.mark.parametrize("kind", ["camvid", "cityscapes", "loveda", "pascal_context", "nyuv2"])
-def test_published_counts_are_the_cards(kind: str) -> None:
-    (card,) = (domain.card() for domain in DOMAINS if domain.model_fields["kind"].default == kind)
-    assert all(f"{count:,}" in card for count in PUBLISHED[kind])
+@pytest.mark.parametrize(
+    "kind", ["ade20k", "aircraft", "camvid", "cifar10", "cityscapes", "loveda", "nyuv2", "pascal_context"]
+)
+def test_published_counts_are_those_of_the_split_that_the_card_describes(kind: str) -> None:
+    (domain,) = (domain for domain in DOMAINS if domain.model_fields["kind"].default == kind)
+    assert issubclass(domain, FolderDomain)
+    assert all(f"{count:,}" in domain.dataset.split for count in domain.dataset.images)
+
+
+def test_a_domain_says_how_many_images_it_has() -> None:
+    assert MedMNIST(flag="breastmnist").count() == 546 + 78 + 156
+    assert MedMNIST(flag="breastmnist", max_images=100).count() == 100 + 78 + 100
+    assert ImageFolder(root="/nowhere").count() is None
+    published = {domain for domain in DOMAINS if issubclass(domain, FolderDomain)} - {ImageFolder}
+    assert all(domain().count() for domain in published)
 
 
 def test_twice_as_fast_devices_halve_the_computed_part() -> None:

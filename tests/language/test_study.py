@@ -128,8 +128,11 @@ def test_the_paper_study_scaled_down(learner: str, capsys: pytest.CaptureFixture
     assert "all 1 cell types ran" in capsys.readouterr().out
 
 
-def finished(folder: Path, gain: float) -> Path:
-    """Write the tables of a study of three seeds whose method answers a share `gain` more problems."""
+def finished(folder: Path, gain: float, worth: float = 1.0) -> Path:
+    """Write the tables of a study of three seeds whose method answers a share `gain` more problems.
+
+    V has the sign of `worth` at seven of eight updates.
+    """
     of = tiny.raw() | {"seeds": [0, 1, 2]}
     write_json(folder / "study.json", json.loads(validate(of).model_dump_json(exclude={"resources"})))
     draw, outcomes, rows = np.random.default_rng(0), {}, []
@@ -146,7 +149,7 @@ def finished(folder: Path, gain: float) -> Path:
     same = {"learner": "tiny", "arm": "v_pretraining_text", "seed": 0, "cosine": 0.1, "meta_loss": 1.0}
     values = [
         {**same, "step": i, "tokens_seen": i, "value": v, "predicted": v / 9, "realised": v}
-        for i, v in enumerate((1.0, -1.0, 2.0, 3.0))
+        for i, v in enumerate((-1.0, *(worth * part for part in (1.0, 2.0, 3.0, 1.0, 2.0, 3.0, 4.0))))
     ]
     pd.DataFrame(values).to_csv(folder / "value.csv", index=False)
     return folder
@@ -156,7 +159,8 @@ def claims_file(path: Path) -> Path:
     same = {"statement": "Better.", "source": "here", "learner": "tiny", "arm": "v_pretraining_text"}
     claim = same | {"id": "a", "metric": "pass_at_1"}
     others = [claim | more for more in ({"id": "b", "learner": "huge"}, {"id": "c", "direction": "worse"})]
-    others.append(claim | {"id": "d", "metric": "mmlu"})
+    others += [claim | {"id": "d", "metric": "mmlu"}, claim | {"id": "e", "published": False}]
+    others.append(claim | {"id": "f", "direction": "not_worse", "paper_value": 0.1, "tolerance": 1.0})
     path.write_text(yaml.safe_dump({"claims": [claim, *others]}))
     return path
 
@@ -171,11 +175,20 @@ def test_gains_are_paired_and_claims_judged(tmp_path: Path) -> None:
     assert row["covers"] == "seeds and test images"
     assert table.loc[("uniform_topk", "next_token", "answer_nll")]["gain"] == 0
     value = pd.read_csv(folder / "designer.csv").iloc[0]
-    assert (value["updates"], value["share_positive"], value["pearson_r"]) == (4, 0.75, 1.0)
+    assert (value["updates"], value["share_positive"], value["pearson_r"]) == (8, 0.875, 1.0)
     results.claims(folder, claims_file(tmp_path / "claims.yaml"))
     verdicts = {one["id"]: one["verdict"] for one in json.loads((folder / "claims.json").read_text())}
-    assert verdicts == {"a": "reproduced", "b": "not run", "c": "not reproduced", "d": "not run"}
+    ours = {"c": "not reproduced", "d": "not run", "e": "yes", "f": "reproduced"}
+    assert verdicts == {"a": "reproduced", "b": "not run"} | ours
     assert "V-pretraining against next token, Pass@1" in results.headline(folder)
+
+
+def test_a_designer_that_did_not_act_has_no_verdict(tmp_path: Path) -> None:
+    folder = finished(tmp_path, 0.4, worth=-1.0)
+    results.claims(folder, claims_file(tmp_path / "claims.yaml"))
+    found = {one["id"]: one for one in json.loads((folder / "claims.json").read_text())}
+    assert [found[name]["verdict"] for name in "ae"] == ["budget too small", "open"]
+    assert "V > 0 on 0 of 8 updates" in found["a"]["reason"]
 
 
 def test_the_projects_claims_are_valid_and_the_papers_are_not_run_at_this_scale(tmp_path: Path) -> None:

@@ -23,15 +23,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_text("workflow/rules/a.smk", "rule a:\n")
     write_text("config/claims.yaml", "claims: []\n")
     write_json(folder / "study.json", {"study": "quick"})
-    write_text(folder / "cells/m/features.safetensors", "features")
+    write_text(folder / "cells/m/export/model.safetensors", "weights")
     write_text(folder / "cells/m/linear.json", "{}")
     write_sidecar(
         folder / "cells/m/linear.json",
-        inputs=[folder / "cells/m/features.safetensors", folder / "study.json"],
+        inputs=[folder / "cells/m/export/model.safetensors", folder / "study.json"],
         config={"seed": 1, "probe": {"k": 20}},
         seconds=12.5,
     )
-    (folder / "cells/m/features.safetensors").unlink()
+    (folder / "cells/m/export/model.safetensors").unlink()
     write_text(folder / "scores.csv", "a,b\n1,2\n")
     write_sidecar(folder / "scores.csv", inputs=[folder / "cells/m/linear.json", "config/claims.yaml"])
     return folder
@@ -83,7 +83,7 @@ def test_one_action_a_sidecar(folder: Path) -> None:
         "seed": "1",
         "probe": '{"k": 20}',
     }
-    assert [e["name"] for e in objects if e["@type"] == "CreativeWork"] == ["features.safetensors"]
+    assert [e["name"] for e in objects if e["@type"] == "CreativeWork"] == ["model.safetensors"]
     assert found["#run"]["instrument"] == found["./"]["mainEntity"]
 
 

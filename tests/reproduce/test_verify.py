@@ -12,7 +12,6 @@ import yaml
 
 from lowdata_cpt.analysis.commands import make_claims, make_statistics, make_tables
 from lowdata_cpt.analysis.figures import draw
-from lowdata_cpt.analysis.metrics import write_metrics
 from lowdata_cpt.analysis.table import COLUMNS
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import write_json, write_text
@@ -165,13 +164,12 @@ def test_artifacts_are_held_against_their_records(folder: Path) -> None:
 
 def test_what_a_run_deletes_itself_is_not_asked_for(folder: Path) -> None:
     cell = folder / "cells/a/b/c/n1/s0"
-    for name in ("export/i400/model.safetensors", "features.safetensors", "evaluation.json"):
-        write_text(cell / name, name)
-    write_sidecar(cell / "export/i400/model.safetensors")
-    features = [cell / "features.safetensors", cell / "export/i400/model.safetensors"]
-    write_sidecar(cell / "evaluation.json", inputs=features)
-    for path in features:
-        path.unlink()
+    model = cell / "export/i400/model.safetensors"
+    for path in (model, cell / "evaluation.json"):
+        write_text(path, path.name)
+    write_sidecar(model)
+    write_sidecar(cell / "evaluation.json", inputs=[model])
+    model.unlink()
     assert failing(verify.check_provenance(folder)) == {}
     (cell / "evaluation.json").unlink()
     assert set(failing(verify.check_provenance(folder)).values()) == {"not here"}
@@ -203,7 +201,6 @@ def test_tables_of_outcomes_that_are_not_here_have_not_failed(folder: Path) -> N
 
 def test_statistics_claims_and_figures_follow_from_the_table(folder: Path, tmp_path: Path) -> None:
     make_statistics(folder / "scores.csv", folder / "statistics")
-    write_metrics(folder / "scores.csv", folder / "statistics/metrics.json")
     make_claims(folder / "scores.csv", Path(verify.CLAIMS), folder, "quick")
     for name in ("gains", "learning", "claims"):
         draw(name, folder, folder / "figures")

@@ -99,7 +99,7 @@ rule language_continue:
     log:
         PATHS.log("continue", ANY.name),
     benchmark:
-        PATHS.root / "benchmarks" / "continue" / f"{ANY.name}.tsv"
+        PATHS.benchmark("continue", ANY.name)
     conda:
         "../../environment.yml"
     threads: RESOURCES.threads
@@ -166,7 +166,7 @@ rule language_collect:
         ],
         update(PATHS.of_study("outcomes.npz")),
     log:
-        PATHS.root / "logs" / "collect.log",
+        PATHS.log("collect"),
     conda:
         "../../environment.yml"
     params:
@@ -192,7 +192,7 @@ rule language_report:
         PATHS.of_study("designer.csv"),
         PATHS.of_study("claims.json"),
     log:
-        PATHS.root / "logs" / "report.log",
+        PATHS.log("report"),
     conda:
         "../../environment.yml"
     params:

@@ -113,8 +113,8 @@ def _geometry(files: StudyFiles, idle: Collection[Cell]) -> Iterator[str]:
             cell = (str(backbone), str(domain), method, int(after["n"]))
             ranks = f"{before['effective_rank']:.0f} to {after['effective_rank']:.0f} of {int(after['width'])}"
             spread = f"{before['uniformity']:.2f} to {after['uniformity']:.2f}".replace("-", "−")
-            acted = "its loss never left its trivial level" if cell in idle else "its loss left its trivial level"
-            known = acted if len(files.checks) else "whether its loss left its trivial level is not known"
+            acted = f"its loss {'does not end' if cell in idle else 'ends'} clear of its trivial level"
+            known = acted if len(files.checks) else "whether its loss ends clear of its trivial level is not known"
             yield (
                 f"{style_of(method).label}: effective rank of the features from {ranks}, uniformity from {spread} "
                 f"(lower is more even), on {int(after['images'])} of your images, {time_words(cost[cell])} "
@@ -125,7 +125,7 @@ def _geometry(files: StudyFiles, idle: Collection[Cell]) -> Iterator[str]:
 def _told(row: Row, idle: bool) -> str:
     """Say what keeps a gain on own images from being sure; nothing where it is."""
     if idle:
-        return "; its loss never left its trivial level, so this says nothing about the method"
+        return "; its loss does not end clear of its trivial level, so this says nothing about the method"
     if not math.isfinite(row["ci_low"]):
         return "; one run and no outcomes of images, so chance cannot be told"
     if row["ci_low"] <= 0 <= row["ci_high"]:
@@ -301,7 +301,7 @@ def how_sure(gains: pd.DataFrame, scores: pd.DataFrame) -> str:
     text = (
         f"{seeds_text(scores[scores['n'] > 0])} per domain, method and n; gains over the untouched backbone at the end "
         "of each run, on test images, positive is better, also for depth error, whose gain is in %. "
-        f"{covers_text(gains['interval_covers'])} "
+        f"{covers_text(gains)} "
     )
     if not any("seeds" in row["interval_covers"] for row in rows):
         return text + "No gain can be told from chance with one seed."
@@ -327,8 +327,8 @@ def not_known(files: StudyFiles, idle: Collection[Cell]) -> str:
         together.setdefault(", ".join(silent[method]), []).append(style_of(method).label)
     for where, methods in together.items():
         parts.append(
-            f"{', '.join(methods)} on {where}: a loss that never left its trivial level, so the numbers say nothing "
-            "about the method."
+            f"{', '.join(methods)} on {where}: not every loss ends clear of its trivial level, so the numbers say "
+            "nothing about the method."
         )
     left_out: dict[str, list[str]] = {}
     for name, reason in read_absent(files.folder).items():

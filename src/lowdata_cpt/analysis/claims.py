@@ -260,10 +260,8 @@ def _table(results: list[Result]) -> list[str]:
         size = f"; the paper's size is {result.paper_size}" if result.paper_size else ""
         verdict = f"**{result.verdict}**{size}" + (f" ({result.reason})" if result.reason else "")
         numbers = [signed(result.paper_value), f"{signed(result.measured)}{span}{unit}"]
-        numbers += [
-            "–" if value is None else f"{value:.{digits}f}"
-            for value, digits in ((result.mde, 2), (result.p_sign_flip, 3))
-        ]
+        flip = "–" if result.p_sign_flip is None else f"{result.p_sign_flip:.3f}".replace("0.000", "< 0.001")
+        numbers += ["–" if result.mde is None else f"{result.mde:.2f}", flip]
         lines.append(
             "| " + " | ".join([f"`{result.id}`: {result.statement}", *numbers, verdict]).replace("\n", " ") + " |"
         )

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lowdata_cpt.analysis.style import domain_label, style_of
 from lowdata_cpt.analysis.table import METRICS
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.strict import Strict
+from lowdata_cpt.core.yaml_file import read_yaml
 
 Direction = Literal["better", "worse", "not_worse"]
 MetricName = Literal[*METRICS]  # type: ignore[valid-type]
@@ -38,24 +38,22 @@ class Selector(Strict):
         return (given,) if isinstance(given, (str, int)) and given not in ("any", "largest") else given
 
 
-class Claim(Strict):
-    """One claim of a paper, or, not `published`, a question that no paper answers.
+class Statement(Strict):
+    """What a paper claims of a gain, or, not `published`, what it does not say and this study asks.
 
-    `paper_value` and `tolerance` are gains in points, or % for RMSE and AbsRel; positive = better.
+    `paper_value` and `tolerance` are gains in points (% for RMSE and AbsRel, nats for NLL); positive = better.
     """
 
     id: str = Field(pattern=r"^[a-z0-9_.-]+$")
     statement: str = Field(min_length=1)
     source: str = Field(min_length=1)
-    cells: Selector
-    metric: MetricName
     direction: Direction
     paper_value: float | None = None
     tolerance: float | None = Field(default=None, ge=0)
     published: bool = True
 
     @model_validator(mode="after")
-    def _consistent(self) -> Claim:
+    def _consistent(self) -> Self:
         if self.tolerance is not None and self.paper_value is None:
             raise ValueError("tolerance needs a paper_value")
         if self.direction == "not_worse" and self.tolerance is None:
@@ -63,6 +61,13 @@ class Claim(Strict):
         if self.paper_value is not None and self.paper_value * SIGN[self.direction] < 0:
             raise ValueError("paper_value contradicts direction (positive means better, also for errors)")
         return self
+
+
+class Claim(Statement):
+    """A statement about cells of a study of images."""
+
+    cells: Selector
+    metric: MetricName
 
 
 class Entry(Strict):
@@ -159,11 +164,7 @@ def read_claims(path: str | Path) -> Claims:
     """
     path = Path(path)
     try:
-        found = Claims.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file, expected the claims in YAML") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+        found = Claims.model_validate(read_yaml(path))
     except ValidationError as error:
         raise UserError(f"{path}: {_wrong(error)}") from None
     ids: set[str] = set()

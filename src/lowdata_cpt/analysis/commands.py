@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from lowdata_cpt.analysis.answer import answer_of
 from lowdata_cpt.analysis.claims import Evidence, judge_all, write_claims
 from lowdata_cpt.analysis.claims_file import read_claims
+from lowdata_cpt.analysis.measure import CELL
 from lowdata_cpt.analysis.outcomes import read_outcomes
 from lowdata_cpt.analysis.stopping import stopped_gain
 from lowdata_cpt.analysis.study_files import StudyFiles, read_absent, read_checks, read_largest
@@ -14,27 +18,19 @@ from lowdata_cpt.analysis.summary import (
     by_domain,
     cell_statistics,
     gain_curve,
-    improvement,
     loss_table,
     rank_table,
     selection_table,
     summary,
 )
-from lowdata_cpt.analysis.table import HEADLINE, SELECTED_COLUMNS, read_curves, read_scores, read_table
+from lowdata_cpt.analysis.table import SELECTED_COLUMNS, at_end, held_out, read_curves, read_scores, read_table
 from lowdata_cpt.analysis.tables import write_tables
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.core.io import write_text
-
-GROUPS = {
-    "Classification": ("knn_accuracy", "linear_accuracy"),
-    "Segmentation": ("miou",),
-    "Depth": ("rmse",),
-    "All tasks": HEADLINE,
-}
+from lowdata_cpt.core.io import write_json, write_text
 
 
 def make_statistics(scores: Path, out_dir: Path) -> list[Path]:
-    """Write `cells, domains, summary, curve, stopped, improvement, ranks` as CSV into `out_dir`.
+    """Write `cells, domains, summary, curve, stopped, ranks` as CSV into `out_dir`, and the mean scores, metrics.json.
 
     From what lies beside the table: with `outcomes/` intervals cover test images too; with `curves.csv` there are
     `losses.csv` (where each part of a loss began, ended, and was lowest) and `preconditions.csv` (which methods acted,
@@ -51,7 +47,6 @@ def make_statistics(scores: Path, out_dir: Path) -> list[Path]:
         "summary": summary(table, outcomes),
         "curve": gain_curve(table, outcomes=outcomes),
         "stopped": stopped_gain(table, outcomes),
-        "improvement": improvement(table, GROUPS),
         "ranks": rank_table(table),
     }
     curves = scores.with_name("curves.csv")
@@ -63,7 +58,22 @@ def make_statistics(scores: Path, out_dir: Path) -> list[Path]:
         written["selected"] = selection_table(read_table(selected, SELECTED_COLUMNS))
     for name, frame in written.items():
         write_text(out_dir / f"{name}.csv", frame.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
-    return [out_dir / f"{name}.csv" for name in written]
+    write_json(out_dir / "metrics.json", mean_scores(table))
+    return [*(out_dir / f"{name}.csv" for name in written), out_dir / "metrics.json"]
+
+
+def mean_scores(table: pd.DataFrame) -> dict[str, Any]:
+    """Return backbone -> domain -> method -> n -> task.metric -> mean over seeds on the test split, at the end of runs.
+
+    One small file, for `dvc metrics show` and `dvc metrics diff`.
+    """
+    means: dict[str, Any] = {}
+    for key, value in at_end(held_out(table)).groupby(CELL)["value"].mean().items():
+        assert isinstance(key, tuple), "one key of every level"
+        backbone, domain, method, n, task, metric = key
+        inner = means.setdefault(backbone, {}).setdefault(domain, {}).setdefault(method, {}).setdefault(f"n{n}", {})
+        inner[f"{task}.{metric}"] = round(float(value), 6)
+    return means
 
 
 def make_claims(scores: Path, claims: Path, out_dir: Path, study: str) -> list[Path]:

@@ -48,17 +48,22 @@ class Measured:
 
 
 def gains(scores: pd.DataFrame, reference: str, outcomes: Outcomes | None = None, **options: bool) -> pd.DataFrame:
-    """Return `paired_gain` with a column `replicates`.
+    """Return `paired_gain` with columns `replicates` and `test_images`.
 
     `replicates` is the shown gain on every bootstrap sample of the test images, an array [DRAWS], or None where either
-    side has no outcomes. Options as in `paired_gain`.
+    side has no outcomes; `test_images` counts what was drawn for them. Options as in `paired_gain`.
     """
-    paired = paired_gain(scores, reference, **options)
+    return with_replicates(paired_gain(scores, reference, **options), outcomes)
+
+
+def with_replicates(paired: pd.DataFrame, outcomes: Outcomes | None, **stored: Any) -> pd.DataFrame:
+    """Add the columns of `gains` to rows of `paired_gain`; `stored` are columns under which outcomes lie elsewhere."""
     if outcomes is None:
-        return paired.assign(replicates=None)
-    rows = records(paired)
+        return paired.assign(replicates=None, test_images=0)
+    rows = [{**row, **stored} for row in records(paired)]
     drawn = pd.Series([gain_replicates(row, outcomes) for row in rows], index=paired.index, dtype=object)
-    return paired.assign(replicates=drawn)
+    counts = [outcomes.drawn(row["backbone"], row["domain"], row["metric"]) for row in rows]
+    return paired.assign(replicates=drawn, test_images=counts)
 
 
 def gain_replicates(row: dict[str, Any], outcomes: Outcomes) -> Array | None:
@@ -83,7 +88,7 @@ def domain_gain(rows: pd.DataFrame) -> Measured:
     if all(isinstance(one, np.ndarray) for one in rows["replicates"]):
         drawn = np.array([np.mean(np.stack(list(part["replicates"])), axis=0) for _, part in by_seed])
     flip = stats.sign_flip_test(values) if len(values) > 1 else math.nan
-    return Measured(stats.joint_interval(values, drawn), flip, len(values))
+    return Measured(stats.joint_interval(values, drawn, rows["test_images"].min()), flip, len(values))
 
 
 def pooled_gain(rows: pd.DataFrame) -> Measured:

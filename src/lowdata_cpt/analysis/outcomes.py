@@ -1,8 +1,9 @@
 """What each probe gave for every test image, and the metrics of resampled test images. Torch-free.
 
-`outcomes/<backbone>-<domain>.npz` of a study holds, for each milestone (of dense maps the end of a run only), entries
-`<method>/n<n>/s<seed>/i<images seen>/<name>`, the classes of the test images, `truth/linear` int16 [M], and where test
-images come in groups (frames of one video) the group of each, `groups` int32 [M]. Names:
+`outcomes/<backbone>-<domain>.npz` of a study holds, for each milestone (of dense maps: the end of a run, and where
+validation would stop it), entries `<method>/n<n>/s<seed>/i<images seen>/<name>`; the classes of the test images,
+`truth/linear` int16 [M]; and where a probe's test images come in groups (frames of one video, crops of one scene) the
+group of each, `groups/<probe>` int32 [M]. Names:
 
 - `linear/knn`, `linear/linear`, `linear/bank_knn`: predicted classes int16 [M];
 - `segmentation/counts`: hits, truth pixels, predicted pixels int32 [M, C, 3];
@@ -27,7 +28,7 @@ from lowdata_cpt.core.provenance import of_study
 
 Array = NDArray[np.float64]
 DRAWS = 2_000
-TRUTH, GROUPS = "truth/linear", "groups"
+TRUTH, GROUPS = "truth/linear", "groups/"
 ENTRY_OF = {
     **{
         f"{probe}_{name}": f"linear/{probe}"
@@ -133,8 +134,8 @@ class Outcomes:
         if key not in arrays:
             return None
         if (name, key) not in self._replicates:
-            outcome, groups = arrays[key], tuple(arrays[GROUPS].tolist()) if GROUPS in arrays else ()
-            weights = draws_of_images(len(outcome), groups)
+            outcome, groups = arrays[key], arrays.get(GROUPS + entry.split("/")[0])
+            weights = draws_of_images(len(outcome), () if groups is None else tuple(groups.tolist()))
             self._replicates[name, key] = weighted_metrics(entry, outcome, arrays.get(TRUTH), weights)
         return self._replicates[name, key][row["metric"]]
 
@@ -142,6 +143,11 @@ class Outcomes:
         """Return the number of test images that a metric of a domain was measured on, None where it is not kept."""
         entry, arrays = ENTRY_OF.get(metric), self._open(f"{backbone}-{domain}") or {}
         return next((len(arrays[name]) for name in arrays if entry and name.endswith(f"/{entry}")), None)
+
+    def drawn(self, backbone: str, domain: str, metric: str) -> int:
+        """Return how many test images, or groups of them, a bootstrap sample is made of; 0 where none are kept."""
+        groups = (self._open(f"{backbone}-{domain}") or {}).get(GROUPS + ENTRY_OF.get(metric, "").split("/")[0])
+        return len(np.unique(groups)) if groups is not None else self.count(backbone, domain, metric) or 0
 
     def _open(self, name: str) -> Mapping[str, NDArray[Any]] | None:
         if name not in self._files:

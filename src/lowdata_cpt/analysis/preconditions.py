@@ -72,13 +72,20 @@ def kind_of(method: str, settings: Settings) -> str:
 def _held(asked: Precondition, part: pd.DataFrame, level: float) -> dict[str, Any]:
     runs = part.sort_values("step", kind="stable").groupby("seed")["value"]
     if asked.positive:
-        above, steps = int((part["value"] > 0).sum()), len(part)
-        acted = binomtest(above, steps, 0.5, alternative="greater").pvalue < 0.05
-        asks = f"{asked.part} > 0 on more than half of {steps} steps beyond chance"
-        return {"asks": asks, "value": above / steps, "level": level, "runs": runs.ngroups, "acted": bool(acted)}
+        share = float((part["value"] > 0).mean())
+        asks = f"{asked.part} > 0 on more than half of {len(part)} steps beyond chance"
+        acted = mostly_positive(part["value"])
+        return {"asks": asks, "value": share, "level": level, "runs": runs.ngroups, "acted": acted}
     value = float(runs.apply(lambda run: run.tail(max(1, int(LAST * len(run)))).mean()).mean())
     asks = f"{asked.part} ends below {level:.2f}"
     return {"asks": asks, "value": value, "level": level, "runs": runs.ngroups, "acted": value < level}
+
+
+def mostly_positive(values: pd.Series) -> bool:
+    """Say whether more than half of the values are positive beyond chance (exact binomial test at .05, one-sided)."""
+    return len(values) > 0 and bool(
+        binomtest(int((values > 0).sum()), len(values), 0.5, alternative="greater").pvalue < 0.05
+    )
 
 
 def _share(row: dict[str, Any], settings: Settings) -> dict[str, Any]:

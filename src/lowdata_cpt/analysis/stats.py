@@ -19,7 +19,7 @@ from scipy import optimize, stats
 Array = NDArray[np.float64]
 RESAMPLES = 10_000
 EXACT_CLUSTERS = 14
-LEVEL = 0.95
+LEVEL, POWER = 0.95, 0.8
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,6 @@ def iqm(values: ArrayLike) -> Array:
     return np.asarray(np.where(count[..., 0] > 0, total / np.maximum(kept.sum(axis=-1), 1), np.nan))
 
 
-def mean(values: ArrayLike) -> Array:
-    """Mean over the last axis without NaNs: the other statistic that `bootstrap_interval` takes."""
-    return np.asarray(np.nanmean(np.asarray(values, dtype=float), axis=-1))
-
-
 def cluster_matrices(values: ArrayLike, strata: Sequence[Hashable], clusters: Sequence[Hashable]) -> list[Array]:
     """Arrange values as one [clusters, values] matrix a stratum, padded with NaN."""
     nested: dict[Hashable, dict[Hashable, list[float]]] = {}
@@ -93,13 +88,12 @@ def bootstrap_interval(
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
-    level: float = LEVEL,
 ) -> Interval:
     """Stratified percentile bootstrap: clusters are redrawn with replacement within every stratum.
 
     With 3 clusters a stratum the interval is too narrow however many strata there are (their variance is
     underestimated by a third): for one stratum it covers about 3 times in 4, not 19 in 20 (measured in the tests).
-    Read an interval off `t_interval`; this one is given as the robust figure beside it.
+    Read an interval off `mean_of_intervals`; this one is given as the robust figure beside it.
 
     Args:
         values: [count].
@@ -108,7 +102,6 @@ def bootstrap_interval(
         statistic: reduces the last axis.
         resamples: number of bootstrap samples.
         seed: of the random generator.
-        level: confidence level.
 
     Returns:
         The statistic and its interval; no interval if any stratum has one cluster only.
@@ -123,48 +116,23 @@ def bootstrap_interval(
         index = generator.integers(len(matrix), size=(resamples, len(matrix)))
         drawn.append(matrix[index].reshape(resamples, -1))
     replicates = statistic(np.concatenate(drawn, axis=1))
-    tail = (1 - level) / 2
+    tail = (1 - LEVEL) / 2
     low, high = np.quantile(replicates, [tail, 1 - tail])
     return Interval(estimate, float(low), float(high), float(np.std(replicates, ddof=1)))
 
 
-def t_interval(
-    values: ArrayLike,
-    strata: Sequence[Hashable],
-    clusters: Sequence[Hashable],
-    *,
-    level: float = LEVEL,
-) -> Interval:
-    """Stratified Student interval of a mean: mean over strata of the mean over clusters.
-
-    Each cluster is averaged first, so correlated values within it count once. Strata may differ in variance
-    (Welch–Satterthwaite degrees of freedom); with one stratum this is the ordinary paired t interval.
-
-    Returns:
-        Estimate, interval, standard error; no interval if any stratum has one cluster only.
-    """
-    means = [np.nanmean(matrix, axis=1) for matrix in cluster_matrices(values, strata, clusters)]
-    estimate = float(np.mean([group.mean() for group in means]))
-    if any(len(group) < 2 for group in means):
-        return Interval(estimate)
-    parts = np.array([group.var(ddof=1) / len(group) for group in means]) / len(means) ** 2
-    variance = float(parts.sum())
-    dof = np.array([len(group) - 1 for group in means])
-    if variance == 0:
-        return Interval(estimate, estimate, estimate, 0.0, float(dof.sum()))
-    freedom = variance**2 / float((parts**2 / dof).sum())
-    error = math.sqrt(variance)
-    half = float(stats.t.ppf(0.5 + level / 2, freedom)) * error
-    return Interval(estimate, estimate - half, estimate + half, error, freedom)
+def _student(estimate: float, variances: Sequence[float], freedoms: Sequence[float], covers: str) -> Interval:
+    """Interval of an estimate whose variance is a sum: mean ± t(ν) · SE, ν after Welch and Satterthwaite."""
+    variance = float(sum(variances))
+    spread = sum(part**2 / freedom for part, freedom in zip(variances, freedoms, strict=True))
+    # A sum of zeros has no ν of its own: that of its least known part, which is what a single part would have.
+    freedom = variance**2 / spread if spread > 0 else float(min(freedoms) if variance > 0 else sum(freedoms))
+    half = float(stats.t.ppf(0.5 + LEVEL / 2, freedom)) * math.sqrt(variance)
+    return Interval(estimate, estimate - half, estimate + half, math.sqrt(variance), freedom, covers)
 
 
-def _student(estimate: float, error: float, freedom: float, covers: str, level: float = LEVEL) -> Interval:
-    half = float(stats.t.ppf(0.5 + level / 2, freedom)) * error
-    return Interval(estimate, estimate - half, estimate + half, error, freedom, covers)
-
-
-def joint_interval(values: ArrayLike, replicates: Array | None = None, *, level: float = LEVEL) -> Interval:
-    """Interval of a mean over seeds that also covers which test images were drawn: mean ± t(S − 1) · SE.
+def joint_interval(values: ArrayLike, replicates: Array | None = None, images: float = math.inf) -> Interval:
+    """Interval of a mean over seeds that also covers which test images were drawn: mean ± t(ν) · SE.
 
     SE is that of the pigeonhole bootstrap (Owen 2007, Annals of Applied Statistics 1(2)), which redraws seeds and test
     images independently, each with replacement. Given a sample of images, redrawing S seeds has a variance in closed
@@ -173,13 +141,15 @@ def joint_interval(values: ArrayLike, replicates: Array | None = None, *, level:
         SE² = Var_b(mean_s r_sb) + mean_b(var_s r_sb) / S
 
     with r_sb the gain of seed s on image sample b and var_s over S − 1 (Owen's S would make three seeds a third too
-    sure). It errs on the wide side: noise of single (seed, image) pairs counts three times, as in Owen.
+    sure). It errs on the wide side: noise of single (seed, image) pairs counts three times, as in Owen. The first term
+    has M − 1 degrees of freedom, the second S − 1, their sum ν after Welch and Satterthwaite; ν = S − 1 for both, as
+    if the images were as few as the seeds, would cover in 99 of 100 studies.
 
     Args:
         values: [S], the gain of each seed on all test images.
         replicates: [S, B], the same on B samples of the test images; None where the outcomes were not kept. Samples of
             images without any label have no gain (NaN) and are left out.
-        level: confidence level.
+        images: M, the number of test images, or of groups of them that are drawn together.
 
     Returns:
         Seeds and test images; seeds only without `replicates` (the paired Student interval); test images only with one
@@ -189,18 +159,18 @@ def joint_interval(values: ArrayLike, replicates: Array | None = None, *, level:
     seeds, estimate = len(gains), float(np.mean(gains))
     if replicates is not None:
         replicates = replicates[:, np.isfinite(replicates).all(axis=0)]
-    if replicates is None or replicates.shape[1] < 2:
+    if replicates is None or replicates.shape[1] < 2 or images < 2:
         if seeds < 2:
             return Interval(estimate)
-        return _student(estimate, float(gains.std(ddof=1)) / math.sqrt(seeds), seeds - 1, "seeds", level)
-    variance = float(replicates.mean(axis=0).var(ddof=1))
+        return _student(estimate, [float(gains.var(ddof=1)) / seeds], [seeds - 1], "seeds")
+    of_images = float(replicates.mean(axis=0).var(ddof=1))
     if seeds < 2:
-        return _student(estimate, math.sqrt(variance), math.inf, "test images", level)
-    variance += float(replicates.var(axis=0, ddof=1).mean()) / seeds
-    return _student(estimate, math.sqrt(variance), seeds - 1, "seeds and test images", level)
+        return _student(estimate, [of_images], [images - 1], "test images")
+    of_seeds = float(replicates.var(axis=0, ddof=1).mean()) / seeds
+    return _student(estimate, [of_images, of_seeds], [images - 1, seeds - 1], "seeds and test images")
 
 
-def mean_of_intervals(parts: Sequence[Interval], *, level: float = LEVEL) -> Interval:
+def mean_of_intervals(parts: Sequence[Interval]) -> Interval:
     """Interval of the mean of independent estimates, one a domain, with Welch–Satterthwaite degrees of freedom.
 
     Returns:
@@ -211,58 +181,8 @@ def mean_of_intervals(parts: Sequence[Interval], *, level: float = LEVEL) -> Int
         return Interval(estimate)
     covered = {part.covers for part in parts}
     covers = covered.pop() if len(covered) == 1 else "seeds, and test images in part"
-    shares = np.array([part.standard_error**2 for part in parts]) / len(parts) ** 2
-    freedoms = np.array([part.degrees_of_freedom for part in parts])
-    variance = float(shares.sum())
-    spread = float((shares**2 / freedoms).sum())
-    freedom = variance**2 / spread if spread > 0 else float(freedoms.min() if variance > 0 else freedoms.sum())
-    return _student(estimate, math.sqrt(variance), freedom, covers, level)
-
-
-@dataclass(frozen=True)
-class PairedCell:
-    """Oriented scores (higher = better) of two methods in one cell: [seeds] each, the same seeds in order."""
-
-    stratum: Hashable
-    seeds: tuple[int, ...]
-    x: Array
-    y: Array
-
-
-def probability_of_improvement(
-    cells: Sequence[PairedCell], *, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
-) -> Interval:
-    """P(X > Y) + ½ P(X = Y) for random runs of X and Y in a cell, averaged over cells.
-
-    Agarwal et al. 2021, section 4.3. The bootstrap redraws seeds within every stratum, jointly for X, Y and
-    all cells of the stratum.
-
-    Raises:
-        ValueError: there are no cells.
-    """
-    if not cells:
-        raise ValueError("probability of improvement needs at least one cell")
-    generator = np.random.default_rng(seed)
-    counts: dict[Hashable, tuple[list[int], Array]] = {}
-    for stratum in dict.fromkeys(cell.stratum for cell in cells):
-        seeds = sorted({s for cell in cells if cell.stratum == stratum for s in cell.seeds})
-        drawn = generator.multinomial(len(seeds), [1 / len(seeds)] * len(seeds), size=resamples)
-        counts[stratum] = (seeds, np.asarray(drawn, dtype=np.float64))
-    estimates, replicates = [], []
-    for cell in cells:
-        wins = (cell.x[:, None] > cell.y[None, :]) + 0.5 * (cell.x[:, None] == cell.y[None, :])
-        seeds, times = counts[cell.stratum]
-        weight = times[:, [seeds.index(s) for s in cell.seeds]]
-        total = weight.sum(axis=1) ** 2
-        with np.errstate(invalid="ignore"):
-            replicates.append(((weight @ wins) * weight).sum(axis=1) / np.where(total > 0, total, np.nan))
-        estimates.append(float(wins.mean()))
-    estimate = float(np.mean(estimates))
-    if any(len(seeds) < 2 for seeds, _ in counts.values()):
-        return Interval(estimate)
-    tail = (1 - level) / 2
-    low, high = np.nanquantile(np.nanmean(np.array(replicates), axis=0), [tail, 1 - tail])
-    return Interval(estimate, float(low), float(high))
+    shares = [(part.standard_error / len(parts)) ** 2 for part in parts]
+    return _student(estimate, shares, [part.degrees_of_freedom for part in parts], covers)
 
 
 def sign_flip_test(
@@ -293,15 +213,6 @@ def sign_flip_test(
     return float((1 + (np.abs(signs @ sums) >= observed - tolerance).sum()) / (1 + resamples))
 
 
-def wilcoxon_test(differences: ArrayLike) -> float:
-    """Two-sided Wilcoxon signed-rank test of independent differences (1 if all are zero)."""
-    values = np.asarray(differences, dtype=float)
-    values = values[values != 0]
-    if len(values) == 0:
-        return 1.0
-    return float(stats.wilcoxon(values).pvalue)
-
-
 def holm(p_values: ArrayLike) -> Array:
     """Holm's step-down adjustment of one family: adjusted p values in the input's order (NaNs stay)."""
     p = np.asarray(p_values, dtype=float)
@@ -313,10 +224,8 @@ def holm(p_values: ArrayLike) -> Array:
     return adjusted
 
 
-def minimum_detectable_effect(
-    standard_error: float, degrees_of_freedom: float, *, alpha: float = 0.05, power: float = 0.8
-) -> float:
-    """Smallest true mean difference that a two-sided paired t test finds with the given power.
+def minimum_detectable_effect(standard_error: float, degrees_of_freedom: float) -> float:
+    """Smallest true mean difference that a two-sided paired t test at .05 finds with 80 % power.
 
     Solves the noncentral t distribution for the noncentrality, times the standard error (sd/√seeds in one
     cell).
@@ -327,17 +236,17 @@ def minimum_detectable_effect(
     if not (math.isfinite(standard_error) and degrees_of_freedom > 0):
         return math.nan
     # Infinite for an interval over test images alone; there the t distribution is the normal one.
-    return _noncentrality(min(float(degrees_of_freedom), 1e6), alpha, power) * standard_error
+    return _noncentrality(min(float(degrees_of_freedom), 1e6)) * standard_error
 
 
 @functools.cache
-def _noncentrality(degrees_of_freedom: float, alpha: float, power: float) -> float:
-    critical = float(stats.t.ppf(1 - alpha / 2, degrees_of_freedom))
+def _noncentrality(degrees_of_freedom: float) -> float:
+    critical = float(stats.t.ppf(0.5 + LEVEL / 2, degrees_of_freedom))
 
     def shortfall(noncentrality: float) -> float:
         above = float(stats.nct.sf(critical, degrees_of_freedom, noncentrality))
         below = float(stats.nct.sf(critical, degrees_of_freedom, -noncentrality))
-        return above + below - power
+        return above + below - POWER
 
     return float(optimize.brentq(shortfall, 0.0, 10 * critical + 10))
 

@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lowdata_cpt.core.io import atomic_path, write_text
+from lowdata_cpt.data.registry import DOMAINS
 from lowdata_cpt.methods.registry import by_name
 
 PAGE_WIDTH = 7.2  # inches: the text width of a two-column paper's full-width figure
@@ -55,22 +56,7 @@ BEFORE_OF = {name: of.step_zero for name, of in FACTS.items() if of.step_zero !=
 # The control that a method is compared with at equal images seen.
 CONTROL_OF = {name: of.control for name, of in FACTS.items() if of.control}
 ACRONYMS = {"ema": "EMA", "lr": "LR", "tec": "TEC", "mae": "MAE", "dino": "DINO", "cls": "CLS"}
-DOMAIN_LABELS = {
-    "tabletop": "Tabletop",
-    "nyuv2": "NYUv2",
-    "camvid": "CamVid",
-    "cifar10": "CIFAR-10",
-    "neu_steel": "NEU steel",
-    "nuclei": "Nuclei",
-    "ade20k": "ADE20K",
-    "pascal_context": "Pascal Context",
-    "cityscapes": "Cityscapes",
-    "loveda": "LoveDA",
-    "eurosat": "EuroSAT",
-    "galaxy10": "Galaxy10",
-    "aircraft": "FGVC-Aircraft",
-    "food101": "Food101",
-}
+DOMAIN_LABELS = {domain.model_fields["kind"].default: domain.label for domain in DOMAINS}
 RC: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 7.5,
@@ -156,6 +142,11 @@ def ordered(methods: Iterable[str]) -> list[str]:
 def is_variant(method: str) -> bool:
     """Whether a method stays out of the main figures (it is shown beside its parent instead)."""
     return method not in MAIN and parent_of(method) is not None
+
+
+def without_variants(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the methods of the main figures."""
+    return rows[~rows["method"].map(is_variant).astype(bool)]
 
 
 def panels(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:

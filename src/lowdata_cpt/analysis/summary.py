@@ -5,8 +5,7 @@ Whatever compares methods is about the ends of their runs, or their largest comm
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import combinations
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,21 +18,30 @@ from lowdata_cpt.analysis.measure import (
     PLACE,
     change_with_n,
     domain_gain,
-    gain_replicates,
     gains,
     pooled_gain,
+    with_replicates,
 )
 from lowdata_cpt.analysis.outcomes import Outcomes
-from lowdata_cpt.analysis.style import BEFORE_OF, CONTROL_OF, is_variant, ordered, parent_of
-from lowdata_cpt.analysis.table import HEADLINE, METRICS, UNTRAINED, at_end, held_out, paired_gain, records
+from lowdata_cpt.analysis.style import BEFORE_OF, CONTROL_OF, is_variant, ordered, parent_of, without_variants
+from lowdata_cpt.analysis.table import HEADLINE, METRICS, UNTRAINED, at_end, held_out, paired_gain
 
 LIMITS = "Nothing here covers the choice of domains: it holds for these domains."
 
 
-def covers_text(covers: Iterable[str]) -> str:
-    """Say in a sentence what the intervals of a table cover: its column `interval_covers`."""
-    known = sorted({text for text in covers if text})
-    return f"Intervals cover {'; or '.join(known)}." if known else "One seed and no outcomes: no interval."
+def covers_text(rows: pd.DataFrame) -> str:
+    """Say in a sentence what the intervals of a table cover, by metric where it is not the same for all.
+
+    Args:
+        rows: with `metric` and `interval_covers`, empty where there is no interval.
+    """
+    known = rows[rows["interval_covers"] != ""].groupby("interval_covers")["metric"].unique()
+    if known.empty:
+        return "One seed and no outcomes: no interval."
+    if len(known) == 1:
+        return f"Intervals cover {known.index[0]}."
+    named = [f"{covers} ({', '.join(METRICS[name].label for name in metrics)})" for covers, metrics in known.items()]
+    return f"Intervals cover {'; '.join(named)}."
 
 
 def seeds_text(scores: pd.DataFrame) -> str:
@@ -51,12 +59,6 @@ def sizes_text(scores: pd.DataFrame) -> str:
 def count_cells(scores: pd.DataFrame) -> int:
     """Return the number of cells of the grid in a table: backbone, domain, method, n, seed."""
     return len(scores[["backbone", "domain", "method", "n", "seed"]].drop_duplicates())
-
-
-def main_rows(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return the test rows at the end of each run, without the variants."""
-    rows = at_end(held_out(scores))
-    return rows[~rows["method"].map(is_variant)].reset_index(drop=True)
 
 
 def cell_statistics(scores: pd.DataFrame, outcomes: Outcomes | None = None) -> pd.DataFrame:
@@ -91,11 +93,8 @@ def gains_along(scores: pd.DataFrame, reference: str = "base", outcomes: Outcome
     for method, n in sorted(set(zip(parts[0]["method"], parts[0]["n"], strict=True))):
         before = BEFORE_OF.get(method, "base")
         own = test[test["method"] == before].assign(method=method, n=n)
-        start = gains(pd.concat([own, test[test["method"] == zero]]), zero).query("method == @method")
-        if outcomes is not None:
-            drawn = [gain_replicates({**row, "method": before, "n": 0}, outcomes) for row in records(start)]
-            start = start.assign(replicates=pd.Series(drawn, index=start.index, dtype=object))
-        parts.append(start)
+        start = paired_gain(pd.concat([own, test[test["method"] == zero]]), zero).query("method == @method")
+        parts.append(with_replicates(start, outcomes, method=before, n=0))
     rows = pd.concat([part for part in parts if not part.empty] or parts, ignore_index=True)
     trained = parts[0][[*PLACE, "task", "metric", "method", "n"]].drop_duplicates()
     return rows.merge(trained, on=list(trained.columns))
@@ -226,54 +225,11 @@ def by_domain(scores: pd.DataFrame, outcomes: Outcomes | None = None, *, each_si
 
 def main_sizes(scores: pd.DataFrame) -> pd.DataFrame:
     """Return the untrained rows, and of each domain the n at which most methods were run (of several, the smallest)."""
-    trained = scores[(scores["n"] > 0) & ~scores["method"].map(is_variant).astype(bool)]
+    trained = without_variants(scores[scores["n"] > 0])
     methods = trained.groupby([*PLACE, "n"])["method"].nunique().rename("methods").reset_index()
     best = methods.sort_values([*PLACE, "methods", "n"], ascending=[True, True, False, True]).drop_duplicates(PLACE)
     chosen = scores.merge(best[[*PLACE, "n"]].rename(columns={"n": "chosen"}), on=PLACE, how="left")
     return chosen[(chosen["n"] == 0) | (chosen["n"] == chosen["chosen"])].drop(columns="chosen").reset_index(drop=True)
-
-
-def paired_cells(scores: pd.DataFrame, first: str, second: str, metrics: Sequence[str]) -> list[stats.PairedCell]:
-    """Collect the cells in which two methods can be compared, oriented so that higher is better.
-
-    An untrained method serves every n at which the other was trained; two trained ones are paired as in `paired_gain`.
-    """
-    cells = []
-    method, reference = (second, first) if first in UNTRAINED else (first, second)
-    rows = scores[scores["metric"].isin(list(metrics)) & scores["method"].isin([method, reference])]
-    for (backbone, domain, metric, _), group in paired_gain(rows, reference).groupby([*PLACE, "metric", "n"]):
-        sign = 1.0 if METRICS[str(metric)].higher else -1.0
-        values = [sign * group[name].to_numpy(float) for name in ("value", "reference_value")]
-        x, y = values if method == first else values[::-1]
-        cells.append(stats.PairedCell((backbone, domain), tuple(group["seed"].astype(int)), x, y))
-    return cells
-
-
-def improvement(scores: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    """Probability of improvement of every ordered pair of base, controls and methods.
-
-    Args:
-        scores: the tidy table.
-        groups: panel name → headline metrics.
-
-    Returns:
-        One row a (group, method, over) with `probability, ci_low, ci_high, cells`.
-    """
-    test = held_out(scores)
-    test = test[~test["method"].map(is_variant).astype(bool)]
-    methods = [name for name in ordered(test["method"]) if name != "random"]
-    rows = []
-    for group, metrics in groups.items():
-        for first, second in combinations(methods, 2):
-            cells = paired_cells(test, first, second, metrics)
-            if cells:
-                found = stats.probability_of_improvement(cells)
-                row = {"group": group, "method": first, "over": second, "probability": found.estimate}
-                rows.append({**row, "ci_low": found.low, "ci_high": found.high, "cells": len(cells)})
-                row = {"group": group, "method": second, "over": first, "probability": 1 - found.estimate}
-                rows.append({**row, "ci_low": 1 - found.high, "ci_high": 1 - found.low, "cells": len(cells)})
-    names = ["group", "method", "over", "probability", "ci_low", "ci_high", "cells"]
-    return pd.DataFrame(rows, columns=names)
 
 
 def loss_table(curves: pd.DataFrame) -> pd.DataFrame:
@@ -316,7 +272,7 @@ def rank_table(scores: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row a (metric or `all`, method) with `mean_rank, concordance, cells`.
     """
-    test = main_rows(scores)
+    test = without_variants(at_end(held_out(scores)))
     test = test[(test["n"] > 0) & test["metric"].isin(HEADLINE)].copy()
     sign = test["metric"].map({name: 1.0 if METRICS[name].higher else -1.0 for name in HEADLINE}).astype(float)
     test["oriented"] = sign * test["value"]

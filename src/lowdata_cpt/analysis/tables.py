@@ -13,7 +13,7 @@ from lowdata_cpt.analysis.claims import Result, reproduced_line, signed, verdict
 from lowdata_cpt.analysis.measure import CELL
 from lowdata_cpt.analysis.outcomes import Outcomes
 from lowdata_cpt.analysis.stopping import stopped_gain
-from lowdata_cpt.analysis.style import domain_label, is_variant, ordered, style_of
+from lowdata_cpt.analysis.style import domain_label, ordered, style_of, without_variants
 from lowdata_cpt.analysis.summary import (
     LIMITS,
     by_domain,
@@ -69,7 +69,7 @@ def _order_of(row: dict[str, Any]) -> tuple[str, str, int]:
 def _main_gains(scores: pd.DataFrame, outcomes: Outcomes | None) -> pd.DataFrame:
     """Return the rows of `by_domain` against base at each domain's main n, without variants."""
     chosen = main_sizes(scores)
-    table = by_domain(chosen[~chosen["method"].map(is_variant).astype(bool)], outcomes)
+    table = by_domain(without_variants(chosen), outcomes)
     return table if table.empty else table[table["family"] == "base"]
 
 
@@ -114,7 +114,7 @@ def answer_markdown(
     if not rows:
         return ""
     test = main_sizes(held_out(scores))
-    trained = test[(test["n"] > 0) & ~test["method"].map(is_variant).astype(bool)]
+    trained = without_variants(test[test["n"] > 0])
     seen = trained.groupby("method")["images_seen"].max()
     lengths = ", ".join(f"{style_of(name).label} {seen[name]:,}" for name in ordered(seen.index))
     table = _main_gains(scores, outcomes)
@@ -123,7 +123,7 @@ def answer_markdown(
         "Gain over the untouched backbone on each domain's test split, in points (depth RMSE in %), positive is "
         f"better{'; [95 % interval]; bold: significant after Holm correction over this table' * known}. "
         f"{seeds_text(trained)}, {count_cells(test)} cells, each method at the end of its run (images seen, at most: "
-        f"{lengths}). {covers_text(table['interval_covers'])} {LIMITS}"
+        f"{lengths}). {covers_text(table)} {LIMITS}"
     )
     if any(IDLE in cell for row in rows for cell in row):
         caption += (
@@ -160,16 +160,20 @@ def domain_markdown(scores: pd.DataFrame, outcomes: Outcomes | None = None, chec
     return f"{caption}\n\n{markdown(header, lines, left=4)}"
 
 
-def stopping_markdown(scores: pd.DataFrame, outcomes: Outcomes | None = None) -> str:
+def stopping_markdown(
+    scores: pd.DataFrame, outcomes: Outcomes | None = None, checks: pd.DataFrame | None = None
+) -> str:
     """Return the gain of runs stopped by validation beside that at their ends. Empty where nothing was trained."""
-    stopped = stopped_gain(scores, outcomes)
+    stopped, idle = stopped_gain(scores, outcomes), idle_cells(checks)
     ends = cell_statistics(scores, outcomes).set_index(CELL)
     lines = []
     for row in sorted(records(stopped), key=_order_of):
         metric, end = METRICS[str(row["metric"])], ends.loc[tuple(row[name] for name in CELL)]
         at_end = {"mean": end["shown_gain"], "ci_low": end["shown_low"], "ci_high": end["shown_high"]}
         cells = [domain_label(row["domain"]), str(row["n"]), f"{metric.label} ({metric.gain_unit})"]
-        cells += [style_of(row["method"]).label, gain_text(at_end), gain_text(row), f"{row['images_seen']:,.0f}"]
+        mark = IDLE * ((row["backbone"], row["domain"], row["method"], row["n"]) in idle)
+        cells += [style_of(row["method"]).label, gain_text(at_end) + mark, gain_text(row) + mark]
+        cells.append(f"{row['images_seen']:,.0f}")
         lines.append([*cells, f"{row['at_start']} of {row['seeds']}"])
     if not lines:
         return ""
@@ -178,7 +182,7 @@ def stopping_markdown(scores: pd.DataFrame, outcomes: Outcomes | None = None) ->
         "Gain over the untouched backbone on the test split, positive is better: at the end of each run, and at the "
         "milestone that scores best on the validation split, chosen per run and metric, step zero included. Images "
         "seen: the median over seeds of where a run was stopped; the last column counts the seeds that stay at step "
-        f"zero. {LIMITS}"
+        f"zero. {covers_text(stopped)} {IDLE}: the method did not act. {LIMITS}"
     )
     return f"{caption}\n\n{markdown([*header, 'Images seen', 'At step zero'], lines, left=4)}"
 
@@ -191,7 +195,7 @@ def headline(scores: pd.DataFrame) -> pd.DataFrame:
         a method was not run.
     """
     test = main_sizes(_ends(scores))
-    test = test[test["metric"].isin(list(HEADLINE)) & ~test["method"].map(is_variant).astype(bool)]
+    test = without_variants(test[test["metric"].isin(list(HEADLINE))])
     test["n"] = test.groupby(["backbone", "domain"])["n"].transform("max")
     table = test.pivot_table(index=["backbone", "domain", "metric", "n"], columns="method", values="value")
     place = {name: index for index, name in enumerate(HEADLINE)}
@@ -287,7 +291,7 @@ def write_tables(
     texts = {
         "answer.md": answer_markdown(scores, outcomes, checks, results),
         "domains.md": domain_markdown(scores, outcomes, checks),
-        "stopping.md": stopping_markdown(scores, outcomes),
+        "stopping.md": stopping_markdown(scores, outcomes, checks),
         "headline.md": headline_markdown(scores),
         "headline.csv": headline(scores).to_csv(index=False, float_format="%.6g", lineterminator="\n"),
     }

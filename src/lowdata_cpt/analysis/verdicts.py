@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from lowdata_cpt.analysis import stats
-from lowdata_cpt.analysis.claims_file import SIGN, Claim
+from lowdata_cpt.analysis.claims_file import SIGN, Statement
 
 Verdict = Literal["reproduced", "not reproduced", "inconclusive", "budget too small", "not run", "yes", "no", "open"]
 VERDICTS: tuple[Verdict, ...] = Verdict.__args__  # type: ignore[attr-defined]
@@ -46,7 +46,7 @@ or *open*. Intervals are not corrected for the number of claims: one in twenty w
 """
 
 
-def judge(claim: Claim, interval: stats.Interval) -> Verdict:
+def judge(claim: Statement, interval: stats.Interval) -> Verdict:
     """Apply `RULE` to a measured interval (method − reference, positive = better)."""
     if not interval.known or interval.covers == "test images":
         return "inconclusive"
@@ -67,7 +67,7 @@ def judge(claim: Claim, interval: stats.Interval) -> Verdict:
     return "not reproduced" if high < max(need, 0.0) else "inconclusive"
 
 
-def paper_size(claim: Claim, interval: stats.Interval) -> Literal["excluded", "possible", "exceeded"] | None:
+def paper_size(claim: Statement, interval: stats.Interval) -> Literal["excluded", "possible", "exceeded"] | None:
     """Say whether an effect of the paper's size lies above the interval, in it, or below it; None without either."""
     if claim.paper_value is None or not interval.known:
         return None
@@ -78,7 +78,7 @@ def paper_size(claim: Claim, interval: stats.Interval) -> Literal["excluded", "p
     return "exceeded" if low > abs(claim.paper_value) else "possible"
 
 
-def why(claim: Claim, interval: stats.Interval, verdict: Verdict) -> str:
+def why(claim: Statement, interval: stats.Interval, verdict: Verdict) -> str:
     """Return the reason of a verdict in a few words."""
     if verdict == "reproduced":
         return ""

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from lowdata_cpt.core.code_versions import code_version
@@ -35,10 +37,16 @@ class Domain(Strict, ABC):
     """How tables and figures call the domain."""
     labelled: ClassVar[tuple[Task, ...]] = ()
     """Tasks that the domain has labels for."""
+    segmentation_classes: ClassVar[int] = 20
+    """Classes of its masks; a guess, for a forecast, where they are only known when they are decoded."""
 
     def tasks(self) -> tuple[Task, ...]:
         """Return the tasks this domain is probed on; the workflow asks before anything is decoded."""
         return self.labelled
+
+    def count(self) -> int | None:
+        """Return how many images the domain has, as rendered, published or counted; None where nobody can know yet."""
+        return None
 
     def absent(self) -> str | None:
         """Return why the data cannot be had on this machine, None where it can; a look, not a check of its content."""
@@ -47,6 +55,13 @@ class Domain(Strict, ABC):
     def remarks(self) -> list[str]:
         """Return what a user should hear of the raw data before the run, one sentence each; nothing is decoded."""
         return []
+
+    def groups(self, store: Store, task: Task) -> NDArray[np.int32] | None:
+        """Return the group [M] of each test image of a task, None where each image stands for itself.
+
+        Images of one group, such as frames of one video, are near-copies: a bootstrap of test images draws them whole.
+        """
+        return None
 
     @classmethod
     def code_modules(cls) -> tuple[str, ...]:

@@ -36,15 +36,3 @@ DOMAINS = (
     Tabletop,
 )
 """Every kind of domain. A new one is a file and a name here."""
-
-
-def label_of(name: str) -> str:
-    """Return how tables and figures call a study's domain, by its name: `medmnist_path` is "MedMNIST path".
-
-    A name that begins with no kind stands for itself, with spaces for underscores.
-    """
-    labels = {str(domain.model_fields["kind"].default): domain.label for domain in DOMAINS}
-    for kind in sorted(labels, key=len, reverse=True):
-        if name == kind or name.startswith(f"{kind}_"):
-            return f"{labels[kind]} {name[len(kind) + 1 :].replace('_', ' ')}".strip()
-    return name.replace("_", " ")

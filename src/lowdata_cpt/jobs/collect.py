@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 
 from lowdata_cpt.analysis.outcomes import GROUPS, TRUTH
-from lowdata_cpt.analysis.table import COLUMNS, SELECTED_COLUMNS, STEP_COLUMNS
+from lowdata_cpt.analysis.stopping import chosen_milestones
+from lowdata_cpt.analysis.table import COLUMNS, SELECTED_COLUMNS, STEP_COLUMNS, records
 from lowdata_cpt.core.io import read_arrays, read_json, write_arrays, write_json
 from lowdata_cpt.core.provenance import check, of_study, write_sidecar
 from lowdata_cpt.core.stable import write_table
-from lowdata_cpt.data.layouts.image_folder import ImageFolder
+from lowdata_cpt.data.domain import Domain
 from lowdata_cpt.data.store import Store
 from lowdata_cpt.probes.metrics import trivial_scores
 from lowdata_cpt.probes.registry import probes_of_tasks
@@ -30,7 +31,7 @@ CURVE_STEPS = 300
 
 def read_study(path: Path) -> Study:
     """Read a resolved configuration."""
-    return validate(read_json(of_study(path)) | {"resources": {}}, str(path))
+    return validate(read_json(of_study(path)), str(path))
 
 
 def collect(study: Study, not_run: dict[str, str], paths: Paths, target: Path | None = None) -> None:
@@ -74,13 +75,14 @@ def collect(study: Study, not_run: dict[str, str], paths: Paths, target: Path | 
                     for name, found in probes.items()
                     if found["selected"]
                 ]
+    table = pd.DataFrame(scores, columns=COLUMNS)
     tables = {
-        "scores.csv": (pd.DataFrame(scores, columns=COLUMNS), sources["evaluation.json"]),
+        "scores.csv": (table, sources["evaluation.json"]),
         "selected.csv": (pd.DataFrame(selected, columns=SELECTED_COLUMNS), sources["evaluation.json"]),
         "cost.csv": (pd.DataFrame(costs), sources["cost.json"]),
         "curves.csv": (pd.concat([pd.DataFrame(columns=STEP_COLUMNS), *curves]), sources["log.csv"]),
     }
-    outcomes = _gather_outcomes(study, paths, target / "outcomes")
+    outcomes = _gather_outcomes(study, paths, target / "outcomes", table) if labelled else []
     for name, (frame, inputs) in tables.items():
         of_all = [target / "study.json", target / "not_run.json", *outcomes] if name == "scores.csv" else []
         if labelled or name in ("cost.csv", "curves.csv"):
@@ -128,30 +130,47 @@ def _write_table(target: Path, frame: pd.DataFrame, inputs: list[Path], beside: 
     write_sidecar(target, inputs=list(inputs), beside=beside, rows=len(frame))
 
 
-def _gather_outcomes(study: Study, paths: Paths, target: Path) -> list[Path]:
+def _gather_outcomes(study: Study, paths: Paths, target: Path, scores: pd.DataFrame) -> list[Path]:
     """Write outcomes/<backbone>-<domain>.npz: each cell's outcome on each test image, the truth, and groups if any.
 
-    Classes at every milestone, counts and errors of dense maps, which are a hundred times larger, at the end of a run.
+    Classes at every milestone; counts and errors of dense maps, which are a hundred times larger, at the end of a run
+    and where validation would stop it.
     """
+    stops = {
+        (
+            Cell(row["backbone"], row["domain"], row["method"], row["n"], row["seed"]),
+            f"i{row['images_seen']}",
+            row["task"],
+        )
+        for row in records(chosen_milestones(scores))
+    }
     gathered: dict[str, dict[str, np.ndarray]] = {}
     for cell in cells(study):
-        if not study.domains[cell.domain].tasks():
-            continue
-        end = f"i{_cost(paths, cell)['images_seen']}/"
-        found = gathered.setdefault(f"{cell.backbone}-{cell.domain}", {})
-        for name, array in read_arrays(check(paths.cell(cell) / "outcomes.npz")).items():
-            if name.startswith(end) or "/linear/" in name:
-                found[f"{cell.method}/n{cell.n}/s{cell.seed}/{name}"] = array
         domain = study.domains[cell.domain]
-        if TRUTH not in found and "classification" in domain.tasks():
-            store = Store.open(paths.manifest(cell.domain))
-            found[TRUTH] = np.asarray(store.labels(store.task("classification").sets["test"])).astype(np.int16)
-        if GROUPS not in found and isinstance(domain, ImageFolder) and domain.group:
-            store = Store.open(paths.manifest(cell.domain))
-            found[GROUPS] = store.groups(store.task(domain.tasks()[0]).sets["test"])
+        if not domain.tasks():
+            continue
+        file = f"{cell.backbone}-{cell.domain}"
+        if file not in gathered:
+            gathered[file] = _truth(domain, Store.open(paths.manifest(cell.domain)))
+        end = f"i{_cost(paths, cell)['images_seen']}"
+        for name, array in read_arrays(check(paths.cell(cell) / "outcomes.npz")).items():
+            milestone, probe, _ = name.split("/")
+            if milestone == end or probe == "linear" or (cell, milestone, probe) in stops:
+                gathered[file][f"{cell.method}/n{cell.n}/s{cell.seed}/{name}"] = array
     for name, arrays in gathered.items():
         write_arrays(target / f"{name}.npz", arrays)
     return [target / f"{name}.npz" for name in gathered]
+
+
+def _truth(domain: Domain, store: Store) -> dict[str, np.ndarray]:
+    """Return the classes of a domain's test images, and each probe's groups of them, where it has these."""
+    found: dict[str, np.ndarray] = {}
+    for task in domain.tasks():
+        groups = domain.groups(store, task)
+        found |= {f"{GROUPS}{probe}": groups for probe in probes_of_tasks((task,)) if groups is not None}
+    if "classification" in domain.tasks():
+        found[TRUTH] = np.asarray(store.labels(store.task("classification").sets["test"])).astype(np.int16)
+    return found
 
 
 def trivial_baselines(manifests: list[Path], target: Path) -> None:

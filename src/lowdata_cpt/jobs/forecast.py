@@ -12,7 +12,6 @@ from pathlib import Path
 from lowdata_cpt.backbones.flops import features_flops, geometry, parameters
 from lowdata_cpt.core.io import read_json
 from lowdata_cpt.data.domain import Domain
-from lowdata_cpt.data.layouts.image_folder import ImageFolder
 from lowdata_cpt.jobs.figures import figure_names
 from lowdata_cpt.probes.config import DenseConfig
 from lowdata_cpt.probes.registry import PROBES
@@ -21,35 +20,6 @@ from lowdata_cpt.study.flops import training_flops
 from lowdata_cpt.study.grid import Cell, cells, diagnosed, pairs, probes_of
 from lowdata_cpt.study.paths import Paths
 
-PUBLISHED: dict[str, tuple[int, ...]] = {
-    "ade20k": (20210, 2000),
-    "aircraft": (3334, 3333, 3333),
-    "camvid": (367, 101, 233),
-    "cifar10": (50000, 10000),
-    "cityscapes": (2975, 500),
-    "eurosat": (27000,),
-    "food101": (75750, 25250),
-    "galaxy10": (17736,),
-    "loveda": (2522, 1669),
-    "neu_steel": (1800,),
-    "nuclei": (670,),
-    "nyuv2": (795, 654),
-    "pascal_context": (4996, 5104),
-    "pathmnist": (89996, 10004, 7180),
-    "dermamnist": (7007, 1003, 2005),
-    "octmnist": (97477, 10832, 1000),
-    "pneumoniamnist": (4708, 524, 624),
-    "retinamnist": (1080, 120, 400),
-    "breastmnist": (546, 78, 156),
-    "bloodmnist": (11959, 1712, 3421),
-    "tissuemnist": (165466, 23640, 47280),
-    "organamnist": (34561, 6491, 17778),
-    "organcmnist": (12975, 2392, 8216),
-    "organsmnist": (13932, 2452, 8827),
-}
-"""Images of each published split. Your own images (`imagefolder`) are counted."""
-
-CLASSES = {"ade20k": 150, "pascal_context": 59, "cityscapes": 19, "loveda": 7, "camvid": 11, "nuclei": 2, "nyuv2": 40}
 DEVICE_RULES = ("pretrain", "evaluate", "diagnostics")
 REPORTING = ("trivial_baselines", "collect", "statistics", "claims", "tables", "report")
 GIB = 1024.0**3
@@ -120,20 +90,13 @@ class Forecast:
 
 
 def labelled_images(domain: Domain, manifest: Path, assumptions: Assumptions) -> int:
-    """Return the number of labelled images: of the decoded store if there is one, else as published."""
+    """Return the number of labelled images: of the decoded store if there is one, else as the domain counts them."""
     if manifest.exists():
         facts = read_json(manifest)
         sets = {name for task in facts["tasks"].values() for name in task["sets"].values()}
         return int(sum(facts["images"][name] for name in sets))
-    if isinstance(domain, ImageFolder) and not domain.absent():
-        return domain.count()
-    settings = domain.model_dump()
-    if settings["kind"] == "tabletop":
-        scenes: int = settings["train"] + settings["val"] + settings["test"]
-        return scenes + 3 * int(settings["max_crops"] or scenes)
-    published: tuple[int, ...] = PUBLISHED.get(settings.get("flag") or settings["kind"], (assumptions.unknown_images,))
-    most: int | None = settings.get("max_images")
-    return sum(min(count, most or count) for count in published)
+    counted = domain.count()
+    return assumptions.unknown_images if counted is None else counted
 
 
 def _slow(precision: str, assumptions: Assumptions) -> float:
@@ -163,7 +126,7 @@ def evaluation_seconds(study: Study, cell: Cell, images: int, assumptions: Assum
         if not isinstance(probe, DenseConfig):
             seconds += 8e-7 * images * shape.width * len(getattr(probe, "c_grid", [1]))
             continue
-        outputs = CLASSES.get(domain.model_dump()["kind"], 20) if PROBES[name].TASK == "segmentation" else 1
+        outputs = domain.segmentation_classes if PROBES[name].TASK == "segmentation" else 1
         pixels = (domain.resolution / probe.train_stride) ** 2 * outputs * len(probe.lr_grid)
         tokens = (side / shape.patch) ** 2 * shape.width * 3
         # About ten passes over the fp32 maps forward and backward, and over the tokens.

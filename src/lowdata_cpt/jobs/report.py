@@ -13,7 +13,6 @@ import pandas as pd
 from lowdata_cpt.analysis.answer import answer_of
 from lowdata_cpt.analysis.commands import make_claims, make_statistics, make_tables
 from lowdata_cpt.analysis.figures import missing_inputs
-from lowdata_cpt.analysis.metrics import write_metrics
 from lowdata_cpt.analysis.report import build_report
 from lowdata_cpt.analysis.study_files import StudyFiles
 from lowdata_cpt.analysis.tables import headline as headline_table
@@ -31,7 +30,6 @@ SUBMITTED = Path(".snakemake/submitit/ledger")
 def statistics(folder: Path) -> None:
     """Write results/<study>/statistics/."""
     make_statistics(folder / "scores.csv", folder / "statistics")
-    write_metrics(folder / "scores.csv", folder / "statistics" / "metrics.json")
 
 
 def claims(folder: Path) -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lowdata_cpt.core.determinism import deterministic
 from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.options import PATH, compute, step, trains
 
-PATH = click.Path(path_type=Path)
+if TYPE_CHECKING:
+    from lowdata_cpt.language.plan import Paths
+
+CELL = "LEARNER/ARM/sSEED"
 
 
 @click.group()
@@ -19,143 +23,95 @@ def language() -> None:
     """V-pretraining for language: the steps of a study of `kind: language`."""
 
 
-def _step(function: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of every step: a study's file, or what the workflow gives instead."""
-    for option in (
-        click.option("--study", type=PATH, metavar="FILE", help="The study's configuration."),
-        click.option("--results", type=PATH, metavar="FOLDER", help="Its results; results/<study> if not given."),
-        click.option("--params", hidden=True, help="What the result depends on, as JSON, in place of --study."),
-    ):
-        function = option(function)
-    return function
-
-
-def _compute(function: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of a step that computes with tensors."""
-    for option in (
-        click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
-        click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True),
-    ):
-        function = option(function)
-    return function
-
-
-CHECKPOINT = click.option("--checkpoint-seconds", type=click.FloatRange(0), default=300.0, show_default=True)
-
-
-def _given(
-    study: Path | None, results: Path | None, params: str | None, wanted: Callable[[Any], Any]
-) -> tuple[Any, Any]:
+def _given(study: Path | None, results: Path | None, params: Any, wanted: Callable[[Any], Any]) -> tuple[Any, Paths]:
     """Return a step's parameters and the study's paths.
 
     Raises:
-        UserError: neither a file nor parameters are given, or they are wrong.
+        UserError: neither a file nor parameters are given, or the file is wrong.
     """
-    import json
-
     from lowdata_cpt.language.config import load
     from lowdata_cpt.language.plan import Paths
 
     if params is not None and results is not None:
-        try:
-            return json.loads(params), Paths(results)
-        except ValueError as error:
-            raise UserError(f"--params: not JSON ({error})") from None
+        return params, Paths(results)
     if study is None:
         raise UserError("--study is missing; expected a language study's file, for example config/language.yaml")
     of = load(study)
     return wanted(of), Paths(results or Path("results", of.study))
 
 
-def _cell(text: str) -> Any:
-    from lowdata_cpt.language.plan import parse_cell
-
-    return parse_cell(text)
-
-
-def _known(study: Any, cell: Any) -> Any:
-    """Return a cell that the study has, or refuse it."""
-    from lowdata_cpt.language.plan import known
-
-    return known(cell, study)
-
-
 @language.command()
-@_step
+@step
 @click.option("--learner", required=True)
-def data(study: Path | None, results: Path | None, params: str | None, learner: str) -> None:
+def data(study: Path | None, results: Path | None, params: Any, learner: str) -> None:
     """Write a learner's splits: mixture, stream, feedback, held-out problems and prose."""
     from lowdata_cpt.language.jobs import make_data
-    from lowdata_cpt.language.plan import base_of, data_params
+    from lowdata_cpt.language.plan import base_of, data_params, known
 
-    of, paths = _given(study, results, params, lambda s: data_params(s, _known(s, base_of(learner)).learner))
+    of, paths = _given(study, results, params, lambda s: data_params(s, known(base_of(learner), s).learner))
     make_data(of, learner, paths)
 
 
 @language.command()
-@_step
-@_compute
-@CHECKPOINT
+@step
+@trains
 @click.option("--learner", required=True)
 def base(
-    study: Path | None, results: Path | None, params: str | None, learner: str, device: str, threads: int,
+    study: Path | None, results: Path | None, params: Any, learner: str, device: str, threads: int,
     checkpoint_seconds: float,
 ) -> None:  # fmt: skip
     """Make a learner's start: pretrain it, or fetch released weights."""
     deterministic(threads)
     from lowdata_cpt.language.jobs import make_base
-    from lowdata_cpt.language.plan import base_of, base_params
+    from lowdata_cpt.language.plan import base_of, base_params, known
 
-    of, paths = _given(study, results, params, lambda s: base_params(s, _known(s, base_of(learner)).learner))
+    of, paths = _given(study, results, params, lambda s: base_params(s, known(base_of(learner), s).learner))
     make_base(of, learner, paths, device=device, checkpoint_seconds=checkpoint_seconds)
 
 
 @language.command("continue")
-@_step
-@_compute
-@CHECKPOINT
-@click.option("--cell", required=True, metavar="LEARNER/ARM/sSEED")
+@step
+@trains
+@click.option("--cell", required=True, metavar=CELL)
 def continue_(
-    study: Path | None, results: Path | None, params: str | None, cell: str, device: str, threads: int,
+    study: Path | None, results: Path | None, params: Any, cell: str, device: str, threads: int,
     checkpoint_seconds: float,
 ) -> None:  # fmt: skip
     """Continue one cell; interrupted, it resumes from its checkpoint."""
     deterministic(threads)
     from lowdata_cpt.language.jobs import continue_cell
-    from lowdata_cpt.language.plan import continue_params
+    from lowdata_cpt.language.plan import continue_params, known, parse_cell
 
-    found = _cell(cell)
-    of, paths = _given(study, results, params, lambda s: continue_params(s, _known(s, found)))
+    found = parse_cell(cell)
+    of, paths = _given(study, results, params, lambda s: continue_params(s, known(found, s)))
     continue_cell(of, found, paths, device=device, checkpoint_seconds=checkpoint_seconds)
 
 
 @language.command()
-@_step
-@_compute
-@click.option("--cell", required=True, metavar="LEARNER/ARM/sSEED")
-def evaluate(
-    study: Path | None, results: Path | None, params: str | None, cell: str, device: str, threads: int
-) -> None:
+@step
+@compute
+@click.option("--cell", required=True, metavar=CELL)
+def evaluate(study: Path | None, results: Path | None, params: Any, cell: str, device: str, threads: int) -> None:
     """Score every milestone of a cell (LEARNER/base/s0 is the start)."""
     deterministic(threads)
     from lowdata_cpt.language.jobs import evaluate_cell
-    from lowdata_cpt.language.plan import evaluate_params
+    from lowdata_cpt.language.plan import evaluate_params, known, parse_cell
 
-    found = _cell(cell)
-    of, paths = _given(study, results, params, lambda s: evaluate_params(s, _known(s, found)))
+    found = parse_cell(cell)
+    of, paths = _given(study, results, params, lambda s: evaluate_params(s, known(found, s)))
     evaluate_cell(of, found, paths, device=device)
 
 
 @language.command()
-@_step
-def collect(study: Path | None, results: Path | None, params: str | None) -> None:
+@step
+def collect(study: Path | None, results: Path | None, params: Any) -> None:
     """Gather the cells into the study's tables."""
     from lowdata_cpt.language import results as tables
     from lowdata_cpt.language.config import validate
     from lowdata_cpt.language.plan import study_params
 
     of, paths = _given(study, results, params, study_params)
-    tables.collect(validate(of | {"resources": {}}), paths)
+    tables.collect(validate(of), paths)
 
 
 @language.command()

@@ -89,7 +89,7 @@ def make_base(params: dict[str, Any], learner: str, paths: Paths, *, device: str
     manifest = paths.data(learner) / data.MANIFEST
     splits = data.read(paths.data(learner))
     key = identity({"params": params, "inputs": [sha256_file(manifest)]})
-    run = runs.pretraining(params, splits, where, paths.work / base_of(learner).name / key[:12], key)
+    run = runs.pretraining(params, splits, where, paths.checkpoints(base_of(learner)) / key[:12], key)
     run.checkpoint_seconds = checkpoint_seconds
     _train(run, target, int(params["window"]), {"config": params, "inputs": [manifest]}, start=True)
 
@@ -109,7 +109,7 @@ def continue_cell(
     start = paths.base(cell.learner) / MODEL
     splits, model = data.read(paths.data(cell.learner)), open_model(start.parent)
     key = identity({"params": params, "inputs": [sha256_file(manifest), sha256_file(start)]})
-    run = runs.continued(params, model, splits, where, paths.work / cell.name / key[:12], key)
+    run = runs.continued(params, model, splits, where, paths.checkpoints(cell) / key[:12], key)
     run.checkpoint_seconds = checkpoint_seconds
     window = int(params["learner"]["window"])
     _train(run, paths.cell(cell), window, {"config": params, "inputs": [manifest, start]})

@@ -12,8 +12,8 @@ from lowdata_cpt.data.raw import file_hashes
 from lowdata_cpt.language.config import BASE, Hub, LanguageStudy
 from lowdata_cpt.language.data import files_of
 from lowdata_cpt.language.text import PROSE_SHA256
+from lowdata_cpt.study import paths as study_paths
 from lowdata_cpt.study.job_params import Params, code_of
-from lowdata_cpt.study.paths import CHECKPOINTS
 
 
 class Cell(NamedTuple):
@@ -70,33 +70,16 @@ def known(cell: Cell, study: LanguageStudy) -> Cell:
     return cell
 
 
-class Paths:
+class Paths(study_paths.Paths):
     """The files of a language study below its folder."""
-
-    def __init__(self, root: str | Path) -> None:
-        """Name the files below `root`, results/<study>; unfinished trainings lie below work/."""
-        self.root = Path(root)
-        self.work = CHECKPOINTS / self.root.relative_to(self.root.anchor)
-
-    def of_study(self, name: str) -> Path:
-        """Return a file of the whole study."""
-        return self.root / name
 
     def data(self, learner: str) -> Path:
         """Return the folder of a learner's splits."""
         return self.root / "data" / learner
 
-    def cell(self, cell: Cell) -> Path:
-        """Return a cell's folder: `export/t<tokens seen>` of each milestone, log, cost, evaluation."""
-        return self.root / "cells" / cell.name
-
     def base(self, learner: str) -> Path:
         """Return the model folder of a learner's start."""
         return self.cell(base_of(learner)) / "export" / "t0"
-
-    def log(self, rule: str, name: str) -> Path:
-        """Return the log of a job."""
-        return self.root / "logs" / rule / f"{name}.log"
 
 
 def study_params(study: LanguageStudy) -> Params:

@@ -15,8 +15,11 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from lowdata_cpt.analysis.claims_file import Direction, Statement
 from lowdata_cpt.analysis.outcomes import draws_of_images
+from lowdata_cpt.analysis.preconditions import mostly_positive
 from lowdata_cpt.analysis.stats import Interval, joint_interval
+from lowdata_cpt.analysis.verdicts import ANSWERS, Verdict, judge, why
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import read_arrays, read_json, write_arrays, write_json, write_text
 from lowdata_cpt.core.paths import project_file
@@ -24,7 +27,7 @@ from lowdata_cpt.core.provenance import check, of_study, write_sidecar
 from lowdata_cpt.core.stable import write_table
 from lowdata_cpt.core.strict import Strict
 from lowdata_cpt.core.yaml_file import read_yaml
-from lowdata_cpt.language.config import ARMS, BASE, LanguageStudy, validate
+from lowdata_cpt.language.config import ARMS, BASE, Arm, LanguageStudy, validate
 from lowdata_cpt.language.plan import Cell, Paths, base_of, cells, study_params
 from lowdata_cpt.study.load import parsed
 
@@ -37,23 +40,21 @@ LABELS = {
     "random_feedback": "random feedback",
     "v_pretraining_text": "V-pretraining",
 }
+TAUGHT: Arm = "v_pretraining_text"
+"""The arm whose φ is taught by feedback: it acted where V is mostly positive."""
 CLAIMS = "config/language_claims.yaml"
 CURVE_STEPS = 200
 KEY = ["learner", "arm", "seed"]
 
 
-class LanguageClaim(Strict):
+class LanguageClaim(Statement):
     """One claim: an arm's gain over another in a metric, in points (of NLL: nats), positive = better."""
 
-    id: str = Field(pattern=r"^[a-z0-9_.]+$")
-    statement: str
-    source: str
     learner: str
     arm: Literal[ARMS]  # type: ignore[valid-type]
     reference: Literal[ARMS] = "next_token"  # type: ignore[valid-type]
     metric: Literal["pass_at_1", "answer_nll", "prose_nll", "mmlu"]
-    paper_value: float | None = None
-    direction: Literal["better", "worse"] = "better"
+    direction: Direction = "better"
 
 
 class LanguageClaims(Strict):
@@ -143,7 +144,7 @@ def _values(log: pd.DataFrame) -> pd.DataFrame:
 def read_study(folder: Path) -> LanguageStudy:
     """Read the resolved configuration of a study's folder."""
     path = folder / "study.json"
-    return validate(read_json(of_study(path)) | {"resources": {}}, str(path))
+    return validate(read_json(of_study(path)), str(path))
 
 
 def read_scores(folder: Path) -> pd.DataFrame:
@@ -167,7 +168,7 @@ def gain(
     sign = 100.0 if metric == "pass_at_1" else -1.0
     rows = sign * np.stack([of(arm, seed) - of(reference, seed) for seed in seeds])
     count = rows.shape[1]
-    return joint_interval(rows.mean(axis=1), rows @ draws_of_images(count).T / count), len(seeds)
+    return joint_interval(rows.mean(axis=1), rows @ draws_of_images(count).T / count, count), len(seeds)
 
 
 def statistics(folder: Path) -> None:
@@ -213,7 +214,7 @@ def designer_table(values: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdict(claim: LanguageClaim, study: LanguageStudy, folder: Path) -> dict[str, Any]:
-    """Hold a claim against a study: inconclusive where the interval holds zero."""
+    """Hold a claim against a study by the rule of `analysis.verdicts`."""
     lacking = [f"learner {claim.learner}"] if claim.learner not in study.learners else []
     lacking += [f"arm {arm}" for arm in (claim.arm, claim.reference) if arm not in study.arms]
     lacking += [f"metric {claim.metric}"] if claim.metric not in METRICS else []
@@ -222,13 +223,16 @@ def verdict(claim: LanguageClaim, study: LanguageStudy, folder: Path) -> dict[st
         return said | {"verdict": "not run", "reason": f"study {study.study} has no {', no '.join(lacking)}"}
     outcomes = read_arrays(of_study(folder / "outcomes.npz"))
     interval, seeds = gain(read_scores(folder), outcomes, claim.learner, claim.arm, claim.reference, claim.metric)
-    numbers = {"measured": interval.estimate, "low": interval.low, "high": interval.high, "seeds": seeds}
-    if not interval.excludes_zero or seeds < 2:
-        reason = "one seed" if seeds < 2 else "the interval holds zero"
-        return said | numbers | {"verdict": "inconclusive", "reason": reason}
-    right = (interval.estimate > 0) == (claim.direction == "better")
-    reason = "" if right else "opposite direction"
-    return said | numbers | {"verdict": "reproduced" if right else "not reproduced", "reason": reason}
+    said |= {"measured": interval.estimate, "low": interval.low, "high": interval.high, "seeds": seeds}
+    values = pd.read_csv(check(folder / "value.csv"))
+    values = values.loc[(values["learner"] == claim.learner) & (values["arm"] == claim.arm), "value"]
+    if claim.arm == TAUGHT and not mostly_positive(values):
+        found: Verdict = "budget too small"
+        reason = f"V > 0 on {int((values > 0).sum())} of {len(values)} updates, not more than half beyond chance"
+    else:
+        found = judge(claim, interval)
+        reason = "one seed" if seeds < 2 else why(claim, interval, found)
+    return said | {"verdict": found if claim.published else ANSWERS[found], "reason": reason}
 
 
 def claims(folder: Path, file: Path | None = None) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from lowdata_cpt.core import options
 from lowdata_cpt.core.errors import UserError
 
 
@@ -87,7 +88,7 @@ def partial(study: str, workers: int) -> None:
 @click.command()
 @_of_study
 @click.option("--cell", metavar="BACKBONE/DOMAIN/METHOD/nN/sSEED", help="Compute this cell again and compare.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@options.device
 def verify(study: str, cell: str | None, device: str) -> None:
     """Check a study's hashes, figures and claims; status 1 if anything fails."""
     from lowdata_cpt.reproduce.dvc import cache_folder

@@ -20,8 +20,8 @@ from lowdata_cpt.core.provenance import SUFFIX
 LOCK = Path("dvc.lock")
 STAGES = ("data", "models", "evaluate", "figures")
 # As in .dvcignore: no part of a folder's content.
-IGNORED = frozenset({".snakemake_timestamp", "features.safetensors"})
-IGNORED_SUFFIXES = (SUFFIX, ".pdf", ".tex", ".png")
+IGNORED = frozenset({".snakemake_timestamp"})
+IGNORED_SUFFIXES = (SUFFIX, ".pdf", ".png")
 # Made again anywhere from the tables, with bytes that depend on the machine: judged by those tables.
 BUILT = frozenset({"report.html"})
 

@@ -121,10 +121,8 @@ def check_scores(folder: Path, work: Path) -> list[Row]:
 def check_statistics(folder: Path, work: Path) -> list[Row]:
     """Compute intervals, tests and ranks from the committed table once more."""
     from lowdata_cpt.analysis.commands import make_statistics
-    from lowdata_cpt.analysis.metrics import write_metrics
 
     again = make_statistics(folder / "scores.csv", work / "statistics")
-    again.append(write_metrics(folder / "scores.csv", work / "statistics" / "metrics.json"))
     rows = [compare("statistics", folder / path.relative_to(work), path) for path in again]
     return [_without_outcomes(row, folder) for row in rows]
 

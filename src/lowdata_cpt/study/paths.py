@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-from lowdata_cpt.study.grid import Cell
+from typing import Protocol
 
 CHECKPOINTS = Path("work/checkpoints")
 """Not below results/: Snakemake deletes a job's outputs before each attempt, and a resumed run needs its state."""
+
+
+class Named(Protocol):
+    """A cell of any kind of study."""
+
+    @property
+    def name(self) -> str:
+        """What stands for its folder, steps between slashes."""
 
 
 class Paths:
@@ -34,11 +41,11 @@ class Paths:
         """Return the list of the n drawn images."""
         return self.root / "subsets" / domain / f"s{seed}" / f"n{n}.csv"
 
-    def cell(self, cell: Cell) -> Path:
-        """Return a cell's folder: `export/i<images seen>` of each milestone, log, cost, evaluation."""
+    def cell(self, cell: Named) -> Path:
+        """Return a cell's folder: `export/` of each milestone, log, cost, evaluation."""
         return self.root / "cells" / cell.name
 
-    def checkpoints(self, cell: Cell) -> Path:
+    def checkpoints(self, cell: Named) -> Path:
         """Return where the unfinished training of a cell keeps its state."""
         return self.work / cell.name
 

@@ -65,11 +65,7 @@ def draw_answer(files: StudyFiles) -> Drawing:
     trained = files.main[files.main["n"] > 0]
     left_out = f" The first {ROWS} of {len(found)}; the others are in the figure of gains." * (len(found) > ROWS)
     known = bool(table["ci_low"].notna().any())
-    intervals = (
-        f"bars 95 % intervals. {covers_text(table['interval_covers'])}"
-        if known
-        else "one seed, so no confidence interval."
-    )
+    intervals = f"bars 95 % intervals. {covers_text(table)}" if known else "one seed, so no confidence interval."
     caption = (
         "**The answer**: gain of each method over the untouched backbone at the end of its run, one row per domain and "
         f"task (test split; {seeds_text(trained)}); {intervals}{left_out}"

@@ -104,4 +104,4 @@ def _caption(scores: pd.DataFrame, table: pd.DataFrame, both: bool) -> str:
     )
     if table["ci_low"].isna().all():
         return text + "One seed: no confidence interval can be given and none is drawn."
-    return text + f"Bars: 95 % interval, paired by seed. {covers_text(table['interval_covers'])}"
+    return text + f"Bars: 95 % interval, paired by seed. {covers_text(table)}"

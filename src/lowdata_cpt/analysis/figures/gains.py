@@ -83,7 +83,7 @@ def _caption(files: StudyFiles, table: pd.DataFrame, title: str, idle: set[tuple
     if table["ci_low"].isna().all():
         return text + "One seed: no confidence interval can be given and none is drawn."
     text += (
-        f"Bars: 95 % intervals. {covers_text(table['interval_covers'])} Filled: significant after Holm's correction "
+        f"Bars: 95 % intervals. {covers_text(table)} Filled: significant after Holm's correction "
         f"over all gains shown. {LIMITS}"
     )
     return text + f" {IDLE}: the method's log stays at its trivial level, it did not act." * bool(idle)

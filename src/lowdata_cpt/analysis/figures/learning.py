@@ -26,6 +26,7 @@ from lowdata_cpt.analysis.style import (
 )
 from lowdata_cpt.analysis.summary import covers_text, gain_curve, references_of, seeds_text
 from lowdata_cpt.analysis.table import HEADLINE, METRICS, OWN_BANK, held_out, records
+from lowdata_cpt.analysis.tables import IDLE, idle_cells
 
 PER_CELL = ["backbone", "domain", "method", "n"]
 BEYOND = 3.0  # a source's length further right than this is marked at the edge
@@ -104,10 +105,20 @@ def _draw(files: StudyFiles, x: Literal["images_seen", "train_seconds"]) -> Draw
             axis.set_ylabel("score on test images")
     handles = [Line2D([], [], color=INK, linestyle=(0, (4, 2)), linewidth=1, label="Base (no training)")]
     handles += method_handles(curve["method"])
+    silent = {style_of(name).label for name in _silent(files, curve)}
+    for handle in handles:
+        handle.set_label(f"{handle.get_label()}{IDLE if handle.get_label() in silent else ''}")
     if marked:
         handles.append(Line2D([], [], color=MUTED, marker="^", linestyle="none", label="its source's length"))
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 2 * columns, 6))
     return Drawing(figure, _caption(files, curve, lengths, x), curve)
+
+
+def _silent(files: StudyFiles, curve: pd.DataFrame) -> set[str]:
+    """Return the methods that acted in none of the cells that are drawn."""
+    shown = set(curve[PER_CELL].itertuples(index=False, name=None))
+    idle = idle_cells(files.checks) & shown
+    return {method for _, _, method, _ in idle} - {method for _, _, method, _ in shown - idle}
 
 
 def _unit(panel: Panel) -> str:
@@ -174,12 +185,14 @@ def _caption(files: StudyFiles, curve: pd.DataFrame, lengths: dict[tuple[str, st
     known = curve["ci_low"].notna().any()
     text += (
         "Bands: 95 % interval of the gain over base, laid around the mean; cut off where they are far wider "
-        f"than the curves. {covers_text(curve['interval_covers'])} "
+        f"than the curves. {covers_text(curve)} "
         if known
         else "One seed: no confidence interval can be given and none is drawn. "
     )
     if (curve["metric"] == OWN_BANK).any():
         text += "Bank kNN: the bank is the n drawn images with their labels; dashed: the run's own start. "
+    if _silent(files, curve):
+        text += f"{IDLE}: the method's log stays at its trivial level, it did not act. "
     if lengths:
         known_lengths = {
             method: f"{style_of(method).label} {compact(length)}" for (_, _, method, _), length in lengths.items()

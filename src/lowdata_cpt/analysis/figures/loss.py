@@ -15,11 +15,11 @@ from lowdata_cpt.analysis.style import (
     PAGE_WIDTH,
     Drawing,
     domain_label,
-    is_variant,
     nothing,
     ordered,
     panels,
     style_of,
+    without_variants,
 )
 from lowdata_cpt.analysis.table import records
 
@@ -31,7 +31,7 @@ def draw_loss(files: StudyFiles, backbone: str, domain: str) -> Drawing:
     """Draw the loss of each method, and the parts that say whether it acted: one line per n, a dashed line to beat."""
     logged = files.curves
     logged = logged[(logged["backbone"] == backbone) & (logged["domain"] == domain)]
-    logged = logged[~logged["method"].map(is_variant).astype(bool)]
+    logged = without_variants(logged)
     checks = files.checks
     checks = checks[(checks["backbone"] == backbone) & (checks["domain"] == domain)] if len(checks) else checks
     shown = []

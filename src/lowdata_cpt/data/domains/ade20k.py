@@ -21,8 +21,10 @@ class ADE20K(MaskedFiles):
     label: ClassVar[str] = "ADE20K"
     kind: Literal["ade20k"] = "ade20k"
 
+    segmentation_classes: ClassVar[int] = CLASSES
     dataset: ClassVar[DatasetCard] = DatasetCard(
         title="ADE20K scene parsing (SceneParse150)",
+        images=(20_210, 2000),
         source='Zhou et al., "Scene Parsing through ADE20K Dataset", CVPR 2017: scenes of all kinds.',
         licence="BSD-3-Clause for the annotations; the images belong to their owners, research use (the authors' "
         "terms).",

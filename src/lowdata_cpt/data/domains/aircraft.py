@@ -26,6 +26,7 @@ class Aircraft(ClassifiedFiles):
     cut_bottom: ClassVar[int] = 20
     dataset: ClassVar[DatasetCard] = DatasetCard(
         title="FGVC-Aircraft 2013b",
+        images=(3334, 3333, 3333),
         source='Maji et al., "Fine-Grained Visual Classification of Aircraft", 2013; 10,000 photographs.',
         licence="Images belong to their photographers; non-commercial research only (the authors' page).",
         how_to_get="download fgvc-aircraft-2013b.tar.gz from the FGVC-Aircraft page of the Visual Geometry Group, "

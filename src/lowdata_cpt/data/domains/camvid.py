@@ -23,8 +23,10 @@ class CamVid(MaskedFiles):
     label: ClassVar[str] = "CamVid"
     kind: Literal["camvid"] = "camvid"
 
+    segmentation_classes: ClassVar[int] = len(CLASSES)
     dataset: ClassVar[DatasetCard] = DatasetCard(
         title="CamVid, 11 classes",
+        images=(367, 101, 233),
         source='Brostow, Fauqueur and Cipolla, "Semantic object classes in video", Pattern Recognition Letters 2009; '
         "the "
         "480×360 version and split of SegNet (Badrinarayanan, Kendall and Cipolla).",

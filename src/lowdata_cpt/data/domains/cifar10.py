@@ -31,6 +31,7 @@ class CIFAR10(FolderDomain):
     labelled: ClassVar[tuple[Task, ...]] = ("classification",)
     dataset: ClassVar[DatasetCard] = DatasetCard(
         title="CIFAR-10",
+        images=(50_000, 10_000),
         source='Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009; 32×32 pixels.',
         licence="None stated.",
         how_to_get=f"download the binary version cifar-10-binary.tar.gz from the CIFAR page of Alex Krizhevsky "

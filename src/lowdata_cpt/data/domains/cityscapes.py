@@ -27,8 +27,10 @@ class Cityscapes(MaskedFiles):
     label: ClassVar[str] = "Cityscapes"
     kind: Literal["cityscapes"] = "cityscapes"
 
+    segmentation_classes: ClassVar[int] = len(CLASSES)
     dataset: ClassVar[DatasetCard] = DatasetCard(
         title="Cityscapes, fine annotations",
+        images=(2975, 500),
         source='Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understanding", CVPR 2016; 2048×1024.',
         licence="The Cityscapes terms: non-commercial research, registration needed, no redistribution.",
         how_to_get="register at the Cityscapes site, download leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip "

@@ -21,6 +21,7 @@ class EuroSAT(ClassifiedFiles):
 
     dataset: ClassVar[DatasetCard] = DatasetCard(
         title="EuroSAT, RGB",
+        images=(27_000,),
         source='Helber et al., "EuroSAT: A Novel Dataset and Deep Learning Benchmark for Land Use and Land Cover '
         'Classification", IEEE JSTARS 2019; 27,000 JPEG patches of 64×64 pixels at 10 m.',
         licence="MIT by the authors' repository; Copernicus Sentinel data terms.",

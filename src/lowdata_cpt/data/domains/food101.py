@@ -19,6 +19,7 @@ class Food101(ClassifiedFiles):
 
     dataset: ClassVar[DatasetCard] = DatasetCard(
         title="Food-101",
+        images=(75_750, 25_250),
         source='Bossard, Guillaumin and Van Gool, "Food-101: Mining Discriminative Components with Random Forests", '
         "ECCV "
         "2014; 1,000 images a class, up to 512 pixels.",

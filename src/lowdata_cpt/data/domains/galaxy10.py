@@ -31,6 +31,7 @@ class Galaxy10(FolderDomain):
     labelled: ClassVar[tuple[Task, ...]] = ("classification",)
     dataset: ClassVar[DatasetCard] = DatasetCard(
         title="Galaxy10 DECaLS",
+        images=(17_736,),
         source="Leung and Bovy (astroNN): images of the DESI Legacy Imaging Surveys with labels of Galaxy Zoo "
         "(Walmsley et al., MNRAS 2022; Lintott et al.); 17,736 images of 256×256 pixels in g, r and z.",
         licence="MIT by the authors' repository; survey images under their own terms.",

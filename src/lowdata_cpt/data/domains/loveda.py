@@ -20,8 +20,10 @@ class LoveDA(MaskedFiles):
     label: ClassVar[str] = "LoveDA"
     kind: Literal["loveda"] = "loveda"
 
+    segmentation_classes: ClassVar[int] = len(CLASSES)
     dataset: ClassVar[DatasetCard] = DatasetCard(
         title="LoveDA land cover",
+        images=(2522, 1669),
         source='Wang et al., "LoveDA: A Remote Sensing Land-Cover Dataset for Domain Adaptive Semantic Segmentation", '
         "NeurIPS 2021 Datasets and Benchmarks; 1024×1024 at 0.3 m.",
         licence="CC BY-NC-SA 4.0 by the authors' page.",

@@ -20,21 +20,36 @@ from lowdata_cpt.data.splits import balanced_order
 from lowdata_cpt.data.store import SPLITS, Task, TaskInfo
 from lowdata_cpt.data.writer import Item, Splits, write_splits
 
+IMAGES = {
+    "pathmnist": (89_996, 10_004, 7_180),
+    "dermamnist": (7_007, 1_003, 2_005),
+    "octmnist": (97_477, 10_832, 1_000),
+    "pneumoniamnist": (4_708, 524, 624),
+    "retinamnist": (1_080, 120, 400),
+    "breastmnist": (546, 78, 156),
+    "bloodmnist": (11_959, 1_712, 3_421),
+    "tissuemnist": (165_466, 23_640, 47_280),
+    "organamnist": (34_561, 6_491, 17_778),
+    "organcmnist": (12_975, 2_392, 8_216),
+    "organsmnist": (13_932, 2_452, 8_827),
+}
+"""The 2D sets with one label an image: images of train, val and test, as published."""
+
 
 class MedMNIST(FolderDomain):
     """One of the MedMNIST+ 2D sets."""
 
     label: ClassVar[str] = "MedMNIST"
     kind: Literal["medmnist"] = "medmnist"
-    flag: Literal[
-        "pathmnist", "dermamnist", "octmnist", "pneumoniamnist", "retinamnist", "breastmnist", "bloodmnist",
-        "tissuemnist", "organamnist", "organcmnist", "organsmnist",
-    ] = Field(default="pathmnist", description="Which of the 2D sets with one label an image.")  # fmt: skip
+    flag: Literal[tuple(IMAGES)] = Field(  # type: ignore[valid-type]
+        default="pathmnist", description="Which of the 2D sets with one label an image."
+    )
     pixels: Literal[28, 64, 224] = Field(default=224, description="Side in pixels of the published images.")
 
     labelled: ClassVar[tuple[Task, ...]] = ("classification",)
     dataset: ClassVar[DatasetCard] = DatasetCard(
         title="MedMNIST+ (2D)",
+        images=(),
         source='Yang et al., "MedMNIST v2: A large-scale lightweight benchmark for 2D and 3D biomedical image '
         'classification", Scientific Data 2023.',
         licence="CC BY 4.0, dermamnist CC BY-NC 4.0 (the authors' page).",
@@ -54,6 +69,10 @@ class MedMNIST(FolderDomain):
 
     def _path(self) -> Path:
         return self.need(f"{self.flag}.npz" if self.pixels == 28 else f"{self.flag}_{self.pixels}.npz")
+
+    def count(self) -> int:
+        """Return the number of images of the set."""
+        return self.at_most(IMAGES[self.flag])
 
     def sources(self) -> Iterable[Path]:
         """Return the one file."""

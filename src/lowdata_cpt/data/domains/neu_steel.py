@@ -21,6 +21,7 @@ class NEUSteel(ClassifiedFiles):
 
     dataset: ClassVar[DatasetCard] = DatasetCard(
         title="NEU surface defects",
+        images=(1800,),
         source='Song and Yan, "A noise robust method based on completed local binary patterns for hot-rolled steel '
         'strip surface defects", Applied Surface Science 2013; 300 grey images of 200×200 pixels a class.',
         licence="Not stated; research use.",

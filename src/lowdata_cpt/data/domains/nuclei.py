@@ -35,8 +35,10 @@ class Nuclei(FolderDomain):
     kind: Literal["nuclei"] = "nuclei"
 
     labelled: ClassVar[tuple[Task, ...]] = ("segmentation",)
+    segmentation_classes: ClassVar[int] = 2
     dataset: ClassVar[DatasetCard] = DatasetCard(
         title="nuclei, 2018 Data Science Bowl stage 1",
+        images=(670,),
         source='Caicedo et al., "Nucleus segmentation across imaging experiments: the 2018 Data Science Bowl", Nature '
         "Methods 2019; BBBC038 of the Broad Bioimage Benchmark Collection.",
         licence="CC0.",

@@ -65,8 +65,10 @@ class NYUv2(FolderDomain):
     segmentation: bool = Field(default=True, description=f"Also the 40 classes, which need {MAPPING}.")
 
     labelled: ClassVar[tuple[Task, ...]] = ("segmentation", "depth")
+    segmentation_classes: ClassVar[int] = len(CLASSES)
     dataset: ClassVar[DatasetCard] = DatasetCard(
         title="NYU Depth V2, the labelled frames",
+        images=(795, 654),
         source='Silberman, Hoiem, Kohli and Fergus, "Indoor Segmentation and Support Inference from RGBD Images", ECCV '
         "2012: 1449 frames of a Kinect in 464 indoor scenes, 640×480.",
         licence="Research use; the authors' page states no licence text.",

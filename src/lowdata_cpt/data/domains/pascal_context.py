@@ -30,8 +30,10 @@ class PascalContext(MaskedFiles):
     label: ClassVar[str] = "Pascal Context"
     kind: Literal["pascal_context"] = "pascal_context"
 
+    segmentation_classes: ClassVar[int] = len(CLASSES)
     dataset: ClassVar[DatasetCard] = DatasetCard(
         title="PASCAL-Context, 59 classes",
+        images=(4996, 5104),
         source='Mottaghi et al., "The Role of Context for Object Detection and Semantic Segmentation in the Wild", '
         "CVPR "
         "2014, on the images of PASCAL VOC 2010.",

@@ -27,6 +27,8 @@ class DatasetCard(NamedTuple):
     """The data card of a domain, and what its layout errors say."""
 
     title: str
+    images: tuple[int, ...]
+    """Images of each split as published; none where they are counted."""
     source: str
     licence: str
     how_to_get: str
@@ -103,6 +105,14 @@ class FolderDomain(Domain):
         """The data set's folder, existing or not."""
         root = self._kind if self.root is None else os.path.expandvars(Path(self.root).expanduser())
         return Path(os.environ.get(DATA_ROOT) or "data", root)
+
+    def count(self) -> int | None:
+        """Return the number of images as published, at most `max_images` of each split."""
+        return self.at_most(self.dataset.images)
+
+    def at_most(self, images: tuple[int, ...]) -> int:
+        """Return how many are decoded of splits of so many images."""
+        return sum(min(number, self.max_images or number) for number in images)
 
     def absent(self) -> str | None:
         """Return why the data cannot be had on this machine: its folder is missing or empty."""

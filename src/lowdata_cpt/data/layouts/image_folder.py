@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from lowdata_cpt.core.errors import UserError
@@ -30,7 +31,7 @@ from lowdata_cpt.data.layouts.label_files import (
 from lowdata_cpt.data.layouts.listing import CLASS, Listing
 from lowdata_cpt.data.layouts.survey import depth_report, survey
 from lowdata_cpt.data.raw import file_hashes, printable
-from lowdata_cpt.data.store import GROUPS, SPLITS, ImageSet, Task, TaskInfo
+from lowdata_cpt.data.store import GROUPS, SPLITS, ImageSet, Store, Task, TaskInfo
 from lowdata_cpt.data.writer import PAGES, Item, Splits, StoreWriter, write_splits
 
 SPLIT_OF = {
@@ -109,6 +110,7 @@ class ImageFolder(FolderDomain):
 
     dataset: ClassVar[DatasetCard] = DatasetCard(
         title="your own images",
+        images=(),
         source="Yours. Every file whose name ends like a picture format that Pillow reads is an image; other files are "
         "listed in quarantine.csv. Ids are paths below `root`; bytes that are no UTF-8 become \\xNN.",
         licence="Yours.",
@@ -160,9 +162,13 @@ class ImageFolder(FolderDomain):
         masks = dict.fromkeys(coco.file_of(path) or path for path in layout.masks.values())
         return [*images, *masks, *layout.depth.values(), *listing]
 
-    def count(self) -> int:
-        """Return the number of images."""
-        return sum(map(len, self._layout().splits.values()))
+    def count(self) -> int | None:
+        """Return the number of images in the folder, None where it is not there."""
+        return None if self.absent() else sum(map(len, self._layout().splits.values()))
+
+    def groups(self, store: Store, task: Task) -> NDArray[np.int32] | None:
+        """Return the group of each test image, as `group` says."""
+        return store.groups(store.task(task).sets["test"]) if self.group else None
 
     def remarks(self) -> list[str]:
         """Return what is not read, by kind, and the classes that a split lacks."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from lowdata_cpt.core.code_versions import code_version
@@ -15,7 +16,7 @@ from lowdata_cpt.core.io import identity, read_json, sha256_bytes
 from lowdata_cpt.core.packages import install, pinned_lines
 from lowdata_cpt.core.paths import REPOSITORY
 from lowdata_cpt.data.domain import Domain
-from lowdata_cpt.data.store import INDEX, SPLITS, ImageSet, Split, Task, TaskInfo
+from lowdata_cpt.data.store import INDEX, SPLITS, ImageSet, Split, Store, Task, TaskInfo
 from lowdata_cpt.data.tabletop.catalogue import FAR, NEAR, PACKAGES
 from lowdata_cpt.data.tabletop.render import render
 from lowdata_cpt.data.writer import write_meta
@@ -44,6 +45,18 @@ class Tabletop(Domain):
         if self.sizes and max(self.sizes) > self.pool:
             raise ValueError(f"sizes ask for {max(self.sizes)} images, but the pool has {self.pool}")
         return self
+
+    def count(self) -> int:
+        """Return the number of labelled scenes and of their crops, which are about one a scene."""
+        scenes = self.train + self.val + self.test
+        return scenes + 3 * (self.max_crops or scenes)
+
+    def groups(self, store: Store, task: Task) -> NDArray[np.int32] | None:
+        """Return the scene of each crop that is classified: up to a dozen are cut from one."""
+        if task != "classification":
+            return None
+        scenes = store.rows(store.task(task).sets["test"])["id"].str.rsplit("-", n=1).str[0]
+        return np.unique(scenes, return_inverse=True)[1].astype(np.int32)
 
     def raw_fingerprint(self) -> str:
         """Return the pinned versions of the assets' packages; they are installed when they are needed."""
