@@ -35,7 +35,9 @@ else:
     include: "workflow/rules/evaluate.smk"
     include: "workflow/rules/collect.smk"
     include: "workflow/rules/targets.smk"
-    include: "workflow/rules/start.smk"
+
+
+include: "workflow/rules/start.smk"
 
 
 localrules:

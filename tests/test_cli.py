@@ -57,6 +57,17 @@ def test_every_command_has_a_mistake_here() -> None:
     assert set(MISTAKES) == set(cli.cli.commands)
 
 
+@pytest.mark.parametrize("command", ["headline", "report", "tables"])
+def test_a_folder_without_scores_is_no_answer(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("results/yard/data").mkdir(parents=True)
+    assert cli.main([command, "results/yard"]) == 2
+    assert "scores.csv" in capsys.readouterr().err
+    assert [path.name for path in Path("results/yard").iterdir()] == ["data"]
+
+
 @pytest.mark.parametrize("command", MISTAKES)
 def test_a_mistake_is_one_sentence_and_status_2(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

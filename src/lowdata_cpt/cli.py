@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lowdata_cpt.study.paths import Paths
 
 EXIT_ERROR = 2
+POSITIVE = click.FloatRange(0, 1e9, min_open=True)
 CELL = "BACKBONE/DOMAIN/METHOD/nN/sSEED"
 
 
@@ -122,7 +123,11 @@ def subset(study: Path | None, results: Path | None, params: Any, domain: str, n
     from lowdata_cpt.jobs import inputs
     from lowdata_cpt.study.job_params import subset_params
 
-    params, paths = _given(study, results, params, lambda s: subset_params(s, n, seed))
+    def wanted(of: Any) -> Any:
+        _known(domain, of.domains, "domain")
+        return subset_params(of, n, seed)
+
+    params, paths = _given(study, results, params, wanted)
     inputs.subset(params, paths.manifest(domain), paths.subset(domain, n, seed))
 
 
@@ -275,9 +280,9 @@ def headline(folder: Path) -> None:
 
 @cli.command()
 @click.option("--study", type=PATH, required=True, metavar="FILE")
-@click.option("--tflops", type=float, help="Sustained TFLOP/s of one device (default: 60 a GPU, .06 a core).")
-@click.option("--gbytes", type=float, help="Memory traffic of one device, GB/s (default: 800 or 5).")
-@click.option("--startup", type=float, help="Seconds before a job computes (default: 20 or 5).")
+@click.option("--tflops", type=POSITIVE, help="Sustained TFLOP/s of one device (default: 60 a GPU, .06 a core).")
+@click.option("--gbytes", type=POSITIVE, help="Memory traffic of one device, GB/s (default: 800 or 5).")
+@click.option("--startup", type=POSITIVE, help="Seconds before a job computes (default: 20 or 5).")
 def forecast(study: Path, tflops: float | None, gbytes: float | None, startup: float | None) -> None:
     """Print jobs, device-hours and disk of a study that has not run."""
     from lowdata_cpt.jobs import forecast as planned

@@ -69,6 +69,16 @@ def full_study(small: Path, claims_file: Path, folder: Path) -> Path:
     return folder
 
 
+def test_a_figure_that_the_study_no_longer_has_is_left_out(full: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    shutil.copytree(full, folder)
+    shutil.copy(folder / "figures/gains.png", folder / "figures/loss-old-tabletop.png")
+    build_report(folder, folder / "report.html", ["gains", "learning"])
+    text = (folder / "report.html").read_text()
+    assert "figures/gains.png" in text
+    assert "loss-old-tabletop" not in text
+
+
 def test_report_needs_no_network_and_its_links_lead_somewhere(full: Path) -> None:
     text = (full / "report.html").read_text()
     page = Page(text)
@@ -148,6 +158,7 @@ def test_headline_prints_the_answer(full: Path, tmp_path: Path, capsys: pytest.C
     printed = capsys.readouterr().out
     assert printed.splitlines()[:3] == list(answer_of(StudyFiles(full)).sentences)
     assert "knn_accuracy" in printed
+    (tmp_path / "study.json").write_text("{}")
     present.headline(tmp_path)
     assert "nothing was scored" in capsys.readouterr().out
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from lowdata_cpt.core import code_versions as codeversion
+from lowdata_cpt.jobs.figures import FACTS
 from lowdata_cpt.methods.registry import METHODS
 
 
@@ -44,6 +45,12 @@ def test_facts_of_a_method_do_not_count() -> None:
     assert "methods.base" in modules
     assert "methods.dino.loss" in modules
     assert not {"methods.facts", "methods.dino.cost", "methods.glare.diagnostics"} & modules.keys()
+
+
+def test_facts_of_a_method_count_where_they_are_asked_for() -> None:
+    modules = codeversion.sources("jobs.report", *FACTS)
+    assert {"methods.facts", "methods.glare.config", "analysis.preconditions"} <= modules.keys()
+    assert "methods.facts" not in codeversion.sources("jobs.report")
 
 
 def test_methods_have_versions_of_their_own() -> None:

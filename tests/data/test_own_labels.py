@@ -345,6 +345,12 @@ def test_rules_of_groups(rule: dict[str, str], group: str) -> None:
     assert Grouping.model_validate(rule).of(name, {name: "v1"}) == group
 
 
+@pytest.mark.parametrize("pattern", ["zzz", "^(zzz)?"])
+def test_a_pattern_that_finds_nothing_is_one_sentence(pattern: str) -> None:
+    with pytest.raises(UserError, match=r"does not match images/a\.png; expected it to match every image"):
+        Grouping(pattern=pattern).of("images/a.png", {})
+
+
 def test_groups_stay_whole_and_parts_come_near_their_size() -> None:
     groups = [f"g{i // 4}" for i in range(48)]
     strata = ["a" if i < 24 else "b" for i in range(48)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,17 @@ def test_what_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
         continue_pretraining(folder_of_images(tmp_path / "i"), tmp_path / "o", method="unknown", backbone=BACKBONE)
     with pytest.raises(UserError, match="nowhere"):
         continue_pretraining(tmp_path / "nowhere", tmp_path / "o", backbone=BACKBONE)
+
+
+def test_other_images_in_the_same_place_are_trained_on(tmp_path: Path) -> None:
+    first, out = folder_of_images(tmp_path / "first"), tmp_path / "out"
+    continue_pretraining(first, out, backbone=BACKBONE, settings=SHORT, device="cpu")
+    second = folder_of_images(tmp_path / "second")
+    save(second / "more.png", picture(torch.full((40, 40), 9).numpy(), 9))
+    wider = BACKBONE | {"model": "vit_small_patch16_224"}
+    model = continue_pretraining(second, out, backbone=wider, settings=SHORT, device="cpu")
+    assert model.embed_dim == 384
+    (cell,) = out.glob("cells/*/*/*/n7/*")
+    assert json.loads((cell / "cost.json").read_text())["images_seen"] == 14
+    (subset,) = out.glob("subsets/*/*/n7.csv")
+    assert "more.png" in subset.read_text()

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 
 from lowdata_cpt.analysis.summary import selection_table
+from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import write_json
+from lowdata_cpt.data.domains.camvid import CamVid
 from lowdata_cpt.jobs import collect
 from lowdata_cpt.study.load import validate
 from lowdata_cpt.study.paths import Paths
@@ -17,14 +19,15 @@ from lowdata_cpt.study.paths import Paths
 COUNTS = np.arange(2 * 11 * 3, dtype=np.int32).reshape(2, 11, 3)
 
 
-def probe(value: float) -> dict[str, object]:
+def probe(value: float, val: float) -> dict[str, object]:
     """Return what a segmentation probe found."""
     selected = {"lr": 0.1 if value > 0.5 else 0.03, "val_miou": {"0.01": 0.7, "0.03": 0.8, "0.1": 0.9}}
-    return {"segmentation": {"metrics": {"val": {"miou": 0.9}, "test": {"miou": value}}, "selected": selected}}
+    return {"segmentation": {"metrics": {"val": {"miou": val}, "test": {"miou": value}}, "selected": selected}}
 
 
 def test_a_row_per_metric_and_milestone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(collect.Store, "open", lambda manifest: None)  # CamVid's masks have no classes and no groups
     study = validate(
         {
             "study": "s",
@@ -44,7 +47,8 @@ def test_a_row_per_metric_and_milestone(tmp_path: Path, monkeypatch: pytest.Monk
         "mae/n4/s1": {4: 0.45, 8: 0.6},
     }
     for place, values in scored.items():
-        write_json(root / place / "evaluation.json", {"milestones": {str(i): probe(v) for i, v in values.items()}})
+        found = {str(images): probe(value, 0.95 if images == 4 else 0.9) for images, value in values.items()}
+        write_json(root / place / "evaluation.json", {"milestones": found})
         outcomes = {f"i{images}/segmentation/counts": COUNTS * (i + 1) for i, images in enumerate(values)}
         collect.write_arrays(root / place / "outcomes.npz", outcomes)
         if place == "base/n0/s1":
@@ -74,7 +78,22 @@ def test_a_row_per_metric_and_milestone(tmp_path: Path, monkeypatch: pytest.Monk
     with np.load("results/s/outcomes/b-camvid.npz", allow_pickle=False) as found:
         assert sorted(found.files) == [
             f"{method}/{seed}/i{images}/segmentation/counts"
-            for method, images in (("base/n0", 0), ("mae/n4", 8))
+            for method, milestones in (("base/n0", (0,)), ("mae/n4", (4, 8)))
             for seed in ("s0", "s1")
+            for images in milestones  # where validation would stop, and the end
         ]
         np.testing.assert_array_equal(found["mae/n4/s1/i8/segmentation/counts"], 2 * COUNTS)
+    # A study that loses its labels has no scores, and nothing is held to those that it had.
+    monkeypatch.setattr(CamVid, "labelled", ())
+    collect.collect(study, {}, paths)
+    left = {path.name for path in Path("results/s").iterdir()}
+    assert not left & {"scores.csv", "scores.csv.prov.json", "selected.csv", "outcomes"}
+    assert collect.read_study(Path("results/s/study.json")).study == "s"
+
+
+def test_what_is_no_table_is_not_compared(tmp_path: Path) -> None:
+    table, other = tmp_path / "a.csv", tmp_path / "b.csv"
+    table.write_text("a,b\n1,2\n")
+    other.write_text("a\n1,2\n3,4,5\n")
+    with pytest.raises(UserError, match=r"b\.csv: not a CSV table"):
+        collect.differences(table, other)

@@ -42,7 +42,7 @@ def test_class_folders_with_a_copy_and_a_broken_file(tmp_path: Path) -> None:
     (folder / "cat/broken.png").write_bytes(b"x")
     shutil.copy(folder / "cat/1.png", folder / "cat/copy.png")
     said, study, domain = started(folder)
-    assert study.study == "my_pets"
+    assert study.study == "mine"
     assert set(study.methods) == {"base", "base_domain_norm", "diet_cp"}
     assert study.training_of("diet_cp").epochs == 150
     assert domain.sizes == (18,)
@@ -118,3 +118,12 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({}))
     with pytest.raises(UserError, match=r"mine.yaml: exists; delete it"):
         job.init(folder, tmp_path / "mine.yaml")
+    Path("results/walks").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"results/walks: exists"):
+        job.init(folder, tmp_path / "Walks.yaml")
+
+
+@pytest.mark.parametrize("name", ["2024", "no", "x" * 90])
+def test_any_name_of_a_file_is_a_name_of_a_study(name: str, tmp_path: Path) -> None:
+    job.init(pets(tmp_path / "pets"), tmp_path / f"{name}.yaml")
+    assert load(tmp_path / f"{name}.yaml").study == name[:64]

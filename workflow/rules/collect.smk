@@ -46,7 +46,7 @@ if not any(TASKS.values()):
             mem_mb=RESOURCES.mem_mb,
             runtime=RESOURCES.runtime,
         params:
-            code=code("jobs.collect", "jobs.report", "jobs.geometry"),
+            code=code("jobs.collect", "jobs.report", "jobs.geometry", *FACTS),
             job=job(job_params.study_params),
             not_run=job_params.dump(NOT_RUN),
             folder=PATHS.root,
@@ -154,7 +154,7 @@ rule tables:
     conda:
         "../../environment.yml"
     params:
-        code=code("analysis.tables"),
+        code=code("analysis.tables", *FACTS),
         folder=PATHS.root,
     message:
         "tables of study {config[study]}"
@@ -176,7 +176,7 @@ rule statistics:
     conda:
         "../../environment.yml"
     params:
-        code=code("jobs.report"),
+        code=code("jobs.report", *FACTS),
         folder=PATHS.root,
     message:
         "statistics of study {config[study]}"
@@ -203,7 +203,7 @@ rule claims:
     conda:
         "../../environment.yml"
     params:
-        code=code("jobs.report"),
+        code=code("jobs.report", *FACTS),
         folder=PATHS.root,
     message:
         "verdicts of study {config[study]}"
@@ -228,7 +228,10 @@ rule report:
         mem_mb=RESOURCES.mem_mb,
         runtime=RESOURCES.runtime,
     params:
-        code=code("jobs.report"),
+        code=code("jobs.report", *FACTS),
+        template=lambda wildcards: sha256_file(
+            PACKAGE / "analysis/report/templates/report.html.j2"
+        ),
         folder=PATHS.root,
     message:
         "report of study {config[study]}"

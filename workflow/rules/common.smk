@@ -1,9 +1,9 @@
 """Validation, the grid, and what every rule shares. Paths are said in study/paths.py, parameters in study/job_params.py."""
 
 from lowdata_cpt.analysis.figures import figure_reads
-from lowdata_cpt.core.paths import CLAIMS, project_file
-from lowdata_cpt.jobs.failures import last_words
-from lowdata_cpt.jobs.figures import code_modules, figure_names
+from lowdata_cpt.core.io import sha256_file
+from lowdata_cpt.core.paths import CLAIMS, PACKAGE, project_file
+from lowdata_cpt.jobs.figures import FACTS, code_modules, figure_names
 from lowdata_cpt.study import grid, job_params
 from lowdata_cpt.study.checks import check_machine
 from lowdata_cpt.study.grid import ANY

@@ -5,7 +5,6 @@ from lowdata_cpt.language import config as language_config, plan
 from lowdata_cpt.language.figures import FIGURES
 from lowdata_cpt.language.plan import ANY, base_of
 from lowdata_cpt.language.results import CLAIMS
-from lowdata_cpt.study.checks import hold
 from lowdata_cpt.study.job_params import code_of, dump
 
 try:
@@ -205,7 +204,3 @@ rule language_report:
 
 
 EVERYTHING = [COSTS, EVALUATIONS, rules.language_report.output]
-
-
-onstart:
-    hold(STUDY.study)

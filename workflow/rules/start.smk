@@ -1,5 +1,6 @@
 """What is looked at, and set, before the first job starts; and what is said when one has failed."""
 
+from lowdata_cpt.jobs.failures import last_words
 from lowdata_cpt.study.checks import hold
 
 

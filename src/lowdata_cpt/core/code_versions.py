@@ -79,13 +79,16 @@ def _read(path: Path) -> tuple[str, tuple[str, ...]]:
 
 
 def sources(*modules: str) -> dict[str, str]:
-    """Return the code of `modules` (names below the package) and of all they import from it, by module."""
+    """Return the code of `modules` (names below the package) and of all they import from it, by module.
+
+    `NEUTRAL` modules count only where they are asked for by name.
+    """
     seen: dict[str, str] = {}
     waiting = list(modules)
     while waiting:
         module = waiting.pop()
         path = _file(module)
-        if module in seen or module in NEUTRAL or path is None:
+        if module in seen or (module in NEUTRAL and module not in modules) or path is None:
             continue
         seen[module], imported = _read(path)
         waiting.extend(imported)

@@ -9,8 +9,8 @@ from torch import nn
 
 from lowdata_cpt.backbones.weights import open_export
 from lowdata_cpt.core.io import read_json
-from lowdata_cpt.jobs import inputs, pretrain
-from lowdata_cpt.jobs.chain import run_inputs
+from lowdata_cpt.jobs import pretrain
+from lowdata_cpt.jobs.chain import run_data, run_inputs
 from lowdata_cpt.study import job_params
 from lowdata_cpt.study.grid import Cell
 from lowdata_cpt.study.load import validate
@@ -34,7 +34,8 @@ def continue_pretraining(
     Args:
         images: folder of images (see docs/data/README.md for what it may hold).
         out: folder for the decoded images, the run's log and `export/` (a folder per milestone, which timm opens);
-            a call that was interrupted resumes from its last checkpoint.
+            a call that was interrupted resumes from its last checkpoint, one with other images or another backbone
+            makes what is of them anew.
         method: name of a method that trains.
         backbone: `model` (timm name), `weights` and `image_size` as in a study's `backbones`; the ViT-S/14 that
             ships in a package if not given.
@@ -61,8 +62,7 @@ def continue_pretraining(
         "seeds": [seed],
     }
     study = validate(raw, "continue_pretraining")
-    if not paths.manifest("images").exists():
-        inputs.data(job_params.data_params(study, "images"), paths.manifest("images"))
+    run_data(study, "images", paths)
     facts = read_json(paths.manifest("images"))
     cell = Cell("backbone", "images", method, int(facts["images"]["pool"]), seed)
     run_inputs(study, cell, paths)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ import pandas as pd
 
 from lowdata_cpt.analysis.outcomes import GROUPS, TRUTH
 from lowdata_cpt.analysis.stopping import chosen_milestones
-from lowdata_cpt.analysis.table import COLUMNS, SELECTED_COLUMNS, STEP_COLUMNS, records
+from lowdata_cpt.analysis.table import COLUMNS, SELECTED_COLUMNS, STEP_COLUMNS, read_table, records
 from lowdata_cpt.core.io import read_arrays, read_json, write_arrays, write_json
-from lowdata_cpt.core.provenance import check, of_study, write_sidecar
+from lowdata_cpt.core.provenance import check, of_study, sidecar_path, write_sidecar
 from lowdata_cpt.core.stable import write_table
 from lowdata_cpt.data.domain import Domain
 from lowdata_cpt.data.store import Store
@@ -87,6 +88,12 @@ def collect(study: Study, not_run: dict[str, str], paths: Paths, target: Path | 
         of_all = [target / "study.json", target / "not_run.json", *outcomes] if name == "scores.csv" else []
         if labelled or name in ("cost.csv", "curves.csv"):
             _write_table(target / name, frame, inputs, of_all)
+        else:
+            # Of a time when there were labels; study.json would be held against it.
+            for path in (target / name, sidecar_path(target / name)):
+                path.unlink(missing_ok=True)
+    if not labelled:
+        shutil.rmtree(target / "outcomes", ignore_errors=True)
 
 
 def _cost(paths: Paths, cell: Cell) -> dict[str, Any]:
@@ -195,7 +202,7 @@ def trivial_baselines(manifests: list[Path], target: Path) -> None:
 
 def differences(first: Path, second: Path) -> str | None:
     """Say how two score tables differ, None when they are equal but for `train_seconds`, which is a measurement."""
-    tables = [pd.read_csv(path, dtype=str).drop(columns="train_seconds", errors="ignore") for path in (first, second)]
+    tables = [read_table(path, ()).drop(columns="train_seconds", errors="ignore") for path in (first, second)]
     if list(tables[0].columns) != list(tables[1].columns) or len(tables[0]) != len(tables[1]):
         return f"{first} and {second} have other columns or rows: {tables[0].shape} and {tables[1].shape}"
     unequal = (tables[0] != tables[1]).any(axis=1)

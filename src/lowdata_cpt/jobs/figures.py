@@ -9,6 +9,9 @@ from lowdata_cpt.core.provenance import write_sidecar
 from lowdata_cpt.study.config import Study
 from lowdata_cpt.study.grid import cells, diagnosed, pairs
 
+FACTS = ("methods.facts", "methods.registry")
+"""What methods say of themselves: labels, colours, and when one acted."""
+
 
 def figure_names(study: Study) -> list[str]:
     """Return the names of a study's figures, main figures first."""
@@ -26,7 +29,7 @@ def figure_names(study: Study) -> list[str]:
 
 def code_modules(name: str) -> tuple[str, ...]:
     """Return the modules that decide a figure, for its code version."""
-    return (f"analysis.figures.{figures.parse_figure(name)[0].module}",)
+    return (f"analysis.figures.{figures.parse_figure(name)[0].module}", *FACTS)
 
 
 def figure(folder: Path, name: str, *, pdf: bool = False) -> None:

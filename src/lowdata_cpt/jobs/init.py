@@ -17,7 +17,7 @@ from PIL import Image
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import write_text
-from lowdata_cpt.core.paths import REPOSITORY
+from lowdata_cpt.core.paths import REPOSITORY, expanded
 from lowdata_cpt.data.decode import UndecodableError, read_bytes, read_ids, read_image
 from lowdata_cpt.data.domain import prepare
 from lowdata_cpt.data.layouts.folders import images_in, subfolders
@@ -48,23 +48,28 @@ def init(folder: Path, out: Path | None = None) -> str:
 
     Args:
         folder: of the images, with labels or without.
-        out: the configuration to write; config/<name of the folder>.yaml if not given.
+        out: the configuration to write, whose name is the study's; config/<name of the folder>.yaml if not given.
 
     Raises:
-        UserError: the folder or its labels cannot be used, or the configuration exists.
+        UserError: the folder or its labels cannot be used, or the configuration or results of that name exist.
     """
-    folder = folder.expanduser().resolve()
-    name = re.sub(r"[^a-z0-9]+", "_", folder.name.lower()).strip("_") or "mine"
+    folder = expanded(folder).resolve()
+    name = re.sub(r"[^a-z0-9]+", "_", (out.stem if out else folder.name).lower()).strip("_")[:64] or "mine"
     out = out or REPOSITORY / "config" / f"{name}.yaml"
-    if out.exists():
-        raise UserError(f"{out}: exists; delete it, or name another file with --out")
+    for taken in (out, Path("results", name)):
+        if taken.exists():
+            raise UserError(f"{taken}: exists; delete it, or name another file with --out")
     settings, comments = guess(folder)
     domain = ImageFolder(root=str(folder), **settings)
     store = prepare(domain, STORE_CACHE)
     pool = len(store.rows(store.meta.pool))
     settings = {"root": str(folder), "sizes": [min(100, pool)], **settings}
     write_text(out, _text(name, out, settings, comments))
-    study = load(out)
+    try:
+        study = load(out)
+    except UserError:
+        out.unlink()
+        raise
     plan = forecast(study, Paths(Path("results", study.study)), Assumptions.of(study, None, None, None))
     minutes, cores = 60 * (plan.hours(True) + plan.hours(False)), os.cpu_count() or 1
     shown = out.relative_to(Path.cwd()) if out.is_relative_to(Path.cwd()) else out
@@ -189,7 +194,7 @@ def _text(name: str, out: Path, settings: dict[str, Any], comments: dict[str, st
     lines = [
         f"# Written by `lowdata-cpt init {settings['root']}`; all keys: docs/data/own-images.md",
         f"extends: {extends} # a ViT-S/14 that ships in a package, and the methods' recipes",
-        f"study: {name}",
+        f'study: "{name}"',
         "domains:",
         "  imagefolder:",
     ]

@@ -81,7 +81,9 @@ def report(folder: Path) -> None:
     if (folder / "study.json").exists() and not (folder / "scores.csv").exists():
         _unlabelled(folder)
     ledger(folder)
-    build_report(folder, folder / "report.html")
+    known = all((folder / name).exists() for name in ("study.json", "scores.csv"))
+    names = figure_names(read_study(folder / "study.json")) if known else None
+    build_report(folder, folder / "report.html", names)
 
 
 def _unlabelled(folder: Path) -> None:
@@ -94,8 +96,11 @@ def _unlabelled(folder: Path) -> None:
 
 
 def _check_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; expected results/<study> of a study that has run")
+    if not any((folder / name).exists() for name in ("scores.csv", "study.json")):
+        raise UserError(
+            f"{folder}: holds no scores.csv; expected results/<study> of a study that has run (of one that has not "
+            "ended, `make partial STUDY=<study>` gathers what is finished)"
+        )
 
 
 def headline(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """What a method says of itself beside its recipe: how it is drawn, what it is compared with, when it acted. Torch-free.
 
-No result depends on what is written here, so none of it counts as code of a result (`core.code_versions`).
+No score depends on what is written here, so none of it counts as code of a score (`core.code_versions`); verdicts and
+figures do, and their rules name this module.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import atomic_path, sha256_bytes, sha256_file
-from lowdata_cpt.core.provenance import sidecar_path
+from lowdata_cpt.core.provenance import SUFFIX, sidecar_path
 from lowdata_cpt.reproduce.dvc import config_file, snakemake
 from lowdata_cpt.reproduce.packing import COST, SCORES, Packed, packed_cells
 from lowdata_cpt.study import job_params
@@ -57,8 +57,8 @@ def pack(name: str) -> list[Path]:
             old = {name: content for name, content in packed.items() if name.startswith(cell.place)}
             new = {cell.place + name: (cell.folder / name).read_bytes() for name in cell.files if cell.is_finished}
             # A cell that was computed again with equal scores stays as it was packed: seconds are measurements.
-            same = not new or new[cell.place + SCORES] == old.get(cell.place + SCORES)
-            entries |= old if same and old else new
+            same = new.get(cell.place + SCORES) == old.get(cell.place + SCORES) and _settings(new) == _settings(old)
+            entries |= old if old and (same or not new) else new
         if entries and entries != packed:
             _write(archive, entries)
         if entries:
@@ -66,6 +66,11 @@ def pack(name: str) -> list[Path]:
     for stale in {path for archive in archives for path in archive.parent.glob("*.zip")} - set(written):
         stale.unlink()
     return sorted(written)
+
+
+def _settings(entries: Entries) -> list[Any]:
+    """Return what each file of a cell was made with, as its record says."""
+    return [json.loads(content)["config"] for name, content in sorted(entries.items()) if name.endswith(SUFFIX)]
 
 
 def _read(archive: Path) -> Entries:

@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 from lowdata_cpt.backbones.flops import geometry
 from lowdata_cpt.core.errors import UserError, several
+from lowdata_cpt.core.paths import expanded
 from lowdata_cpt.data.layouts.folders import FolderDomain
 from lowdata_cpt.data.layouts.image_folder import ImageFolder
 from lowdata_cpt.data.tabletop.domain import Tabletop
@@ -163,7 +164,7 @@ def _no_weights(backbone: Backbone) -> str | None:
     """Return why a backbone's weights cannot be had, None where they can as far as a look tells."""
     kind, _, place = backbone.weights.partition(":")
     if kind == "file":
-        path = Path(place).expanduser()
+        path = expanded(place)
         if not path.is_file():
             return f"{path} is no file; expected timm's state dict as safetensors"
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +32,23 @@ EXAMPLES_OF = ("neighbours", "segmentation", "depth")
 TITLE = "Continued pretraining on 100 to 1000 images: does it help?"
 
 
-def build_report(study_dir: Path, out: Path) -> None:
+def build_report(study_dir: Path, out: Path, names: Collection[str] | None = None) -> None:
     """Write the report of `study_dir` to `out`: one HTML file without outside links; figures open from beside it.
 
     Uses what is there of `scores.csv`, `outcomes/`, `curves.csv`, `cost.csv`, `claims.json`, `not_run.json`,
     `ledger.csv`, `figures/`, and the provenance of its artifacts. Without `scores.csv` it says that nothing was
     scored.
 
+    Args:
+        study_dir: results/<study>.
+        out: the page to write.
+        names: of the study's figures; others that lie there, of a configuration before, are left out. All if not given.
+
     Raises:
         UserError: a file is wrong.
     """
     files, made = StudyFiles(study_dir), read_records(study_dir)
-    figures = _figures(study_dir)
+    figures = _figures(study_dir, names)
     context: dict[str, Any] = {"title": TITLE, "study": study_dir.name, "answer": answer_of(files), "rule": RULE}
     context |= {"figures": figures, "opening": _opening(figures, own=files.own)}
     context |= {"absent": {domain_label(name): why for name, why in read_absent(study_dir).items()}}
@@ -180,7 +186,7 @@ def _ledger(path: Path) -> list[list[str]]:
     return rows
 
 
-def _figures(study_dir: Path) -> list[dict[str, Any]]:
+def _figures(study_dir: Path, names: Collection[str] | None) -> list[dict[str, Any]]:
     """Return the drawn figures, main ones first, with thumbnails as far as the budget goes."""
     kinds = list(FIGURES)
 
@@ -188,7 +194,8 @@ def _figures(study_dir: Path) -> list[dict[str, Any]]:
         kind = path.stem.partition("-")[0]
         return (kinds.index(kind) if kind in kinds else len(kinds), path.stem)
 
-    paths = sorted((study_dir / "figures").glob("*.png"), key=order)
+    drawn = (study_dir / "figures").glob("*.png")
+    paths = sorted((path for path in drawn if names is None or path.stem in names), key=order)
     main = [path for path in paths if "-" not in path.stem]
     small = thumbnails(paths, wide=len(main))
     figures = []

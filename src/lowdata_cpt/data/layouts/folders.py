@@ -13,6 +13,7 @@ from PIL import Image
 from pydantic import Field
 
 from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.paths import expanded
 from lowdata_cpt.data.decode import FORMATS
 from lowdata_cpt.data.domain import Domain
 from lowdata_cpt.data.raw import ABSENT, content_hash, printable
@@ -103,7 +104,7 @@ class FolderDomain(Domain):
     @property
     def folder(self) -> Path:
         """The data set's folder, existing or not."""
-        root = self._kind if self.root is None else os.path.expandvars(Path(self.root).expanduser())
+        root = self._kind if self.root is None else expanded(self.root)
         return Path(os.environ.get(DATA_ROOT) or "data", root)
 
     def count(self) -> int | None:

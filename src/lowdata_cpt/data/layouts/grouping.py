@@ -57,7 +57,7 @@ class Grouping(Strict):
         if self.column:
             return columns.get(name) or name
         found = re.search(self.pattern or "", name)
-        if found is None:
+        if found is None or found[found.re.groups and 1] is None:
             raise UserError(f"group.pattern {self.pattern!r} does not match {name}; expected it to match every image")
         return str(found[1] if found.re.groups else found[0])
 

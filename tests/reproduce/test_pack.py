@@ -1,0 +1,41 @@
+"""What `pack` keeps of a cell that was computed again."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from lowdata_cpt.core.io import write_json
+from lowdata_cpt.core.provenance import write_sidecar
+from lowdata_cpt.reproduce import cells
+from lowdata_cpt.reproduce.packing import COST, OF_SCORES, OF_TRAINING, SCORES, Packed
+
+
+@pytest.mark.parametrize(("code", "taken"), [("a", False), ("b", True)])
+def test_a_cell_made_by_other_code_is_packed_anew_though_its_scores_are_equal(
+    code: str, taken: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, archive = tmp_path / "cell", tmp_path / "finished" / "x.zip"
+    files = (*OF_TRAINING, *OF_SCORES)
+    cell = Packed("c", archive, "s0/", folder, folder, files, (), dict)
+    monkeypatch.setattr(cells, "config_file", lambda name: name)
+    monkeypatch.setattr(cells, "packed_cells", lambda file, absent_too: [cell])
+
+    def compute(code: str, seconds: float) -> None:
+        write_json(folder / COST, {"train_seconds": seconds})
+        write_json(folder / SCORES, {"miou": 0.5})
+        (folder / "log.csv").write_text("step\n")
+        (folder / "outcomes.npz").write_bytes(b"x")
+        for name in (COST, SCORES):
+            write_sidecar(folder / name, config={"code": code})
+
+    compute("a", 1.0)
+    cells.pack("study")
+    before = archive.read_bytes()
+    compute(code, 2.0)
+    assert cells.pack("study") == [archive]
+    assert (archive.read_bytes() != before) == taken
+    with zipfile.ZipFile(archive) as stored:
+        assert f'"{code}"'.encode() in stored.read(f"s0/{SCORES}.prov.json")
