@@ -16,10 +16,9 @@ from snakemake_executor_plugin_submitit.job_wrapper import Job, own_id
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    monkeypatch.chdir(tmp_path)
+def cluster(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     monkeypatch.setattr(waiting, "FIRST_PAUSE", 0.0)
-    return Cluster()
+    return cluster
 
 
 def arrays(

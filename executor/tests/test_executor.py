@@ -12,12 +12,6 @@ from snakemake_executor_plugin_submitit import job_submission, ledger
 from snakemake_executor_plugin_submitit.files import write_json
 
 
-@pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    monkeypatch.chdir(tmp_path)
-    return Cluster()
-
-
 def states(run: Run) -> list[str]:
     return [line["state"] for line in ledger.read(run.executor.root / "ledger")]
 

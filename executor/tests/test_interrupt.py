@@ -12,12 +12,6 @@ from fake_cluster import Cluster, FakeJob, Run, holder
 from snakemake_executor_plugin_submitit import job_submission, ledger
 
 
-@pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    monkeypatch.chdir(tmp_path)
-    return Cluster()
-
-
 def test_kept_jobs_go_on_and_are_reattached(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     run, running, pending = Run(cluster, monkeypatch, on_interrupt="keep"), FakeJob("a"), FakeJob("b")
     folder = Path(run.executor.tmpdir)

@@ -13,12 +13,6 @@ from snakemake_executor_plugin_submitit.job_status_query import Snapshot
 from snakemake_executor_plugin_submitit.records import RESULT
 
 
-@pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    monkeypatch.chdir(tmp_path)
-    return Cluster()
-
-
 def test_squeue_tells_what_runs(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     run, job = Run(cluster, monkeypatch), FakeJob("out/a b.txt")
     job.wildcards_dict = {"model": "vits14", "seed": "3", "data": "x,y" + "z" * 90}

@@ -14,12 +14,6 @@ from snakemake_executor_plugin_submitit.job_status_query import Snapshot
 from snakemake_executor_plugin_submitit.records import CLAIM
 
 
-@pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    monkeypatch.chdir(tmp_path)
-    return Cluster()
-
-
 def killed(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, job: FakeJob, start: bool = True) -> Run:
     """A run that has submitted a job and was killed."""
     run = Run(cluster, monkeypatch)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from fake_cluster import Cluster, FakeJob, Run
@@ -17,10 +15,9 @@ BUSY = "sbatch: error: Slurm temporarily unable to accept job, sleeping and retr
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    monkeypatch.chdir(tmp_path)
+def cluster(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     monkeypatch.setattr(waiting, "FIRST_PAUSE", 0.0)
-    return Cluster()
+    return cluster
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 
 from lowdata_cpt.core.io import write_json
 from lowdata_cpt.core.provenance import write_sidecar
-from lowdata_cpt.reproduce import cells
-from lowdata_cpt.reproduce.packing import COST, OF_SCORES, OF_TRAINING, SCORES, Packed
+from lowdata_cpt.reproduce import packing
+from lowdata_cpt.reproduce.packed_cells import COST, OF_SCORES, OF_TRAINING, SCORES, Packed
 
 
 @pytest.mark.parametrize(("code", "taken"), [("a", False), ("b", True)])
@@ -20,8 +20,8 @@ def test_a_cell_made_by_other_code_is_packed_anew_though_its_scores_are_equal(
     folder, archive = tmp_path / "cell", tmp_path / "finished" / "x.zip"
     files = (*OF_TRAINING, *OF_SCORES)
     cell = Packed("c", archive, "s0/", folder, folder, files, (), dict)
-    monkeypatch.setattr(cells, "config_file", lambda name: name)
-    monkeypatch.setattr(cells, "packed_cells", lambda file, absent_too: [cell])
+    monkeypatch.setattr(packing, "config_file", lambda name: name)
+    monkeypatch.setattr(packing, "packed_cells", lambda file, absent_too: [cell])
 
     def compute(code: str, seconds: float) -> None:
         write_json(folder / COST, {"train_seconds": seconds})
@@ -32,10 +32,10 @@ def test_a_cell_made_by_other_code_is_packed_anew_though_its_scores_are_equal(
             write_sidecar(folder / name, config={"code": code})
 
     compute("a", 1.0)
-    cells.pack("study")
+    packing.pack("study")
     before = archive.read_bytes()
     compute(code, 2.0)
-    assert cells.pack("study") == [archive]
+    assert packing.pack("study") == [archive]
     assert (archive.read_bytes() != before) == taken
     with zipfile.ZipFile(archive) as stored:
         assert f'"{code}"'.encode() in stored.read(f"s0/{SCORES}.prov.json")

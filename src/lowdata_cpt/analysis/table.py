@@ -200,15 +200,6 @@ def at_end(scores: pd.DataFrame) -> pd.DataFrame:
     return scores[scores["images_seen"] == last].reset_index(drop=True)
 
 
-def at_images(scores: pd.DataFrame, images: int) -> pd.DataFrame:
-    """Return the milestone of each trained cell at `images` images seen (within `SAME_IMAGES`), and all untrained rows.
-
-    A cell without that milestone is left out.
-    """
-    near = (scores["images_seen"] - images).abs() <= SAME_IMAGES * images
-    return at_end(scores[near | (scores["n"] == 0)])
-
-
 def _as_partner(rows: pd.DataFrame, cell: list[str]) -> pd.DataFrame:
     """Return the columns `cell` of rows, and what `paired_gain` says of a reference."""
     said = {name: rows[old] for name, old in zip(REFERENCE, ("method", "value", "n", "images_seen"), strict=True)}

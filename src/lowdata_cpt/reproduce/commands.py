@@ -57,7 +57,7 @@ def publish(study: str) -> None:
 @_of_study
 def pack(study: str) -> None:
     """Pack a study's finished cells, so that git can keep them."""
-    from lowdata_cpt.reproduce.cells import pack as put_in
+    from lowdata_cpt.reproduce.packing import pack as put_in
 
     for path in put_in(study):
         click.echo(path)
@@ -67,7 +67,7 @@ def pack(study: str) -> None:
 @_of_study
 def restore(study: str) -> None:
     """Put a study's packed cells in place, so that a run goes on from them."""
-    from lowdata_cpt.reproduce.cells import restore as put_back
+    from lowdata_cpt.reproduce.packing import restore as put_back
 
     found = put_back(study)
     for cell, why in found.refused.items():

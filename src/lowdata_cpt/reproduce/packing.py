@@ -1,113 +1,160 @@
-"""The cells of a study of either kind, as `pack` and `restore` see them."""
+"""Finished cells in git, so that a study of many hours goes on in any checkout from where it was left.
+
+`make pack` puts what a study's tables are made from into results/<study>/finished/<backbone>-<domain>-<method>.zip:
+scores, outcomes of test images, cost, log, and how they came about; of a language study, whose start has few weights,
+those too. `make restore` puts it back where Snakemake looks for it: those cells that are of today's configuration,
+code and data.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
+import json
+import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from lowdata_cpt.core.provenance import sidecar_path
-from lowdata_cpt.jobs.pretrain import inputs_of
-from lowdata_cpt.language import config as language_config
-from lowdata_cpt.language import plan
-from lowdata_cpt.language.config import BASE, LanguageStudy
-from lowdata_cpt.study import grid, job_params
-from lowdata_cpt.study.config import Study
-from lowdata_cpt.study.load import load, read
-from lowdata_cpt.study.paths import Paths
+from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.io import atomic_path, sha256_bytes, sha256_file
+from lowdata_cpt.core.provenance import SUFFIX, sidecar_path
+from lowdata_cpt.reproduce.dvc import config_file, snakemake
+from lowdata_cpt.reproduce.packed_cells import COST, SCORES, Packed, packed_cells
+from lowdata_cpt.study import job_params
 
-FINISHED = "finished"
-COST, SCORES = "cost.json", "evaluation.json"
-OF_TRAINING = (COST, "log.csv", sidecar_path(COST).name)
-OF_SCORES = (SCORES, "outcomes.npz", sidecar_path(SCORES).name)
+SAME_DATE = (1980, 1, 1, 0, 0, 0)
+"""Of every entry of an archive: equal cells give equal bytes."""
+
+Entries = dict[str, bytes]
+"""Name below a cell's place in an archive -> content."""
 
 
-class Packed(NamedTuple):
-    """A cell: where its files lie, what is packed of them, and what they are made from."""
+class Restored(NamedTuple):
+    """How many cells a study has, how many were put in place, and why others were not."""
 
-    name: str
-    archive: Path
-    place: str
-    """Its folder in the archive, with a slash at the end."""
-    folder: Path
-    trained: Path
-    """Folder of the cell whose model it evaluates, for most its own."""
-    files: tuple[str, ...]
-    inputs: tuple[Path, ...]
-    """What is made before it is restored."""
-    made_with: Callable[[], dict[str, job_params.Params]]
-    """Parameters with which today's code makes COST and SCORES."""
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether it is trained and scored."""
-        return (self.folder / SCORES).exists() and (self.trained / COST).exists()
+    cells: int
+    placed: int
+    refused: dict[str, str]
 
 
-def packed_cells(file: str | Path, *, absent_too: bool = False) -> list[Packed]:
-    """Return the cells of the study in a configuration file.
+def pack(name: str) -> list[Path]:
+    """Write the archives of a study's finished cells; of cells that are not here the packed ones stay.
 
     Args:
-        file: config/<name>.yaml.
-        absent_too: also those of domains whose data are not on this machine.
+        name: of the study; its configuration is config/<name>.yaml.
+
+    Returns:
+        The archives, sorted.
 
     Raises:
-        UserError: it is missing or wrong.
+        UserError: the configuration is wrong, or an archive is damaged.
     """
-    if language_config.is_language(read(Path(file))):
-        return list(_of_language(language_config.load(file)))
-    study = load(file)
-    return list(_of_images(study if absent_too else grid.split_absent(study)[0]))
+    archives: dict[Path, list[Packed]] = {}
+    for cell in packed_cells(config_file(name), absent_too=True):
+        archives.setdefault(cell.archive, []).append(cell)
+    written = []
+    for archive, members in archives.items():
+        packed, entries = _read(archive), Entries()
+        for cell in members:
+            old = {name: content for name, content in packed.items() if name.startswith(cell.place)}
+            new = {cell.place + name: (cell.folder / name).read_bytes() for name in cell.files if cell.is_finished}
+            # A cell that was computed again with equal scores stays as it was packed: seconds are measurements.
+            same = new.get(cell.place + SCORES) == old.get(cell.place + SCORES) and _settings(new) == _settings(old)
+            entries |= old if old and (same or not new) else new
+        if entries and entries != packed:
+            _write(archive, entries)
+        if entries:
+            written.append(archive)
+    for stale in {path for archive in archives for path in archive.parent.glob("*.zip")} - set(written):
+        stale.unlink()
+    return sorted(written)
 
 
-def _of_images(study: Study) -> Iterator[Packed]:
-    """Yield scores, outcomes, cost and log of each cell; models of hundreds of megabytes are not packed."""
-    paths = Paths(Path("results", study.study))
-    shown = {cell for pair in grid.pairs(study) for cell in grid.shown_cells(study, *pair)}
-    for cell in grid.cells(study):
-        own = OF_TRAINING if cell == cell.trained else ()
-        examples = ("examples.npz",) if cell in shown else ()
-        yield Packed(
-            name=cell.name,
-            archive=paths.root / FINISHED / f"{cell.backbone}-{cell.domain}-{cell.method}.zip",
-            place=f"n{cell.n}/s{cell.seed}/",
-            folder=paths.cell(cell),
-            trained=paths.cell(cell.trained),
-            files=(*OF_SCORES, "outcomes.npz.prov.json", *own, *examples),
-            inputs=tuple(inputs_of(cell, paths)),
-            made_with=partial(_params_of_images, study, cell),
+def _settings(entries: Entries) -> list[Any]:
+    """Return what each file of a cell was made with, as its record says."""
+    return [json.loads(content)["config"] for name, content in sorted(entries.items()) if name.endswith(SUFFIX)]
+
+
+def _read(archive: Path) -> Entries:
+    if not archive.exists():
+        return {}
+    try:
+        with zipfile.ZipFile(archive) as stored:
+            return {name: stored.read(name) for name in stored.namelist()}
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise UserError(f"{archive}: damaged ({error}); `git checkout` on it brings it back") from None
+
+
+def _write(archive: Path, entries: Entries) -> None:
+    with atomic_path(archive) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as stored:
+        for name in sorted(entries):
+            stored.writestr(zipfile.ZipInfo(name, SAME_DATE), entries[name], zipfile.ZIP_DEFLATED, 9)
+
+
+def restore(name: str) -> Restored:
+    """Put a study's packed cells in place; data, backbones and draws are made first, and what is there stays.
+
+    Args:
+        name: of the study; its configuration is config/<name>.yaml.
+
+    Raises:
+        UserError: the configuration is wrong, an archive is damaged, or an input cannot be made.
+    """
+    cells = packed_cells(config_file(name))
+    archives = {archive: _read(archive) for archive in {cell.archive for cell in cells}}
+    found = {cell.folder: _below(cell.place, archives[cell.archive]) for cell in cells}
+    packed = {folder: entries for folder, entries in found.items() if SCORES in entries}
+    absent = [cell for cell in cells if cell.folder in packed and not (cell.folder / SCORES).exists()]
+    if not absent:
+        return Restored(len(cells), 0, {})
+    snakemake(name, "--", *sorted({str(path) for cell in absent for path in cell.inputs}))
+    placed, refused = [], {}
+    for cell in absent:
+        training = packed.get(cell.trained, {})
+        if why := _difference(cell, packed[cell.folder], training):
+            refused[cell.name] = why
+            continue
+        for folder, entries in ((cell.trained, training), (cell.folder, packed[cell.folder])):
+            for file, content in entries.items():
+                (folder / file).parent.mkdir(parents=True, exist_ok=True)
+                with atomic_path(folder / file) as temporary:
+                    temporary.write_bytes(content)
+        placed.append(cell)
+    if placed:
+        # Snakemake notes what they were made with, so that a later change of it is noticed; of a cell that looks up to
+        # date only when forced.
+        made = {cell.folder / SCORES for cell in placed} | {cell.trained / COST for cell in placed}
+        snakemake(name, "--touch", "--force", "--", *sorted(map(str, made)))
+    return Restored(len(cells), len(placed), refused)
+
+
+def _below(place: str, entries: Entries) -> Entries:
+    return {name.removeprefix(place): content for name, content in entries.items() if name.startswith(place)}
+
+
+def _difference(cell: Packed, scores: Entries, training: Entries) -> str | None:
+    """Say why a packed cell is not what this checkout would compute; None if it is."""
+    if COST not in training:
+        return "its training is not packed"
+    for name, params in cell.made_with().items():
+        entries = training if name == COST else scores
+        record = json.loads(entries[sidecar_path(name).name])
+        if name == SCORES and sha256_bytes(entries[name]) != record["artifact"]["sha256"]:
+            return f"{name} is not the file that its record describes"
+        if differing := _differing(record["config"], json.loads(job_params.dump(params))):
+            return f"made with another {differing}"
+        for given in record["inputs"]:
+            path = Path(given["path"])
+            # Its own models are gone, or come with it.
+            if not path.is_relative_to(cell.trained) and (not path.exists() or sha256_file(path) != given["sha256"]):
+                return f"made from another {path}"
+    return None
+
+
+def _differing(recorded: Any, now: Any, place: str = "") -> str:
+    """Return the first setting in which two configurations differ; empty if there is none."""
+    if isinstance(recorded, dict) and isinstance(now, dict):
+        found = (
+            _differing(recorded.get(key), now.get(key), f"{place}.{key}" if place else key)
+            for key in sorted(recorded | now)
         )
-
-
-def _params_of_images(study: Study, cell: grid.Cell) -> dict[str, job_params.Params]:
-    return {
-        COST: job_params.pretrain_params(study, cell.trained),
-        SCORES: job_params.evaluate_params(study, cell),
-    }
-
-
-def _of_language(study: LanguageStudy) -> Iterator[Packed]:
-    """Yield the same of each cell, first the starts with their weights: all cells of a learner begin there."""
-    paths = plan.Paths(Path("results", study.study))
-    for cell in (*map(plan.base_of, study.learners), *plan.cells(study)):
-        folder = paths.cell(cell)
-        start = sorted((folder / "export/t0").glob("*")) if cell.arm == BASE else []
-        yield Packed(
-            name=cell.name,
-            archive=paths.root / FINISHED / f"{cell.learner}-{cell.arm}.zip",
-            place=f"s{cell.seed}/",
-            folder=folder,
-            trained=folder,
-            files=(*OF_SCORES, *OF_TRAINING, *(path.relative_to(folder).as_posix() for path in start)),
-            inputs=(paths.data(cell.learner),),
-            made_with=partial(_params_of_language, study, cell),
-        )
-
-
-def _params_of_language(study: LanguageStudy, cell: plan.Cell) -> dict[str, job_params.Params]:
-    is_start = cell.arm == BASE
-    return {
-        COST: plan.base_params(study, cell.learner) if is_start else plan.continue_params(study, cell),
-        SCORES: plan.evaluate_params(study, cell),
-    }
+        return next((one for one in found if one), "")
+    return "" if recorded == now else place

@@ -11,7 +11,7 @@ from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.jobs import collect, report
 from lowdata_cpt.language.config import is_language
 from lowdata_cpt.reproduce.dvc import config_file
-from lowdata_cpt.reproduce.packing import packed_cells
+from lowdata_cpt.reproduce.packed_cells import packed_cells
 from lowdata_cpt.study.config import Study
 from lowdata_cpt.study.grid import Cell, cells, only, pairs, probes_of, split_absent
 from lowdata_cpt.study.load import load, read
