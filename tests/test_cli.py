@@ -57,6 +57,12 @@ def test_every_command_has_a_mistake_here() -> None:
     assert set(MISTAKES) == set(cli.cli.commands)
 
 
+@pytest.mark.parametrize("command", ["pack", "verify", "pull"])
+def test_a_file_in_place_of_a_studys_name_is_one_sentence(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([command, "--study", "config/quick.yaml"]) == 2
+    assert "--study config/quick.yaml: is a file; expected a study's name, here quick" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["headline", "report", "tables"])
 def test_a_folder_without_scores_is_no_answer(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -11,8 +11,15 @@ from lowdata_cpt.core import options
 from lowdata_cpt.core.errors import UserError
 
 
+def _name(context: click.Context, parameter: click.Parameter, given: str) -> str:
+    if Path(given).name != given or Path(given).suffix:
+        raise UserError(f"--study {given}: is a file; expected a study's name, here {Path(given).stem}")
+    return given
+
+
 def _of_study(function: Callable[..., None]) -> Callable[..., None]:
-    return click.option("--study", default="quick", show_default=True, help="Name of the study.")(function)
+    of = click.option("--study", default="quick", show_default=True, callback=_name, help="Name of the study.")
+    return of(function)
 
 
 @click.command()
