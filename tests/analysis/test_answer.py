@@ -216,7 +216,7 @@ def test_the_answer_of_a_study(small: Path, tmp_path: Path) -> None:
     curves.to_csv(folder / "curves.csv", index=False)
     (folder / "not_run.json").write_text('{"nyuv2": "no folder"}')
     known = answer_of(StudyFiles(folder)).not_known
-    assert known.startswith("DIET-CP on Tabletop: not every loss ends clear of its trivial level")
+    assert known.startswith("DIET-CP on Tabletop: did not act by its own log")
     assert "Not run: NYUv2 (no folder)." in known
 
 

@@ -113,8 +113,8 @@ def _geometry(files: StudyFiles, idle: Collection[Cell]) -> Iterator[str]:
             cell = (str(backbone), str(domain), method, int(after["n"]))
             ranks = f"{before['effective_rank']:.0f} to {after['effective_rank']:.0f} of {int(after['width'])}"
             spread = f"{before['uniformity']:.2f} to {after['uniformity']:.2f}".replace("-", "−")
-            acted = f"its loss {'does not end' if cell in idle else 'ends'} clear of its trivial level"
-            known = acted if len(files.checks) else "whether its loss ends clear of its trivial level is not known"
+            acted = f"by its own log it {'did not act' if cell in idle else 'acted'}"
+            known = acted if len(files.checks) else "whether it acted is not known"
             yield (
                 f"{style_of(method).label}: effective rank of the features from {ranks}, uniformity from {spread} "
                 f"(lower is more even), on {int(after['images'])} of your images, {time_words(cost[cell])} "
@@ -125,7 +125,7 @@ def _geometry(files: StudyFiles, idle: Collection[Cell]) -> Iterator[str]:
 def _told(row: Row, idle: bool) -> str:
     """Say what keeps a gain on own images from being sure; nothing where it is."""
     if idle:
-        return "; its loss does not end clear of its trivial level, so this says nothing about the method"
+        return "; by its own log it did not act, so this says nothing about the method"
     if not math.isfinite(row["ci_low"]):
         return "; one run and no outcomes of images, so chance cannot be told"
     if row["ci_low"] <= 0 <= row["ci_high"]:
@@ -327,8 +327,8 @@ def not_known(files: StudyFiles, idle: Collection[Cell]) -> str:
         together.setdefault(", ".join(silent[method]), []).append(style_of(method).label)
     for where, methods in together.items():
         parts.append(
-            f"{', '.join(methods)} on {where}: not every loss ends clear of its trivial level, so the numbers say "
-            "nothing about the method."
+            f"{', '.join(methods)} on {where}: did not act by {'their' if len(methods) > 1 else 'its'} own log "
+            "(statistics/preconditions.csv), so the numbers say nothing about the method."
         )
     left_out: dict[str, list[str]] = {}
     for name, reason in read_absent(files.folder).items():

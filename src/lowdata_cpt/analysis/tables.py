@@ -127,8 +127,8 @@ def answer_markdown(
     )
     if any(IDLE in cell for row in rows for cell in row):
         caption += (
-            f" {IDLE}: the method did not act, its log stays at the level of a predictor that ignores the image: the "
-            "number says nothing about it."
+            f" {IDLE}: by its own log the method did not act (statistics/preconditions.csv): the number says nothing "
+            "about it."
         )
     line = reproduced_line(list(results))
     return (f"{line}\n\n" if line else "") + f"{caption}\n\n{markdown(header, rows, left=3)}"

@@ -86,4 +86,4 @@ def _caption(files: StudyFiles, table: pd.DataFrame, title: str, idle: set[tuple
         f"Bars: 95 % intervals. {covers_text(table)} Filled: significant after Holm's correction "
         f"over all gains shown. {LIMITS}"
     )
-    return text + f" {IDLE}: the method's log stays at its trivial level, it did not act." * bool(idle)
+    return text + f" {IDLE}: by its own log the method did not act." * bool(idle)

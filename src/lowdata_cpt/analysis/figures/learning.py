@@ -192,7 +192,7 @@ def _caption(files: StudyFiles, curve: pd.DataFrame, lengths: dict[tuple[str, st
     if (curve["metric"] == OWN_BANK).any():
         text += "Bank kNN: the bank is the n drawn images with their labels; dashed: the run's own start. "
     if _silent(files, curve):
-        text += f"{IDLE}: the method's log stays at its trivial level, it did not act. "
+        text += f"{IDLE}: by its own log the method did not act. "
     if lengths:
         known_lengths = {
             method: f"{style_of(method).label} {compact(length)}" for (_, _, method, _), length in lengths.items()
