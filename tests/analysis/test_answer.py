@@ -126,7 +126,7 @@ def test_images_without_labels_are_answered_by_the_geometry_of_their_features(ow
     first, *rest = answer_of(StudyFiles(folder)).sentences
     assert first.startswith(
         "DIET-CP: effective rank of the features from 41 to 56 of 384, uniformity from −1.20 to −2.00 (lower is more "
-        "even), on 60 of your images, 1 minute of training; its loss "
+        "even), on 60 of your images, 1 minute of training; by its own log it "
     )
     assert tuple(rest) == UNSCORED.sentences
 

@@ -180,7 +180,7 @@ def test_an_idle_method_is_marked(small: Path, tmp_path: Path) -> None:
     curves.to_csv(folder / "curves.csv", index=False)
     for name in ("gains", "loss-vits14_imgfocus-tabletop"):
         draw(name, folder, tmp_path)
-    assert "it did not act" in (tmp_path / "gains.md").read_text()
+    assert "by its own log the method did not act" in (tmp_path / "gains.md").read_text()
     assert "Not reached in some cell: DIET-CP." in (tmp_path / "loss-vits14_imgfocus-tabletop.md").read_text()
 
 

@@ -68,7 +68,7 @@ def test_a_method_that_did_not_act_is_marked(scores: pd.DataFrame) -> None:
     header, *lines = table_of(text)
     marked = {(line[0], header[index]) for line in lines for index, cell in enumerate(line) if IDLE in cell}
     assert marked == {("CamVid", "TEC")}
-    assert f"{IDLE}: the method did not act" in text
+    assert f"{IDLE}: by its own log the method did not act" in text
     assert IDLE not in answer_markdown(scores)
 
 
