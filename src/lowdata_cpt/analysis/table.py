@@ -135,13 +135,22 @@ def _numbers(path: Path, name: str, text: pd.Series) -> pd.Series:
     return numbers
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
+def read_text(path: Path) -> pd.DataFrame:
+    """Read any CSV table as text, held to no record.
+
+    Raises:
+        UserError: it is missing, or no table.
+    """
     try:
-        return pd.read_csv(check(path) if path.exists() else path, dtype=str, keep_default_na=False)
+        return pd.read_csv(path, dtype=str, keep_default_na=False)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file, expected a CSV table") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a CSV table ({str(error).strip()})") from None
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    return read_text(check(path) if path.exists() else path)
 
 
 def _fail(path: Path, wrong: pd.Series, what: str) -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from lowdata_cpt.analysis.outcomes import GROUPS, TRUTH
 from lowdata_cpt.analysis.stopping import chosen_milestones
-from lowdata_cpt.analysis.table import COLUMNS, SELECTED_COLUMNS, STEP_COLUMNS, read_table, records
+from lowdata_cpt.analysis.table import COLUMNS, SELECTED_COLUMNS, STEP_COLUMNS, read_text, records
 from lowdata_cpt.core.io import read_arrays, read_json, write_arrays, write_json
 from lowdata_cpt.core.provenance import check, of_study, sidecar_path, write_sidecar
 from lowdata_cpt.core.stable import write_table
@@ -202,7 +202,7 @@ def trivial_baselines(manifests: list[Path], target: Path) -> None:
 
 def differences(first: Path, second: Path) -> str | None:
     """Say how two score tables differ, None when they are equal but for `train_seconds`, which is a measurement."""
-    tables = [read_table(path, ()).drop(columns="train_seconds", errors="ignore") for path in (first, second)]
+    tables = [read_text(path).drop(columns="train_seconds", errors="ignore") for path in (first, second)]
     if list(tables[0].columns) != list(tables[1].columns) or len(tables[0]) != len(tables[1]):
         return f"{first} and {second} have other columns or rows: {tables[0].shape} and {tables[1].shape}"
     unequal = (tables[0] != tables[1]).any(axis=1)
