@@ -104,6 +104,9 @@ def test_joint_interval_covers_what_seeds_alone_do_not(seed_noise: float) -> Non
     assert 0.92 < np.mean([one.low <= 0 <= one.high for one in joint]) < 0.99
     if seed_noise < 1:
         assert np.mean([one.low <= 0 <= one.high for one in seeds]) < 0.2
+        # With the degrees of freedom of the seeds alone it would be nearly always.
+        few = [reference.t.ppf(0.975, 2) * one.standard_error for one in joint]
+        assert np.mean([abs(one.estimate) <= half for one, half in zip(joint, few, strict=True)]) > 0.99
 
 
 def test_few_test_images_widen_the_interval_of_one_seed() -> None:

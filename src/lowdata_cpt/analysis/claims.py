@@ -251,6 +251,10 @@ def reproduced_line(results: list[Result]) -> str:
     return text if papers else ""
 
 
+def _p_value(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.0005 else "< 0.001"
+
+
 def _table(results: list[Result]) -> list[str]:
     lines = ["| Claim | Paper | Measured [95 % CI] | Detectable | p (sign-flip) | Verdict |"]
     lines.append("|---|---:|---:|---:|---:|---|")
@@ -260,7 +264,7 @@ def _table(results: list[Result]) -> list[str]:
         size = f"; the paper's size is {result.paper_size}" if result.paper_size else ""
         verdict = f"**{result.verdict}**{size}" + (f" ({result.reason})" if result.reason else "")
         numbers = [signed(result.paper_value), f"{signed(result.measured)}{span}{unit}"]
-        flip = "–" if result.p_sign_flip is None else f"{result.p_sign_flip:.3f}".replace("0.000", "< 0.001")
+        flip = "–" if result.p_sign_flip is None else _p_value(result.p_sign_flip)
         numbers += ["–" if result.mde is None else f"{result.mde:.2f}", flip]
         lines.append(
             "| " + " | ".join([f"`{result.id}`: {result.statement}", *numbers, verdict]).replace("\n", " ") + " |"

@@ -110,8 +110,9 @@ def make_tables(study_dir: Path, out_dir: Path) -> list[Path]:
         UserError: as `read_scores`, `read_checks` and `read_results`.
     """
     files = StudyFiles(study_dir)
-    files.scores  # noqa: B018 - before anything is written
     answer, words = answer_of(files), out_dir / "sentences.md"
+    # First what needs the scores: without them nothing is written.
+    written = write_tables(files.scores, out_dir, files.outcomes, files.checks, files.claims)
     text = [*answer.sentences, f"*How sure:* {answer.how_sure}", f"*Not known:* {answer.not_known}"]
     write_text(words, "\n\n".join(text) + "\n")
-    return [words, *write_tables(files.scores, out_dir, files.outcomes, files.checks, files.claims)]
+    return [words, *written]

@@ -143,7 +143,7 @@ def joint_interval(values: ArrayLike, replicates: Array | None = None, images: f
     with r_sb the gain of seed s on image sample b and var_s over S − 1 (Owen's S would make three seeds a third too
     sure). It errs on the wide side: noise of single (seed, image) pairs counts three times, as in Owen. The first term
     has M − 1 degrees of freedom, the second S − 1, their sum ν after Welch and Satterthwaite; ν = S − 1 for both, as
-    if the images were as few as the seeds, would cover in 99 of 100 studies.
+    if the images were as few as the seeds, would cover nearly always.
 
     Args:
         values: [S], the gain of each seed on all test images.

@@ -78,11 +78,13 @@ def report(folder: Path) -> None:
     Of a collected study without any labels, first the geometry of its features, losses and neighbours: with torch.
     """
     _check_folder(folder)
-    if (folder / "study.json").exists() and not (folder / "scores.csv").exists():
-        _unlabelled(folder)
+    names = None
+    if (folder / "study.json").exists():
+        if (folder / "scores.csv").exists():
+            names = figure_names(read_study(folder / "study.json"))
+        else:
+            _unlabelled(folder)
     ledger(folder)
-    known = all((folder / name).exists() for name in ("study.json", "scores.csv"))
-    names = figure_names(read_study(folder / "study.json")) if known else None
     build_report(folder, folder / "report.html", names)
 
 
