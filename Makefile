@@ -101,8 +101,8 @@ crate: .venv/.ready ## export STUDY's provenance as a Workflow Run RO-Crate
 dvc-commit: .venv/.ready ## write dvc.lock from a complete run of STUDY
 	@$(RUN)/lowdata-cpt dvc-commit --study $(STUDY)
 
-forecast: .venv/.ready ## print jobs, GPU-hours and disk of STUDY before it runs (TFLOPS=60)
-	@$(RUN)/lowdata-cpt forecast --study config/$(STUDY).yaml $(if $(TFLOPS),--tflops $(TFLOPS))
+forecast: .venv/.ready ## print jobs, GPU-hours and disk of STUDY before it runs, at the rates of benchmarks/gpu.json (TFLOPS=60: at that)
+	@$(RUN)/lowdata-cpt forecast --study $(FILE) $(if $(TFLOPS),--tflops $(TFLOPS),--measured benchmarks/gpu.json)
 
 scale-down: .venv/.ready ## run two steps of every distinct cell type of config/paper.yaml on fixtures, on the CPU
 	@$(RUN)/lowdata-cpt scale-down --study config/$(if $(filter quick,$(STUDY)),paper,$(STUDY)).yaml
@@ -150,9 +150,10 @@ $(MUTANTS)/.ready: .venv/.ready
 mutants: $(MUTANTS)/.ready ## change what decides results one place at a time; tests must notice: docs/mutants.json (MODULES="core/io")
 	@CORES=$(CORES) $(MUTANTS)/bin/python tools/mutants.py $(MODULES)
 
-gpu-check: .venv/.ready ## on a machine with a GPU: its tests, then each method's images/s, memory and share of peak
+gpu-check: .venv/.ready ## on a machine with a GPU: its tests, each method's images/s, memory and share of peak, and the forecast of paper
 	@$(RUN)/pytest tests/gpu -m gpu $(PYTEST)
 	@PYTHONPATH=. CUBLAS_WORKSPACE_CONFIG=:4096:8 $(RUN)/python -m benchmarks.gpu
+	@$(RUN)/lowdata-cpt forecast --study config/paper.yaml --measured benchmarks/gpu.json
 
 clean: ## remove the environment and caches (results, unfinished runs and Snakemake's records stay)
 	rm -rf .venv .tools .cache .pytest_cache .mypy_cache .ruff_cache

@@ -18,13 +18,13 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from benchmarks.harness import compare
-from lowdata_cpt.core.io import read_json, write_json, write_text
+from benchmarks.page import markdown, show
+from lowdata_cpt.core.io import read_json, write_json
 from lowdata_cpt.core.provenance import processor
 
 HERE = Path(__file__).resolve().parent
 RESULTS, PAGE = HERE / "results.json", HERE.parent / "docs" / "benchmarks.md"
 FILES = ("evaluation", "logistic", "augmentation", "steps", "training", "milestones", "scaling")
-BEGIN, END = "<!-- table of benchmarks/results.json -->", "<!-- end -->"
 
 
 def rows_of(name: str, *, small: bool, repeats: int) -> Iterator[dict[str, Any]]:
@@ -34,7 +34,7 @@ def rows_of(name: str, *, small: bool, repeats: int) -> Iterator[dict[str, Any]]
         # What is timed may print; the table is what is read.
         with contextlib.redirect_stdout(sys.stderr):
             row = compare(case, repeats)
-        print(line(row), flush=True)
+        print(*cells_of(row), sep=" | ", flush=True)
         yield row | {"file": name}
 
 
@@ -43,12 +43,12 @@ def seconds(value: float) -> str:
     return f"{1000 * value:.0f} ms" if value < 1 else f"{value:.1f} s"
 
 
-def line(row: dict[str, Any]) -> str:
+def cells_of(row: dict[str, Any]) -> list[str]:
     """Return a row of the table."""
     goal = "–" if row["goal"] is None else f"≥ {row['goal']:g}"
     met = "" if row["goal"] is None else (" ✓" if row["ratio"] >= row["goal"] else " ✗")
     spread = " – ".join(seconds(value) for value in row["ours_quartiles_s"])
-    cells = [
+    return [
         row["name"],
         row["reference"],
         f"{seconds(row['ours_s'])} ({spread})",
@@ -58,19 +58,12 @@ def line(row: dict[str, Any]) -> str:
         str(row["repeats"]),
         row["parity"],
     ]
-    return f"| {' | '.join(cells)} |"
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """Return the table."""
-    head = ["what", "beside", "ours (quartiles)", "reference", "ratio", "goal", "repeats", "the same work"]
-    return "\n".join([f"| {' | '.join(head)} |", "|" + "---|" * len(head), *map(line, rows)])
 
 
 def write_page(rows: list[dict[str, Any]]) -> None:
     """Put the table between the page's markers."""
-    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-    write_text(PAGE, f"{before}{BEGIN}\n{table(rows)}\n{END}{rest.split(END)[1]}")
+    head = ["what", "beside", "ours (quartiles)", "reference", "ratio", "goal", "repeats", "the same work"]
+    show(PAGE, RESULTS.name, markdown(head, [cells_of(row) for row in rows]))
 
 
 def main() -> None:

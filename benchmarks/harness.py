@@ -55,11 +55,13 @@ def timed(work: Callable[[], Any]) -> tuple[float, float, Any]:
     return cpu_seconds() - cpu, time.perf_counter() - wall, result
 
 
-def matmuls(flops: float, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Callable[[], None]:
-    """Return work of `flops` operations in square matrix products and nothing else."""
-    a, b = (torch.randn(SIDE, SIDE, device=device, dtype=dtype) for _ in range(2))
-    whole, rest = divmod(flops, 2 * SIDE**3)
-    rows = round(SIDE * rest / (2 * SIDE**3))
+def matmuls(
+    flops: float, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, side: int = SIDE
+) -> Callable[[], None]:
+    """Return work of `flops` operations in products of matrices of side `side` and nothing else."""
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    whole, rest = divmod(flops, 2 * side**3)
+    rows = round(side * rest / (2 * side**3))
 
     def work() -> None:
         for _ in range(int(whole)):

@@ -23,7 +23,8 @@ import yaml
 from PIL import Image
 
 from benchmarks.harness import timed
-from lowdata_cpt.core.io import write_json, write_text
+from benchmarks.page import show
+from lowdata_cpt.core.io import write_json
 from lowdata_cpt.core.provenance import processor
 from lowdata_cpt.data.domain import prepare
 from lowdata_cpt.data.domains.neu_steel import NEUSteel
@@ -31,7 +32,6 @@ from lowdata_cpt.data.domains.neu_steel import NEUSteel
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 PAGE = ROOT / "docs" / "data" / "own-images.md"
-BEGIN, END = "<!-- benchmarks/own_images.json -->", "<!-- end -->"
 NAME = "steel"
 
 
@@ -61,8 +61,7 @@ def write_page(row: dict[str, Any]) -> None:
         f"which were {row['run_wall_minutes']:.0f} minutes of a machine that other work shared; the sentences "
         "count the latter. They were:\n\n" + "\n>\n".join(f"> {line}" for line in row["answer"])
     )
-    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-    write_text(PAGE, f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
+    show(PAGE, "own_images.json", text)
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Walls of one workflow of 20 short jobs on SLURM: this plugin beside the published ones, in one run.
 
-    python benchmarks/slurm_overhead.py       (needs `make slurm-up`, and uv or pip to fetch the other plugins)
+    python -m benchmarks.slurm_overhead       (needs `make slurm-up`, and uv or pip to fetch the other plugins)
 
 The workflow is four chains of five jobs, each of which sleeps for a known time; Snakemake's settings are the same for
 all. The overhead of a plugin is what one link of a chain takes beyond its sleep: from one job's submission until its
@@ -24,6 +24,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.page import show
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 PUBLISHED = (
     "snakemake-executor-plugin-slurm",
@@ -33,7 +35,6 @@ PUBLISHED = (
 )
 PAGE = REPOSITORY / "executor" / "README.md"
 RESULTS = REPOSITORY / "benchmarks" / "slurm_overhead.json"
-BEGIN, END = "<!-- benchmarks/slurm_overhead.json -->", "<!-- end -->"
 CHAINS, LINKS = 4, 5
 SNAKEFILE = f"""
 rule all:
@@ -167,8 +168,7 @@ def main() -> None:
     if arguments.write:
         found = {"jobs": CHAINS * LINKS, "chains": CHAINS, "seconds": arguments.seconds, "start_s": round(start, 1)}
         RESULTS.write_text(json.dumps(found | {"repeats": arguments.repeats, "plugins": rows}, indent=1) + "\n")
-        before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+        show(PAGE, RESULTS.name, text)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +33,12 @@ def configured(method: str, **settings: Any) -> MethodConfig:
     return TRAINED[method](**{key: value for key, value in settings.items() if key in known})
 
 
+backbone_of = functools.cache(make_backbone)
+
+
 def make(config: MethodConfig, model: str, size: int, batch: int, device: str = "cpu", n_images: int = 32) -> Learner:
     """Return a method's learner on random weights, the same at every call, in training mode."""
-    backbone = make_backbone(model, size)
+    backbone = copy.deepcopy(backbone_of(model, size))
     feedback = make_feedback(size=size) if config.needs_feedback else None
     context = make_context(backbone, n_images, MIDDLE.steps, batch, feedback)
     torch.manual_seed(0)

@@ -283,14 +283,17 @@ def headline(folder: Path) -> None:
 @click.option("--tflops", type=POSITIVE, help="Sustained TFLOP/s of one device (default: 60 a GPU, .06 a core).")
 @click.option("--gbytes", type=POSITIVE, help="Memory traffic of one device, GB/s (default: 800 or 5).")
 @click.option("--startup", type=POSITIVE, help="Seconds before a job computes (default: 20 or 5).")
-def forecast(study: Path, tflops: float | None, gbytes: float | None, startup: float | None) -> None:
+@click.option("--measured", type=PATH, metavar="FILE", help="What training sustained on a card: benchmarks/gpu.json.")
+def forecast(
+    study: Path, tflops: float | None, gbytes: float | None, startup: float | None, measured: Path | None
+) -> None:
     """Print jobs, device-hours and disk of a study that has not run."""
     from lowdata_cpt.jobs import forecast as planned
     from lowdata_cpt.study.load import load
     from lowdata_cpt.study.paths import Paths
 
     resolved = load(study)
-    assumptions = planned.Assumptions.of(resolved, tflops, gbytes, startup)
+    assumptions = planned.Assumptions.of(resolved, tflops, gbytes, startup, measured)
     click.echo(
         planned.render(planned.forecast(resolved, Paths(Path("results", resolved.study)), assumptions), assumptions)
     )

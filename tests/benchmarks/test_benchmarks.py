@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from benchmarks.harness import Case, compare, matmuls, near
 
 from benchmarks import __main__ as table
+from benchmarks import gpu
 from lowdata_cpt.core.io import read_json
 
 
@@ -58,14 +59,25 @@ def test_matmuls_take_as_many_operations_as_asked_for() -> None:
     assert counter.get_total_flops() == pytest.approx(3.5e9, rel=0.01)
 
 
-def test_the_page_shows_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = tmp_path / "page.md"
-    shutil.copy(table.PAGE, page)
-    monkeypatch.setattr(table, "PAGE", page)
-    table.write_page(read_json(table.RESULTS))
-    assert page.read_text(encoding="utf-8") == (Path(table.__file__).parents[1] / "docs/benchmarks.md").read_text(
-        encoding="utf-8"
-    )
+@pytest.mark.parametrize("module", [table, gpu])
+def test_the_page_shows_the_results(module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page, before = tmp_path / "page.md", module.PAGE.read_text(encoding="utf-8")
+    page.write_text(before, encoding="utf-8")
+    monkeypatch.setattr(module, "PAGE", page)
+    module.write_page(read_json(module.RESULTS))
+    assert page.read_text(encoding="utf-8") == before
+
+
+def test_a_row_without_memory_is_in_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "PAGE", tmp_path / "page.md")
+    gpu.PAGE.write_text("a <!-- benchmarks/gpu.json -->\nold\n<!-- end --> b <!-- end --> c")
+    row = {"method": "dino", "model": "vit_l", "batch": 32, "size": 224, "precision": "bf16", "error": "out of memory"}
+    gpu.write_page({"card": "a card", "torch": "2", "rows": [row]})
+    text = gpu.PAGE.read_text()
+    assert "| dino | vit_l | out of memory" in text
+    assert "old" not in text
+    assert text.startswith("a <!-- ")
+    assert text.endswith("<!-- end --> b <!-- end --> c")
 
 
 def test_near_is_relative() -> None:

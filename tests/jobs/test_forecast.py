@@ -9,17 +9,19 @@ import pytest
 
 from lowdata_cpt.backbones.flops import Geometry, features_flops, geometry
 from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.io import write_json
 from lowdata_cpt.data.domains.medmnist import MedMNIST
 from lowdata_cpt.data.layouts.folders import FolderDomain
 from lowdata_cpt.data.layouts.image_folder import ImageFolder
 from lowdata_cpt.data.registry import DOMAINS
 from lowdata_cpt.dev.fixtures import MAKERS
 from lowdata_cpt.dev.generate import ROOT
-from lowdata_cpt.jobs.forecast import Assumptions, forecast, render
+from lowdata_cpt.jobs.forecast import Assumptions, forecast, render, training_seconds
 from lowdata_cpt.methods.mae.config import MAE
 from lowdata_cpt.methods.untrained import Base
 from lowdata_cpt.study.config import Study
 from lowdata_cpt.study.flops import training_flops
+from lowdata_cpt.study.grid import cells
 from lowdata_cpt.study.load import load
 from lowdata_cpt.study.paths import Paths
 
@@ -104,6 +106,37 @@ def test_the_text_names_totals_and_assumptions() -> None:
     text = render(forecast(paper, Paths("nowhere"), A), A)
     for part in ("GPU-hours", "disk:", "60 TFLOP/s", "evaluate", "pretrain"):
         assert part in text
+
+
+def test_training_is_forecast_at_what_was_measured(tmp_path: Path) -> None:
+    paper, nowhere, table = study("paper"), Paths("nowhere"), tmp_path / "gpu.json"
+    row = {"method": "diet_cp", "model": "vit_base_patch16_224", "size": 224, "precision": "bf16", "peak_tflops": 700.0}
+    rows = [row | {"share_of_peak": 0.1}, row | {"model": "vit_large_patch16_224", "error": "out of memory"}]
+    write_json(table, {"card": "a card", "rows": rows})
+    found = Assumptions.of(paper, None, None, 20.0, table)
+    assert found.sustained("diet_cp", 1e9) == pytest.approx(70)
+    assert found.sustained("dino", 1e9) == 60
+    assumed = Assumptions.of(paper, None, None, 20.0)
+    cell = next(cell for cell in cells(paper) if paper.methods[cell.method].method == "diet_cp")
+    ratio = (training_seconds(paper, cell, assumed) - 20) / (training_seconds(paper, cell, found) - 20)
+    assert ratio == pytest.approx(70 / 60)
+    assert "a card" in render(forecast(paper, nowhere, found), found)
+    assert not Assumptions.of(study("quick"), None, None, None, table).measured  # a CPU's study
+
+
+def test_a_table_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "gpu.json").write_text('{"rows": [{"method": "dino"}]}')
+    with pytest.raises(UserError, match=r"gpu\.json: not a table of benchmarks/gpu\.py"):
+        Assumptions.of(study("paper"), None, None, None, tmp_path / "gpu.json")
+
+
+def test_the_pages_say_what_is_forecast(tmp_path: Path) -> None:
+    paper, embedded = study("paper"), study("embedded")
+    found = Assumptions.of(paper, None, None, None, ROOT / "benchmarks/gpu.json")
+    page = (ROOT / "docs/paper-scale.md").read_text(encoding="utf-8")
+    assert render(forecast(paper, Paths(tmp_path), found), found) in page
+    hours = forecast(embedded, Paths(tmp_path), Assumptions.of(embedded, None, None, None)).hours(True)
+    assert f" {hours:.0f} core-hours by `make forecast STUDY=embedded`" in (ROOT / "README.md").read_text("utf-8")
 
 
 def test_models_that_are_not_kept_take_no_disk() -> None:

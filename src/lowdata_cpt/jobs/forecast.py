@@ -1,18 +1,22 @@
 """What a study will cost before anything is run: jobs per rule, device-hours, disk. No torch, no data needed.
 
-A job's seconds are estimated from floating-point operations (training, features) and memory traffic (dense probes).
+A job's seconds are estimated from floating-point operations (training, features) and memory traffic (dense probes); how
+many operations a second a method's training sustains is assumed, or read from what was measured on a card.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lowdata_cpt.backbones.flops import features_flops, geometry, parameters
+from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import read_json
 from lowdata_cpt.data.domain import Domain
 from lowdata_cpt.jobs.figures import figure_names
+from lowdata_cpt.methods.registry import name_of
 from lowdata_cpt.probes.config import DenseConfig
 from lowdata_cpt.probes.registry import PROBES
 from lowdata_cpt.study.config import Study
@@ -35,6 +39,8 @@ class Assumptions:
         gbytes: memory traffic of one device, 10⁹ bytes a second (dense probes are bound by it).
         startup: seconds before a job computes: interpreter, imports, weights.
         unknown_images: images of a domain of which no count is known.
+        measured: method -> operations of an image's features in a backbone, and the TFLOP/s its training sustained.
+        card: what `measured` was measured on.
     """
 
     tflops: float = 60.0
@@ -42,17 +48,57 @@ class Assumptions:
     gbytes: float = 800.0
     startup: float = 20.0
     unknown_images: int = 10_000
+    measured: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    card: str = ""
 
     @classmethod
-    def of(cls, study: Study, tflops: float | None, gbytes: float | None, startup: float | None) -> Assumptions:
-        """Fill in what is not given: a current GPU, or one CPU core where the study asks for no GPU."""
+    def of(
+        cls,
+        study: Study,
+        tflops: float | None,
+        gbytes: float | None,
+        startup: float | None,
+        measured: Path | None = None,
+    ) -> Assumptions:
+        """Fill in what is not given: a current GPU, or one CPU core where the study asks for no GPU.
+
+        Args:
+            study: the study.
+            tflops, gbytes, startup: see the class.
+            measured: the table of `benchmarks/gpu.py`; not read where the study asks for no GPU.
+
+        Raises:
+            UserError: `measured` is no such table.
+        """
         gpu = study.resources.gpu > 0
+        rates, card = _rates(measured) if measured and gpu else ({}, "")
         return cls(
             tflops=tflops or (60.0 if gpu else 0.06 * study.resources.threads),
             fp32_slowdown=4.0 if gpu else 1.0,
             gbytes=gbytes or (800.0 if gpu else 5.0),
             startup=startup or (20.0 if gpu else 5.0),
+            measured=rates,
+            card=card,
         )
+
+    def sustained(self, method: str, image: float) -> float:
+        """Return TFLOP/s of a method's training on a backbone of `image` operations: those of the one most alike."""
+        rates = self.measured.get(method)
+        return min(rates, key=lambda row: abs(math.log(row[0] / image)))[1] if rates else self.tflops
+
+
+def _rates(file: Path) -> tuple[dict[str, list[tuple[float, float]]], str]:
+    """Return (method -> (operations of an image's features, TFLOP/s) of each backbone, card)."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    table = read_json(file)
+    try:
+        for row in table["rows"]:
+            if row["precision"] == "bf16" and "error" not in row:
+                image = features_flops(geometry(row["model"]), row["size"])
+                found.setdefault(row["method"], []).append((image, row["share_of_peak"] * row["peak_tflops"]))
+        return found, str(table["card"])
+    except (KeyError, TypeError):
+        raise UserError(f"{file}: not a table of benchmarks/gpu.py, expected card and rows") from None
 
 
 @dataclass
@@ -108,11 +154,11 @@ def training_seconds(study: Study, cell: Cell, assumptions: Assumptions) -> floa
     if not cell.n:
         return assumptions.startup
     backbone, training = study.backbones[cell.backbone], study.training_of(cell.method)
-    flops = training_flops(
-        study.methods[cell.method], geometry(backbone.model), backbone.image_size, training.batch_size
-    )
+    method, shape = study.methods[cell.method], geometry(backbone.model)
+    flops = training_flops(method, shape, backbone.image_size, training.batch_size)
     work = flops * training.images_after(training.steps(cell.n), cell.n) * _slow(training.precision, assumptions)
-    return assumptions.startup + work / (assumptions.tflops * 1e12)
+    rate = assumptions.sustained(name_of(type(method)), features_flops(shape, backbone.image_size))
+    return assumptions.startup + work / (rate * 1e12)
 
 
 def evaluation_seconds(study: Study, cell: Cell, images: int, assumptions: Assumptions) -> float:
@@ -198,4 +244,8 @@ def render(found: Forecast, assumptions: Assumptions) -> str:
         f"times slower), {assumptions.gbytes:g} GB/s of memory",
         f"traffic, {assumptions.startup:g} s of start-up a job",
     ]
+    if assumptions.card:
+        lines.append(
+            f"training: what each method sustained on {assumptions.card}, batch 32, on the backbone most alike"
+        )
     return "\n".join(lines)
