@@ -24,6 +24,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.slurm.cluster import environment
+
 from benchmarks.page import show
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -45,17 +47,6 @@ rule link:
     resources: runtime=5, mem_mb=200
     shell: "sleep {{config[seconds]}}; touch {{output}}"
 """
-
-
-def environment() -> dict[str, str]:
-    """The environment in which SLURM's programs find the local cluster."""
-    settings = dict(os.environ)
-    path = REPOSITORY / ".slurm" / "env"
-    if path.exists():
-        for line in path.read_text().splitlines():
-            name, _, value = line.removeprefix("export ").partition("=")
-            settings[name] = value.replace("$PATH", settings.get("PATH", ""))
-    return settings
 
 
 def install(folder: Path) -> Path:

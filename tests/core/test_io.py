@@ -10,7 +10,6 @@ import pytest
 from lowdata_cpt.core import io
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import (
-    CHUNK,
     atomic_path,
     identity,
     is_intact,
@@ -90,8 +89,8 @@ def test_json_identities_and_hashes_are_these_bytes(tmp_path: Path) -> None:
     assert read_json(tmp_path / "a.json") == value
     assert identity(value) == hashlib.sha256(b'{"a":null,"\\u00e4":[1]}').hexdigest()
     long = tmp_path / "long"
-    long.write_bytes(b"a" * CHUNK + b"b")
-    assert sha256_file(long) == hashlib.sha256(b"a" * CHUNK + b"b").hexdigest()
+    long.write_bytes(b"a" * 2**20 + b"b")
+    assert sha256_file(long) == hashlib.sha256(b"a" * 2**20 + b"b").hexdigest()
 
 
 def test_a_file_is_read_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

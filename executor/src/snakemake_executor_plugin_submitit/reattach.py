@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +27,7 @@ Answer = TypeVar("Answer")
 CANCEL_TIMEOUT = 180.0  # seconds a cancelled job may take to end (SLURM's KillWait is 30 s by default)
 
 
+@dataclass(eq=False)
 class PreviousRun:
     """The submissions left by previous runs of Snakemake.
 
@@ -39,24 +41,14 @@ class PreviousRun:
         stopped: set when Snakemake is stopping and there must be no more waiting.
     """
 
-    def __init__(
-        self,
-        records: Records,
-        status_query: JobStatusQuery,
-        cancellation: JobCancellation,
-        patience: float,
-        archive: Callable[[Record, str], None],
-        logger: Any,
-        stopped: threading.Event,
-    ) -> None:
-        self.records = records
-        self.status_query = status_query
-        self.cancellation = cancellation
-        self.patience = patience
-        self.archive = archive
-        self.logger = logger
-        self.stopped = stopped
-        self._outlived = False
+    records: Records
+    status_query: JobStatusQuery
+    cancellation: JobCancellation
+    patience: float
+    archive: Callable[[Record, str], None]
+    logger: Any
+    stopped: threading.Event
+    _outlived: bool = field(default=False, init=False)
 
     def reattach(self, wanted: Record) -> Record | None:
         """Return the previous submission that does the wanted work, or None if a new one may be made.

@@ -46,6 +46,7 @@ def message_of(error: Exception) -> str:
     return str(error) if isinstance(error, WorkflowError) else f"{type(error).__name__}: {error}"
 
 
+@dataclass(eq=False)
 class Submitter:
     """Calls sbatch.
 
@@ -60,26 +61,18 @@ class Submitter:
         array_size: the largest job array; 1: none.
     """
 
-    def __init__(
-        self,
-        previous: PreviousRun,
-        waiting: WaitingRoom,
-        monitor: JobMonitor,
-        complaints: Complaints,
-        live: dict[str, Record],
-        lock: threading.RLock,
-        keep: bool,
-        array_size: int,
-    ) -> None:
-        self.previous = previous
-        self.waiting = waiting
-        self.monitor = monitor
-        self.complaints = complaints
-        self.live = live
-        self.lock = lock
-        self.keep = keep
-        self.array_size = max(1, array_size)
-        self.stopped = previous.stopped
+    previous: PreviousRun
+    waiting: WaitingRoom
+    monitor: JobMonitor
+    complaints: Complaints
+    live: dict[str, Record]
+    lock: threading.RLock
+    keep: bool
+    array_size: int
+
+    def __post_init__(self) -> None:
+        self.array_size = max(1, self.array_size)
+        self.stopped = self.previous.stopped
 
     def submit(self, batch: list[Submission]) -> list[str]:
         """Submit jobs of equal parameters, or let them wait for room in the queue; return each one's error, or ""."""

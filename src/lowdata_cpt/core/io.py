@@ -22,9 +22,6 @@ import numpy as np
 
 from lowdata_cpt.core.errors import UserError
 
-CHUNK = 1 << 20
-
-
 REFUSED = {
     errno.ENOSPC: "no space is left",
     errno.EDQUOT: "the quota is used up",
@@ -176,11 +173,8 @@ def sha256_bytes(data: bytes) -> str:
 
 def sha256_file(path: str | Path) -> str:
     """Return the sha256 of a file's bytes as hexadecimal."""
-    digest = hashlib.sha256()
     with Path(path).open("rb") as stream:
-        while chunk := stream.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 _held: dict[tuple[str, int, int, int], str] = {}

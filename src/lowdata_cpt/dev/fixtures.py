@@ -41,8 +41,8 @@ class Expected:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def red(raw: int) -> int:
-    """Return the red level that stands for a raw label."""
+def red(raw: Any) -> Any:
+    """Return the red level that stands for a raw label, or for each of an array."""
     return 20 + raw * 37 % 211
 
 
@@ -56,7 +56,7 @@ def picture(raw: np.ndarray, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     tint = rng.integers(0, 255, 2)
     image = np.empty((*raw.shape, 3), np.uint8)
-    image[..., 0] = 20 + raw * 37 % 211
+    image[..., 0] = red(raw)
     image[..., 1:] = tint
     return image
 
@@ -68,8 +68,8 @@ def save(path: Path, pixels: np.ndarray) -> None:
     Image.fromarray(pixels).save(path, **options)
 
 
-def _mask_pair(image: Path, mask: Path, values: tuple[int, ...], seed: int, size: tuple[int, int] = (24, 24)) -> None:
-    ids = quadrant_map(values, *size)
+def _mask_pair(image: Path, mask: Path, values: tuple[int, ...], seed: int) -> None:
+    ids = quadrant_map(values, 24, 24)
     save(image, picture(ids, seed))
     save(mask, ids.astype(np.uint8))
 

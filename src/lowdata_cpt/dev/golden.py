@@ -26,14 +26,14 @@ import numpy as np
 
 from lowdata_cpt.backbones.opening import CONFIG, README
 from lowdata_cpt.core.code_versions import RECORDED, source_version, sources
+from lowdata_cpt.core.determinism import deterministic
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import identity, read_json, sha256_bytes, write_json
 from lowdata_cpt.core.paths import PACKAGE, REPOSITORY
 from lowdata_cpt.core.provenance import processor
-from lowdata_cpt.data.layouts.folders import DATA_ROOT
 from lowdata_cpt.data.registry import DOMAINS
 from lowdata_cpt.dev.fixtures import MAKERS
-from lowdata_cpt.dev.scale_down import SMALLER
+from lowdata_cpt.dev.scale_down import SMALLER, fixtures_in
 from lowdata_cpt.jobs.chain import run_cell, run_inputs
 from lowdata_cpt.methods.registry import METHODS
 from lowdata_cpt.probes.registry import PROBES
@@ -270,30 +270,14 @@ def _traced(ran: set[str]) -> Iterator[None]:
 
 def compute(names: list[str]) -> dict[str, Outcome]:
     """Compute golden cells, each in an empty folder, with one thread."""
-    import torch
-
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    found, before = {}, os.environ.get(DATA_ROOT)
-    os.environ[DATA_ROOT] = "data"
-    here = Path.cwd()
-    try:
-        for name, unit in units().items():
-            if name not in names:
-                continue
+    deterministic(1)
+    found = {}
+    for name, unit in units().items():
+        if name in names:
             ran: set[str] = set()
-            with tempfile.TemporaryDirectory() as folder:
-                os.chdir(folder)
-                try:
-                    with _traced(ran):
-                        result = unit.compute()
-                finally:
-                    os.chdir(here)
+            with tempfile.TemporaryDirectory() as folder, fixtures_in(Path(folder)), _traced(ran):
+                result = unit.compute()
             found[name] = Outcome(identity(result), ran)
-    finally:
-        os.environ.pop(DATA_ROOT)
-        if before is not None:
-            os.environ[DATA_ROOT] = before
     return found
 
 

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import yaml
 
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.core.io import CHUNK
 from lowdata_cpt.core.provenance import SUFFIX
 
 LOCK = Path("dvc.lock")
@@ -82,11 +81,8 @@ def locked_outs(study: str, lock: Path = LOCK) -> list[Out]:
 
 def file_md5(path: Path) -> str:
     """Return a file's md5, which is DVC's name for it (not a safeguard against forgery: sidecars hold sha256)."""
-    digest = hashlib.md5(usedforsecurity=False)
     with path.open("rb") as stream:
-        while chunk := stream.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def files_in(folder: Path) -> Iterator[Path]:
