@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lowdata_cpt.analysis.answer import UNSCORED, answer_of, own_bank_gains, sentences, time_words
+from lowdata_cpt.analysis.answer import UNSCORED, answer_of, how_sure, own_bank_gains, sentences, time_words
 from lowdata_cpt.analysis.study_files import StudyFiles
 from lowdata_cpt.analysis.table import HEADLINE
 from tests.analysis import synthetic_study
@@ -53,9 +53,9 @@ def test_the_surest_gain_first_then_the_others_then_where_nothing_helps() -> Non
 
 def test_what_the_labels_of_the_drawn_images_alone_gain_stands_beside_its_cell() -> None:
     cell = ("b", "neu_steel", "diet_cp", 100)
-    words = "+20.0 points of kNN accuracy, labels of these 100 images only"
+    words = "with only these 100 images labelled +20.0 points of kNN accuracy over the base"
     first, second, _ = say(SCENES, STEEL, own_bank={cell: words})
-    assert first.endswith(f"kNN accuracy [+12.1, +15.8]; over its own start {words}.")
+    assert first.endswith(f"kNN accuracy [+12.1, +15.8]; {words}.")
     assert "own start" not in second
 
 
@@ -69,7 +69,8 @@ def test_gains_with_the_drawn_labels_are_over_the_start_of_the_run(small: Path, 
     pd.concat([table, bank, start]).to_csv(folder / "scores.csv", index=False)
     found = own_bank_gains(StudyFiles(folder))
     assert found
-    assert all(words.startswith("+12.5 points of kNN accuracy, labels of these") for words in found.values())
+    assert all("images labelled +12.5 points of kNN accuracy" in words for words in found.values())
+    assert all(words.endswith("over the base normalised by the domain") for words in found.values())
 
 
 @pytest.fixture(scope="module")
@@ -175,8 +176,14 @@ def test_one_seed_is_never_told_from_chance() -> None:
 
 def test_a_method_that_did_not_act_is_never_named_as_help() -> None:
     first, _, third = say(STEEL, NOTHING, idle={("b", "neu_steel", "diet_cp", 100)})
-    assert first.startswith("No method helps beyond chance")
+    assert first.startswith("No method that acted helps beyond chance")
     assert third == "None harms beyond chance either."
+    gains = pd.DataFrame([STEEL, NOTHING]).assign(p_holm=[0.01, 0.5])
+    scores = pd.DataFrame([{"backbone": "b", "domain": "neu_steel", "method": "diet_cp", "n": 100, "seed": 0}])
+    said = how_sure(gains, scores, {("b", "neu_steel", "diet_cp", 100)})
+    assert "Of 2 gains 1 have" in said
+    assert "1 of the 1, and 1 of the 1, are of methods that did not act." in said
+    assert "did not act" not in how_sure(gains, scores)
 
 
 def test_losses_only() -> None:
@@ -235,9 +242,9 @@ def test_the_machine_is_named_where_all_runs_had_the_same(small: Path, tmp_path:
     assert StudyFiles(small).machine == ""
     cost = pd.read_csv(small / "cost.csv")
     for device, threads, expected in (
-        ("cpu", 1, "on one CPU core"),
-        ("cpu", 2, "on 2 CPU cores"),
-        ("H100", 4, "on one H100"),
+        ("cpu", 1, "on one CPU core (wall time)"),
+        ("cpu", 2, "on 2 CPU cores (wall time)"),
+        ("H100", 4, "on one H100 (wall time)"),
     ):
         cost.assign(device=device, threads=threads).to_csv(tmp_path / "cost.csv", index=False)
         assert StudyFiles(tmp_path).machine == expected

@@ -200,7 +200,7 @@ def test_the_largest_n_is_that_of_the_study_also_before_it_is_run(scores: pd.Dat
     assert evaluate(wanted, Evidence(scores, largest={"tabletop": largest})).verdict != "not run"
     found = evaluate(wanted, Evidence(scores, largest={"tabletop": largest + 1}))
     assert found.verdict == "not run"
-    assert "at the largest n of tabletop" in found.reason
+    assert found.reason == f"diet_cp was not run at n = {largest + 1} of tabletop"
 
 
 def test_methods_are_compared_at_equal_images(scores: pd.DataFrame) -> None:
@@ -366,7 +366,7 @@ def test_the_line_above_the_table_says_what_was_reproduced_and_what_not_tested()
     results = [result("reproduced", id="a"), result("budget too small", id="b"), result("not run", id="c")]
     results += [result("not run", method="v_pretraining_ade_base"), result("yes", published=False)]
     line = reproduced_line(results)
-    assert line.startswith("Of 4 claims of the papers 2 were tested here: 1 reproduced (`a`), 1 budget too small.")
+    assert line.startswith("Of 4 published claims 2 were tested here: 1 reproduced (`a`), 1 budget too small.")
     assert "2 were not tested (DIET-CP 1, V-pretraining 1)" in line
     assert "\n" not in line
     assert reproduced_line([result("yes", published=False)]) == ""
@@ -376,11 +376,11 @@ def test_short_table_holds_what_could_be_judged() -> None:
     size = {"paper_value": 4.9, "measured": 1.0, "ci_low": 0.5, "ci_high": 1.5, "mde": 0.7, "p_sign_flip": 0.0625}
     known = result("reproduced", statement="known one", paper_size="excluded", **size)
     text = verdicts_markdown([result("inconclusive", statement="undecided"), known, result("not run", statement="no")])
-    assert "+4.90 | +1.00 [+0.50, +1.50] points | 0.70 | 0.062 | **reproduced**; the paper's size is excluded" in text
+    assert "+4.90 | +1.00 [+0.50, +1.50] points | 0.70 | 0.0625 | **reproduced**; the reported size is excluded" in text
     assert text.index("known one") < text.index("undecided")
     assert ": no |" not in text
-    assert "3 claims of the papers: 1 reproduced, 1 inconclusive, 1 not run." in text
+    assert "3 published claims: 1 reproduced, 1 inconclusive, 1 not run." in text
     own = verdicts_markdown([result("no", published=False), known])
-    assert "1 claims of the papers: 1 reproduced; 1 questions of this study: 1 no." in own
+    assert "1 published claims: 1 reproduced; 1 questions of this study: 1 no." in own
     page = to_markdown([known, result("no", published=False, statement="own one")], "embedded")
-    assert page.index("## Claims of the papers") < page.index("known one") < page.index("## Questions of this study")
+    assert page.index("## Published claims") < page.index("known one") < page.index("## Questions of this study")

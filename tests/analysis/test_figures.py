@@ -11,7 +11,7 @@ from lowdata_cpt.analysis import commands, style
 from lowdata_cpt.analysis.figures import FIGURES, StudyFacts, draw, figure_names, figure_reads, missing_inputs
 from lowdata_cpt.analysis.figures.gain_by_n import gains_by_n
 from lowdata_cpt.analysis.figures.learning import curve_of_scores, source_lengths
-from lowdata_cpt.analysis.figures.qualitative import class_palette, draw_depth
+from lowdata_cpt.analysis.figures.qualitative import _segmentation, class_palette, draw_depth
 from lowdata_cpt.analysis.study_files import StudyFiles
 from lowdata_cpt.core.errors import UserError
 from tests.analysis import synthetic_study
@@ -178,8 +178,9 @@ def test_an_idle_method_is_marked(small: Path, tmp_path: Path) -> None:
     curves = pd.read_csv(folder / "curves.csv")
     curves.loc[curves["method"].eq("diet_cp") & curves["n"].eq(100), "loss"] = np.log(100)
     curves.to_csv(folder / "curves.csv", index=False)
-    for name in ("gains", "loss-vits14_imgfocus-tabletop"):
+    for name in ("gains", "answer", "loss-vits14_imgfocus-tabletop"):
         draw(name, folder, tmp_path)
+    assert "Open: by its own log the method did not act" in (tmp_path / "answer.md").read_text()
     assert "by its own log the method did not act" in (tmp_path / "gains.md").read_text()
     assert "Not reached in some cell: DIET-CP." in (tmp_path / "loss-vits14_imgfocus-tabletop.md").read_text()
 
@@ -240,6 +241,14 @@ def test_looks_inside(tmp_path: Path) -> None:
         draw("regions-b-tabletop-glare", tmp_path, tmp_path)
 
 
+def test_the_legend_names_what_is_predicted_too(tmp_path: Path) -> None:
+    truth = np.zeros((1, 8, 8), np.uint8)
+    arrays = {"segmentation_truth": truth, "segmentation_base": truth + 2, "image": np.zeros((1, 8, 8, 3), np.uint8)}
+    names = np.array(["ground", "cup", "bowl"])
+    figure, _ = _segmentation(arrays | {"segmentation_classes": names}, ["base"])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["ground", "bowl"]
+
+
 def test_neighbours_before_and_after(tmp_path: Path) -> None:
     path = tmp_path / "qualitative" / "examples-b-tabletop.npz"
     path.parent.mkdir()
@@ -249,7 +258,7 @@ def test_neighbours_before_and_after(tmp_path: Path) -> None:
         arrays[f"neighbours_{method}_same"] = np.full((2, 4), same)
     np.savez(path, **arrays)
     draw("neighbours-b-tabletop", tmp_path, tmp_path)
-    assert "DIET-CP 100 %" in (tmp_path / "neighbours-b-tabletop.md").read_text()
+    assert "Base (no training) 0 of 8, DIET-CP 8 of 8" in (tmp_path / "neighbours-b-tabletop.md").read_text()
     del arrays["neighbours_diet_cp"]
     np.savez(path, **arrays)
     draw("neighbours-b-tabletop", tmp_path, tmp_path)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pandas as pd
 import pytest
 
 from lowdata_cpt.analysis import commands
+from lowdata_cpt.analysis.claims import p_text
 from lowdata_cpt.analysis.summary import LIMITS
 from lowdata_cpt.analysis.table import at_end
 from lowdata_cpt.analysis.tables import (
@@ -87,6 +89,10 @@ def test_every_gain_stands_with_what_can_be_told_from_it(scores: pd.DataFrame) -
     assert row["p sign-flip"] == "0.2500"
 
 
+def test_a_p_value_is_never_zero() -> None:
+    assert [p_text(p) for p in (0.25, 0.00005, 1e-9, math.nan, None)] == ["0.2500", "0.0001", "< 0.0001", "–", "–"]
+
+
 def test_headline_is_the_mean_at_the_end_at_the_main_n(scores: pd.DataFrame) -> None:
     table = headline(scores)
     assert list(table.columns[:6]) == ["backbone", "domain", "metric", "n", "random", "base"]
@@ -125,7 +131,7 @@ def test_tables_are_written(small: Path, tmp_path: Path, claims_file: Path) -> N
     paths = commands.make_tables(study, tmp_path / "tables")
     assert {path.name for path in paths} == names | {"verdicts.md"}
     answer = (tmp_path / "tables" / "answer.md").read_text()
-    assert re.match(r"Of \d+ claims of the papers \d+ were tested here", answer)
+    assert re.match(r"Of \d+ published claims \d+ were tested here", answer)
     assert "Intervals cover seeds and test images." in answer
     plain = write_tables(pd.read_csv(small / "scores.csv"), tmp_path / "plain")
     assert "Intervals cover seeds." in plain[0].read_text()

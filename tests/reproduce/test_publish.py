@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import pytest
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import write_text
+from lowdata_cpt.core.paths import REPOSITORY as ROOT
 from lowdata_cpt.core.provenance import write_sidecar
-from lowdata_cpt.reproduce.publish import gather_benchmarks, gather_subsets, publish
+from lowdata_cpt.reproduce.publish import LAYOUTS, gather_benchmarks, gather_subsets, publish
 
 SCORES = "study,backbone,domain,method,n,seed\nquick,tiny,camvid,base,0,0\nquick,tiny,camvid,mae,4,1\n"
 TIMES = "s\tmax_rss\n{}\t20.5\n"
@@ -33,7 +35,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("data/camvid", 1),
         ("subset/camvid/s1/n4", 2),
         ("backbone/tiny", 4),
-        ("report", 5),
     ):
         write_text(folder / f"benchmarks/{name}.tsv", TIMES.format(seconds))
     draw(folder, 2, IMAGES)
@@ -45,13 +46,18 @@ def test_three_files_are_written(folder: Path) -> None:
     assert [path.name for path in publish("quick")] == ["provenance.json", "benchmarks.csv", "subsets.csv"]
 
 
+def test_the_rules_are_those_that_the_workflow_measures() -> None:
+    rules = (ROOT / "workflow/rules").glob("*.smk")
+    measured = {name for path in rules for name in re.findall(r'PATHS\.benchmark\("(\w+)"', path.read_text())}
+    assert set(LAYOUTS) == measured
+
+
 def test_benchmarks_say_which_job(folder: Path) -> None:
     assert gather_benchmarks(folder).to_csv(index=False).splitlines() == [
         "rule,job,backbone,domain,method,n,seed,s,max_rss",
         "backbone,tiny,tiny,,,,,4,20.5",
         "data,camvid,,camvid,,,,1,20.5",
         "pretrain,tiny/camvid/mae/n4/s1,tiny,camvid,mae,4,1,3.25,20.5",
-        "report,,,,,,,5,20.5",
         "subset,camvid/s1/n4,,camvid,,4,1,2,20.5",
     ]
 
@@ -64,6 +70,10 @@ def test_a_partial_run_replaces_its_own_rows(folder: Path) -> None:
     table = pd.read_csv(folder / "benchmarks.csv").set_index("rule")["s"]
     assert table["data"] == 100
     assert table["pretrain"] == 3.25
+    # A published row of a rule that the workflow no longer has goes; a row of a job that ran here stays.
+    with (folder / "benchmarks.csv").open("a") as file:
+        file.write("features,tiny/camvid/mae/n4/s1,tiny,camvid,mae,4,1,7,20.5\n")
+    assert "features" not in set(gather_benchmarks(folder)["rule"])
     write_text(folder / "scores.csv", SCORES.replace("mae", "tec"))  # mae has left the study
     assert "pretrain" not in set(gather_benchmarks(folder)["rule"])
 

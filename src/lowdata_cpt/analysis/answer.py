@@ -64,7 +64,7 @@ def answer_of(files: StudyFiles) -> Answer:
         first: tuple[str, ...] = own_sentences(files, idle)
     else:
         first = sentences(files.gains, files.seconds, idle, files.machine, own_bank_gains(files))
-    return Answer(first, how_sure(files.gains, files.main), not_known(files, idle))
+    return Answer(first, how_sure(files.gains, files.main, idle), not_known(files, idle))
 
 
 def own_bank_gains(files: StudyFiles) -> dict[Cell, str]:
@@ -76,15 +76,18 @@ def own_bank_gains(files: StudyFiles) -> dict[Cell, str]:
         step_zero = references_of(method).get("before", "base")
         paired = measure.gains(rows[rows["method"] == method], step_zero, files.outcomes)
         for (backbone, domain, n), part in paired.groupby(["backbone", "domain", "n"]):
-            words = gain_words({"metric": OWN_BANK, **measure.domain_gain(part).row()})
-            found[str(backbone), str(domain), method, int(str(n))] = words.replace("the n images", f"these {n} images")
+            words = gain_words({"metric": "knn_accuracy", **measure.domain_gain(part).row()})
+            start = "the base normalised by the domain" if step_zero != "base" else "the base"
+            found[str(backbone), str(domain), method, int(str(n))] = (
+                f"with only these {n} images labelled {words} over {start}"
+            )
     return found
 
 
 def own_sentences(files: StudyFiles, idle: Collection[Cell]) -> tuple[str, ...]:
     """Return, for a study of own images, a sentence a method and task: gain, test images, time, and whether it is told.
 
-    `DIET-CP: +11.9 points of kNN accuracy [+8.1, +15.7] on your 72 test images, 7 minutes on one CPU core.`
+    `DIET-CP: +11.9 points of kNN accuracy [+8.1, +15.7] on your 72 test images, 7 minutes on one CPU core (wall time).`
 
     Args:
         files: of a study with gains.
@@ -160,7 +163,7 @@ def sentences(
     Args:
         gains: rows of `by_domain` against base, one n per domain.
         seconds: of training, by (backbone, domain, method, n).
-        machine: what the seconds were measured on: `on one CPU core`.
+        machine: what the seconds were measured on: `on one CPU core (wall time)`.
         idle: cells whose method did not act; what they gain is not the method's, they are never named as help.
         own_bank: as `own_bank_gains`.
     """
@@ -189,15 +192,16 @@ def sentences(
     )
     told = [
         _use(found, rows, spent, several)
-        + (f"; over its own start {own_bank[cell]}" if own_bank and (cell := _cell(found[0])) in own_bank else "")
+        + (f"; {own_bank[cell]}" if own_bank and (cell := _cell(found[0])) in own_bank else "")
         for found in order
     ]
     worse = [row for row in rows if harms(row) and _cell(row) not in uses]
     bare = [row for row in rows if (row["backbone"], row["domain"], row["metric"]) not in best]
-    last = _where_not(bare, worse, several, any_help=bool(told))
+    nothing = f"No method{' that acted' * bool(idle)} helps beyond chance on"
+    last = _where_not(bare, worse, several, nothing if told else "")
     if not told:
         return (
-            f"No method helps beyond chance on {_domains(rows, several)}.",
+            f"{nothing} {_domains(rows, several)}.",
             _nearest(rows, spent, several),
             last,
         )
@@ -244,20 +248,21 @@ def _use(found: list[Row], rows: list[Row], spent: Mapping[Cell, str], several: 
     return f"{cell[3]} images of {_place(found[0], several)}: {style_of(cell[2]).label}{time}, {gained}{but}"
 
 
-def _where_not(bare: list[Row], worse: list[Row], several: bool, *, any_help: bool) -> str:
+def _where_not(bare: list[Row], worse: list[Row], several: bool, nothing: str) -> str:
+    """Say where `nothing` helps, if it is given, and what harms."""
     parts = []
-    if any_help and bare:
+    if nothing and bare:
         wanted: dict[str, list[str]] = {}
         for row in bare:
             wanted.setdefault(_place(row, several), []).append(_metric(row))
         listed = [f"{place} ({', '.join(dict.fromkeys(names))})" for place, names in wanted.items()]
-        parts.append(f"No method helps beyond chance on {_listed(listed)}")
+        parts.append(f"{nothing} {_listed(listed)}")
     if worse:
         worse = sorted(worse, key=lambda row: (HEADLINE.index(row["metric"]), row["mean"]))
         listed = [f"{style_of(row['method']).label} on {_place(row, several)}, {gain_words(row)}" for row in worse]
         parts.append(f"{'harmful' if parts else 'Harmful'} beyond chance: {_listed(listed, '; ')}")
     if not parts:
-        return "Every domain and measure gained from some method." if any_help else "None harms beyond chance either."
+        return "Every domain and measure gained from some method." if nothing else "None harms beyond chance either."
     return "; ".join(parts) + "."
 
 
@@ -292,12 +297,13 @@ def _one_seed(rows: list[Row], spent: Mapping[Cell, str], several: bool) -> tupl
     )
 
 
-def how_sure(gains: pd.DataFrame, scores: pd.DataFrame) -> str:
+def how_sure(gains: pd.DataFrame, scores: pd.DataFrame, idle: Collection[Cell] = ()) -> str:
     """Say what the intervals cover, how many gains stand, and what effect would have been found."""
     if gains.empty:
         return ""
     rows = records(gains)
-    sure = sum(helps(row) or harms(row) for row in rows)
+    sure = [row for row in rows if helps(row) or harms(row)]
+    corrected = [row for row in rows if row["p_holm"] < 0.05]
     text = (
         f"{seeds_text(scores[scores['n'] > 0])} per domain, method and n; gains over the untouched backbone at the end "
         "of each run, on test images, positive is better, also for depth error, whose gain is in %. "
@@ -306,8 +312,12 @@ def how_sure(gains: pd.DataFrame, scores: pd.DataFrame) -> str:
     if not any("seeds" in row["interval_covers"] for row in rows):
         return text + "No gain can be told from chance with one seed."
     chance = f"chance alone: about {0.05 * len(rows):.0f}"
-    text += f"Of {len(rows)} gains {sure} have an interval that leaves out zero ({chance}), "
-    text += f"{int((gains['p_holm'] < 0.05).sum())} stay significant after Holm's correction over all of them."
+    text += f"Of {len(rows)} gains {len(sure)} have an interval that leaves out zero ({chance}), "
+    text += f"{len(corrected)} stay significant after Holm's correction over all of them."
+    silent, silent_corrected = (sum(_cell(row) in idle for row in part) for part in (sure, corrected))
+    if silent:
+        text += f" {silent} of the {len(sure)}, and {silent_corrected} of the {len(corrected)}, are of methods that did"
+        text += " not act."
     if gains["mde"].notna().any():
         text += (
             f" Half of the comparisons would find a true gain of {gains['mde'].median():.1f} points or % (80 % power)."

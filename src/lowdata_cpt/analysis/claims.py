@@ -165,14 +165,15 @@ def _missing(claim: Claim, test: pd.DataFrame, rows: pd.DataFrame, found: pd.Dat
             return "; ".join(f"{name} was not run ({absent[name]})" for name in left_out)
     for name in (pick.method, pick.reference):
         if not (test["method"] == name).any():
-            return f"method {name} is not in the study"
+            return f"method {name} is not in the study, or none of its cells is computed yet"
     if rows.empty:
         wanted = "" if pick.backbone == "any" else f" with backbone {', '.join(pick.backbone)}"
         return f"{claim.metric} was not measured{wanted}"
     if found.empty:
         return f"domain {', '.join(pick.domain)} is not in the study (or has no {claim.metric})"
     if pick.n == "largest" and evidence.largest:
-        return f"{pick.method} was not run at the largest n of {', '.join(sorted(set(found['domain'])))}"
+        places = (f"n = {evidence.largest[name]} of {name}" for name in sorted(set(found["domain"])))
+        return f"{pick.method} was not run at {', '.join(places)}"
     if pick.n not in ("any", "largest"):
         sizes = ", ".join(str(n) for n in (*pick.n, *(pick.n_minus or ())))
         return f"n = {sizes} of {pick.method} and {pick.reference} is not in the study"
@@ -215,6 +216,13 @@ def signed(value: float | None, digits: int = 2) -> str:
     return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")
 
 
+def p_text(p: float | None) -> str:
+    """Format a p-value, never as zero; a dash for none."""
+    if p is None or math.isnan(p):
+        return "–"
+    return f"{p:.4f}" if p >= 0.00005 else "< 0.0001"
+
+
 def _counted(results: list[Result]) -> str:
     found = {verdict: sum(result.verdict == verdict for result in results) for verdict in VERDICTS}
     return ", ".join(f"{count} {verdict}" for verdict, count in found.items() if count)
@@ -224,7 +232,7 @@ def count_verdicts(results: list[Result]) -> str:
     """Count the papers' claims by verdict, and beside them this study's own questions."""
     papers = [result for result in results if result.published]
     own = [result for result in results if not result.published]
-    text = f"{len(papers)} claims of the papers: {_counted(papers)}"
+    text = f"{len(papers)} published claims: {_counted(papers)}"
     return f"{text}; {len(own)} questions of this study: {_counted(own)}" if own else text
 
 
@@ -241,31 +249,27 @@ def reproduced_line(results: list[Result]) -> str:
         names = [f"`{result.id}`" for result in tested if result.verdict == verdict]
         named = f" ({', '.join(names)})" if verdict in ("reproduced", "not reproduced") else ""
         parts += [f"{len(names)} {verdict}{named}"] if names else []
-    text = f"Of {len(papers)} claims of the papers {len(tested)} were tested here"
+    text = f"Of {len(papers)} published claims {len(tested)} were tested here"
     text += f": {', '.join(parts)}." if parts else "."
     if missing:
         # A claim of DIET-CP is one of `diet_cp` or of a variant with the paper's settings.
         methods = [style_of(parent_of(result.method) or result.method).label for result in missing]
         counted = ", ".join(f"{name} {methods.count(name)}" for name in dict.fromkeys(methods))
-        text += f" {len(missing)} were not tested ({counted}): their data, backbones or settings are not in this study."
+        text += f" {len(missing)} were not tested ({counted}): their data, backbones or settings are not in this "
+        text += "study, or not computed yet; claims.md says which."
     return text if papers else ""
 
 
-def _p_value(p: float) -> str:
-    return f"{p:.3f}" if p >= 0.0005 else "< 0.001"
-
-
 def _table(results: list[Result]) -> list[str]:
-    lines = ["| Claim | Paper | Measured [95 % CI] | Detectable | p (sign-flip) | Verdict |"]
+    lines = ["| Claim | Reported | Measured [95 % CI] | Detectable | p (sign-flip) | Verdict |"]
     lines.append("|---|---:|---:|---:|---:|---|")
     for result in results:
         span = "" if result.ci_low is None else f" [{signed(result.ci_low)}, {signed(result.ci_high)}]"
         unit = "" if result.measured is None else f" {result.unit}"
-        size = f"; the paper's size is {result.paper_size}" if result.paper_size else ""
+        size = f"; the reported size is {result.paper_size}" if result.paper_size else ""
         verdict = f"**{result.verdict}**{size}" + (f" ({result.reason})" if result.reason else "")
         numbers = [signed(result.paper_value), f"{signed(result.measured)}{span}{unit}"]
-        flip = "–" if result.p_sign_flip is None else _p_value(result.p_sign_flip)
-        numbers += ["–" if result.mde is None else f"{result.mde:.2f}", flip]
+        numbers += ["–" if result.mde is None else f"{result.mde:.2f}", p_text(result.p_sign_flip)]
         lines.append(
             "| " + " | ".join([f"`{result.id}`: {result.statement}", *numbers, verdict]).replace("\n", " ") + " |"
         )
@@ -276,7 +280,7 @@ def to_markdown(results: list[Result], study: str) -> str:
     """Return the claims as a Markdown page: the line, counts, what was judged, what was not run, the rule."""
     lines = [f"# Claims, study `{study}`", "", reproduced_line(results), "", f"{count_verdicts(results)}.", ""]
     judged = [result for result in results if result.verdict != "not run"]
-    for title, published in (("Claims of the papers", True), ("Questions of this study", False)):
+    for title, published in (("Published claims", True), ("Questions of this study", False)):
         part = [result for result in judged if result.published == published]
         lines += [f"## {title}", "", *_table(part), ""] if part else []
     lines += ["## Not run", ""]

@@ -140,7 +140,7 @@ class StudyFiles:
 
     @cached_property
     def machine(self) -> str:
-        """What training ran on, `on one CPU core`, where `cost.csv` says so with one voice; else nothing."""
+        """What training's seconds were, `on one CPU core (wall time)`; nothing where they are of several devices."""
         if not {"device", "threads"} <= set(self.cost):
             return ""
         trained = self.cost.loc[self.cost["images_seen"] > 0, ["device", "threads"]].drop_duplicates()
@@ -148,4 +148,4 @@ class StudyFiles:
             return ""
         device, threads = trained.iloc[0]
         cores = "one CPU core" if int(threads) == 1 else f"{int(threads)} CPU cores"
-        return f"on {cores}" if device == "cpu" else f"on one {device}"
+        return f"on {cores if device == 'cpu' else f'one {device}'} (wall time)"

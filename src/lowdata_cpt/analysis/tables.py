@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from lowdata_cpt.analysis.claims import Result, reproduced_line, signed, verdicts_markdown
+from lowdata_cpt.analysis.claims import Result, p_text, reproduced_line, signed, verdicts_markdown
 from lowdata_cpt.analysis.measure import CELL
 from lowdata_cpt.analysis.outcomes import Outcomes
 from lowdata_cpt.analysis.stopping import stopped_gain
@@ -28,6 +28,11 @@ from lowdata_cpt.core.io import write_text
 
 Row = list[str]
 IDLE = "°"
+ACTED_NOT = (
+    "by its own log the method did not act: its loss stays at the level of a predictor that ignores the image (of "
+    "V-pretraining: its value is above zero no more often than chance)."
+)
+IDLE_TEXT = f"{IDLE}: {ACTED_NOT} The number says nothing about the method (statistics/preconditions.csv)."
 FAMILIES = ("base", "before", "control", "parent")
 
 
@@ -126,10 +131,7 @@ def answer_markdown(
         f"{lengths}). {covers_text(table)} {LIMITS}"
     )
     if any(IDLE in cell for row in rows for cell in row):
-        caption += (
-            f" {IDLE}: by its own log the method did not act (statistics/preconditions.csv): the number says nothing "
-            "about it."
-        )
+        caption += f" {IDLE_TEXT}"
     line = reproduced_line(list(results))
     return (f"{line}\n\n" if line else "") + f"{caption}\n\n{markdown(header, rows, left=3)}"
 
@@ -145,8 +147,8 @@ def domain_markdown(scores: pd.DataFrame, outcomes: Outcomes | None = None, chec
         cells = [domain_label(row["domain"]), f"{metric.label} ({metric.gain_unit})", style_of(row["method"]).label]
         cells += [style_of(row["reference"]).label, str(row["n"]), f"{row['images_seen']:,}", str(row["seeds"])]
         cells += [gain_text(row) + IDLE * (not acted), row["interval_covers"] or "–"]
-        numbers = [(row["mde"], 2), (row["p"], 4), (row["p_sign_flip"], 4)]
-        lines.append(cells + ["–" if math.isnan(value) else f"{value:.{digits}f}" for value, digits in numbers])
+        detectable = "–" if math.isnan(row["mde"]) else f"{row['mde']:.2f}"
+        lines.append([*cells, detectable, p_text(row["p"]), p_text(row["p_sign_flip"])])
     if not lines:
         return ""
     header = ["Domain", "Metric", "Method", "Against", "n", "Images seen", "Seeds", "Gain [95 %]", "Interval covers"]
@@ -155,7 +157,7 @@ def domain_markdown(scores: pd.DataFrame, outcomes: Outcomes | None = None, chec
         "Gain on each domain's test split, positive is better, before any correction. Against a trained reference: at "
         "equal images seen. Detectable: the smallest true gain that such a test finds with 80 % power at .05, "
         "two-sided. The sign-flip test over seeds is exact: with five seeds its p is at least .0625, with three .25. "
-        f"{IDLE}: the method did not act (statistics/preconditions.csv)."
+        f"{IDLE_TEXT}"
     )
     return f"{caption}\n\n{markdown(header, lines, left=4)}"
 
@@ -182,7 +184,7 @@ def stopping_markdown(
         "Gain over the untouched backbone on the test split, positive is better: at the end of each run, and at the "
         "milestone that scores best on the validation split, chosen per run and metric, step zero included. Images "
         "seen: the median over seeds of where a run was stopped; the last column counts the seeds that stay at step "
-        f"zero. {covers_text(stopped)} {IDLE}: the method did not act. {LIMITS}"
+        f"zero. {covers_text(stopped)} {IDLE_TEXT} {LIMITS}"
     )
     return f"{caption}\n\n{markdown([*header, 'Images seen', 'At step zero'], lines, left=4)}"
 
@@ -214,23 +216,30 @@ def _score(value: float, metric: str, digits: int = 1) -> str:
     return f"{100 * value:.{digits}f}" if METRICS[metric].bounded else f"{value:.3f}"
 
 
-def headline_markdown(scores: pd.DataFrame) -> str:
-    """Return `headline` as a Markdown table in points (metres for RMSE), the best of each row in bold."""
-    table = headline(scores)
+def headline_markdown(scores: pd.DataFrame, checks: pd.DataFrame | None = None) -> str:
+    """Return `headline` as a Markdown table in points (metres for RMSE), the best of each row in bold.
+
+    `IDLE` marks a method that did not act; it is never the best.
+    """
+    table, idle = headline(scores), idle_cells(checks)
     methods = [str(name) for name in table.columns[4:]]
     several = table["backbone"].nunique() > 1
     header = ["Domain", "Metric", "n", *[style_of(name).label for name in methods]]
     rows = []
     for record in records(table):
         metric = METRICS[str(record["metric"])]
-        values = [float(record[name]) for name in methods]
-        best = _best(values, metric.higher)
-        shown = ["–" if math.isnan(value) else _score(value, metric.name) for value in values]
-        cells = [f"**{text}**" if value == best else text for text, value in zip(shown, values, strict=True)]
+        values = {name: float(record[name]) for name in methods}
+        silent = {name for name in methods if (record["backbone"], record["domain"], name, record["n"]) in idle}
+        best = _best([value for name, value in values.items() if name not in silent], metric.higher)
+        cells = []
+        for name, value in values.items():
+            text = "–" if math.isnan(value) else _score(value, metric.name) + IDLE * (name in silent)
+            cells.append(f"**{text}**" if value == best and name not in silent else text)
         place = domain_label(str(record["domain"])) + (f" ({record['backbone']})" if several else "")
         arrow = "↑" if metric.higher else "↓"
         rows.append([place, f"{metric.label} ({metric.unit or 'points'}) {arrow}", str(record["n"]), *cells])
-    return markdown(header, rows, left=2)
+    marked = any(IDLE in cell for row in rows for cell in row)
+    return markdown(header, rows, left=2) + f"\n\n{IDLE_TEXT}" * marked
 
 
 def _best(values: list[float], higher: bool) -> float:
@@ -292,7 +301,7 @@ def write_tables(
         "answer.md": answer_markdown(scores, outcomes, checks, results),
         "domains.md": domain_markdown(scores, outcomes, checks),
         "stopping.md": stopping_markdown(scores, outcomes, checks),
-        "headline.md": headline_markdown(scores),
+        "headline.md": headline_markdown(scores, checks),
         "headline.csv": headline(scores).to_csv(index=False, float_format="%.6g", lineterminator="\n"),
     }
     if results:

@@ -26,8 +26,8 @@ images were kept, else seeds.
 Left out, and named in the reason: a domain whose base is not clearly better than random weights in that metric; a cell
 whose method, or control, did not act: its log does not leave the level of a predictor that ignores the image.
 
-Let d be the direction (+1 better, −1 worse), and *need* the effect the claim asks for: max(0, d · paper value −
-tolerance) where a tolerance is given, else 0 (direction only: the paper's value comes from other data or is unknown).
+Let d be the direction (+1 better, −1 worse), and *need* the effect the claim asks for: max(0, d · reported value −
+tolerance) where a tolerance is given, else 0 (direction only: the reported value comes from other data or is unknown).
 All in the claimed direction:
 
 - **not run**: no cell of the claim is in the table; the reason says what is missing. (Of several domains or
@@ -38,9 +38,9 @@ All in the claimed direction:
 - **not reproduced**: the whole interval is on the other side of zero, or on the claimed side but below *need*.
 
 For the direction `not_worse` a loss within the tolerance is none: reproduced if the whole interval lies above
-−tolerance, not reproduced if it lies below, else inconclusive. A larger effect than the paper's is no failure.
+−tolerance, not reproduced if it lies below, else inconclusive. A larger effect than reported is no failure.
 
-Beside the verdict: an effect of the paper's size is *excluded* if the whole interval lies below it, *exceeded* if
+Beside the verdict: an effect of the reported size is *excluded* if the whole interval lies below it, *exceeded* if
 above, else *possible*. This study's own questions, which no paper answers, are answered by the same rule: *yes*, *no*,
 or *open*. Intervals are not corrected for the number of claims: one in twenty without any effect leaves out zero.
 """
@@ -68,7 +68,7 @@ def judge(claim: Statement, interval: stats.Interval) -> Verdict:
 
 
 def paper_size(claim: Statement, interval: stats.Interval) -> Literal["excluded", "possible", "exceeded"] | None:
-    """Say whether an effect of the paper's size lies above the interval, in it, or below it; None without either."""
+    """Say whether an effect of the reported size lies above the interval, in it, or below it; None without either."""
     if claim.paper_value is None or not interval.known:
         return None
     sign = -1.0 if claim.paper_value < 0 else 1.0

@@ -17,11 +17,14 @@ from lowdata_cpt.core.io import write_text
 from lowdata_cpt.core.provenance import write_provenance
 
 PLACE = ("backbone", "domain", "method", "n", "seed")
-# What the folders below benchmarks/<rule>/ are, where they are not a cell's.
+# What the folders below benchmarks/<rule>/ are, of each rule that is measured.
 LAYOUTS: dict[str, tuple[str, ...]] = {
     "data": ("domain",),
     "backbone": ("backbone",),
     "subset": ("domain", "seed", "n"),
+    "pretrain": PLACE,
+    "evaluate": PLACE,
+    "continue": (),
 }
 BENCHMARKS = "benchmarks.csv"
 SUBSETS = "subsets.csv"
@@ -32,7 +35,7 @@ HASH_DIGITS = 16
 def _job(path: Path) -> dict[str, str]:
     """Return rule, job and cell columns of a benchmark file, given by its path below benchmarks/."""
     rule, *parts = path.with_suffix("").parts
-    names = LAYOUTS.get(rule, PLACE)
+    names = LAYOUTS.get(rule, ())
     values = dict(zip(names, parts, strict=True)) if len(names) == len(parts) else {}
     for name, letter in (("n", "n"), ("seed", "s")):
         if name in values and re.fullmatch(rf"{letter}\d+", values[name]):
@@ -43,7 +46,8 @@ def _job(path: Path) -> dict[str, str]:
 def gather_benchmarks(folder: Path) -> pd.DataFrame:
     """Return Snakemake's measurements of each job: rule, job, the cell's columns, then Snakemake's own (s, max_rss, …).
 
-    Of jobs that did not run here the published rows stay, as long as what they name still has scores.
+    Of jobs that did not run here the published rows stay, as long as the workflow has such jobs and what they name has
+    scores.
 
     Raises:
         UserError: a benchmark file is damaged.
@@ -60,6 +64,7 @@ def gather_benchmarks(folder: Path) -> pd.DataFrame:
         old = pd.read_csv(folder / BENCHMARKS, dtype=str, keep_default_na=False)
         scores = pd.read_csv(folder / "scores.csv", dtype=str, keep_default_na=False)
         known = {name: {"", *scores[name]} for name in PLACE}
+        old = old[old["rule"].isin(LAYOUTS)]
         old = old[[all(row[name] in known[name] for name in PLACE) for _, row in old.iterrows()]]
         table = pd.concat([table, old], ignore_index=True)
     if table.empty:

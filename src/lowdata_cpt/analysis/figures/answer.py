@@ -21,6 +21,7 @@ from lowdata_cpt.analysis.style import (
 )
 from lowdata_cpt.analysis.summary import covers_text, seeds_text
 from lowdata_cpt.analysis.table import METRICS
+from lowdata_cpt.analysis.tables import ACTED_NOT, idle_cells
 
 ROWS = 8
 ONE_A_TASK = ("knn_accuracy", "miou", "rmse")
@@ -31,7 +32,10 @@ def draw_answer(files: StudyFiles) -> Drawing:
     if files.gains.empty:
         return nothing("Nothing was trained: there is no gain.")
     several = files.gains["backbone"].nunique() > 1
-    found = [panel for panel in panels_of(files.gains) if panel[2] in ONE_A_TASK]
+    found, idle = panels_of(files.gains), idle_cells(files.checks)
+    knn_only = len(found) > ROWS
+    if knn_only:
+        found = [panel for panel in found if panel[2] in ONE_A_TASK]
     shown = found[:ROWS]
     table = files.gains.iloc[sorted(i for p in shown for i in rows_of(files.gains, p).index)]
     most = max(len(rows_of(table, panel)) for panel in shown)
@@ -46,7 +50,9 @@ def draw_answer(files: StudyFiles) -> Drawing:
             height = y + 0.8 * ((index + 0.5) / len(methods) - 0.5)
             if np.isfinite(row["ci_low"]):
                 axis.hlines(height, row["ci_low"], row["ci_high"], color=look.color, linewidth=2)
-            axis.plot(row["mean"], height, look.marker, color=look.color, markersize=5)
+            silent = (*panel[:2], method, int(str(row["sizes"]).split()[0])) in idle
+            face = "white" if silent else look.color
+            axis.plot(row["mean"], height, look.marker, color=look.color, markerfacecolor=face, markersize=5)
     labels = []
     for backbone, domain, metric in shown[::-1]:
         where = f"{domain_label(domain)}{f' · {backbone}' if several else ''}"
@@ -68,8 +74,10 @@ def draw_answer(files: StudyFiles) -> Drawing:
     intervals = f"bars 95 % intervals. {covers_text(table)}" if known else "one seed, so no confidence interval."
     caption = (
         "**The answer**: gain of each method over the untouched backbone at the end of its run, one row per domain and "
-        f"task (test split; {seeds_text(trained)}); {intervals}{left_out}"
+        f"measure (test split; {seeds_text(trained)}); {intervals}{left_out}"
     )
+    caption += " Of classification kNN accuracy only." * knn_only
+    caption += f" Open: {ACTED_NOT}" * bool(idle)
     return Drawing(figure, caption, table)
 
 

@@ -11,7 +11,7 @@ from lowdata_cpt.analysis.study_files import StudyFiles
 from lowdata_cpt.analysis.style import INK, PAGE_WIDTH, Drawing, nothing, ordered, panels, short_label, style_of
 from lowdata_cpt.analysis.summary import LIMITS, by_domain, covers_text, main_sizes, seeds_text
 from lowdata_cpt.analysis.table import METRICS, at_end, held_out, records
-from lowdata_cpt.analysis.tables import IDLE, idle_cells
+from lowdata_cpt.analysis.tables import ACTED_NOT, IDLE, idle_cells
 
 
 def draw_gains(files: StudyFiles) -> Drawing:
@@ -44,7 +44,7 @@ def _draw(files: StudyFiles, table: pd.DataFrame, labels: dict[str, str], title:
     shown, several = panels_of(table), table["backbone"].nunique() > 1
     columns = min(len(shown), 4)
     lines = max(text.count("\n") + 1 for text in labels.values())
-    height = 0.62 + (0.15 + 0.1 * (lines - 1)) * len(labels)
+    height = 0.62 + (0.15 + 0.15 * (lines - 1)) * len(labels)
     figure, axes = panels(len(shown), columns, PAGE_WIDTH if columns > 2 else 2.2 * columns + 1.4, height)
     idle = idle_cells(files.checks)
     for index, (axis, panel) in enumerate(zip(axes, shown, strict=True)):
@@ -86,4 +86,4 @@ def _caption(files: StudyFiles, table: pd.DataFrame, title: str, idle: set[tuple
         f"Bars: 95 % intervals. {covers_text(table)} Filled: significant after Holm's correction "
         f"over all gains shown. {LIMITS}"
     )
-    return text + f" {IDLE}: by its own log the method did not act." * bool(idle)
+    return text + " No bar: not run." + f" {IDLE}: {ACTED_NOT}" * bool(idle)

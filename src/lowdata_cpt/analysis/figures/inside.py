@@ -211,12 +211,12 @@ def draw_neighbours(files: StudyFiles, backbone: str, domain: str) -> Drawing:
             "alike is for you to judge."
         )
         return Drawing(figure, caption, source)
-    share = source.groupby("method")["same_class"].mean()
-    words = ", ".join(f"{style_of(m).label} {100 * share[m]:.0f} %" for m in methods)
+    hits = {m: source.loc[source["method"] == m, "same_class"] for m in methods}
+    words = ", ".join(f"{style_of(m).label} {sum(of)} of {len(of)}" for m, of in hits.items())
     caption = (
         f"**Nearest neighbours before and after DIET-CP** on {domain_label(domain)} ({backbone}): test images and "
         f"their {near} nearest labelled train images by cosine of the class token. Blue frame: the same class, "
-        f"orange: another ({words} of these). {count} evenly spaced test images, largest n, one seed, so no "
-        "confidence interval; the tables decide."
+        f"orange: another ({words}). {count} evenly spaced test images, largest n, one seed: too few to tell anything "
+        "by; kNN accuracy on all test images is in the tables."
     )
     return Drawing(figure, caption, source)

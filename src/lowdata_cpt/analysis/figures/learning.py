@@ -26,10 +26,14 @@ from lowdata_cpt.analysis.style import (
 )
 from lowdata_cpt.analysis.summary import covers_text, gain_curve, references_of, seeds_text
 from lowdata_cpt.analysis.table import HEADLINE, METRICS, OWN_BANK, held_out, records
-from lowdata_cpt.analysis.tables import IDLE, idle_cells
+from lowdata_cpt.analysis.tables import ACTED_NOT, IDLE, idle_cells
 
 PER_CELL = ["backbone", "domain", "method", "n"]
-BEYOND = 3.0  # a source's length further right than this is marked at the edge
+BEYOND = 3.0  # a source's length further right than this times the longest run is said in the caption alone
+SEEDS_ALONE = (
+    "Those of seeds alone have fewer degrees of freedom than the intervals of the runs' ends in the tables, which "
+    "decide. "
+)
 
 
 def draw_learning(files: StudyFiles) -> Drawing:
@@ -71,6 +75,8 @@ def curve_of_scores(scores: pd.DataFrame, outcomes: Outcomes | None = None) -> p
         # From the shown gain (points, % for an error) back to the axis.
         scale = (base / 100 if metric.relative else 1.0) * (1 if metric.higher else -1)
         ends = sorted(score + scale * (row[name] - row["mean"]) for name in ("ci_low", "ci_high"))
+        if metric.bounded:
+            ends = [float(np.clip(end, 0.0, unit)) for end in ends]
         rows.append({**row, "score": score, "low": ends[0], "high": ends[1], "base": base})
     return pd.DataFrame(rows)
 
@@ -127,7 +133,7 @@ def _unit(panel: Panel) -> str:
 
 
 def _panel(axis: Axes, rows: pd.DataFrame, x: str, lengths: dict[tuple[str, str, str, int], float]) -> set[str]:
-    """Draw one panel; return the methods whose source's length is marked."""
+    """Draw one panel; return the methods whose source's length is marked on the axis."""
     later = rows.loc[rows["images_seen"] > 0, x]
     first, last = max(float(later.min()), 1e-3), float(later.max())
     zero = first / 2.2
@@ -151,16 +157,12 @@ def _panel(axis: Axes, rows: pd.DataFrame, x: str, lengths: dict[tuple[str, str,
     marked, right = set(), last * 1.25
     for row in records(rows.drop_duplicates("method")):
         length = lengths.get((row["backbone"], row["domain"], row["method"], row["n"]))
-        if length is None:
+        if length is None or length > BEYOND * last:
             continue
         marked.add(row["method"])
-        inside = length <= BEYOND * last
-        right = max(right, length * 1.15 if inside else right)
-        place, marker = (length, "^") if inside else (1.0, ">")
-        where = axis.get_xaxis_transform() if inside else axis.transAxes
-        height = 0.0 if inside else 0.1 * len(marked)
-        color = style_of(row["method"]).color
-        axis.plot(place, height, marker, color=color, transform=where, clip_on=False, zorder=5)
+        right = max(right, length * 1.15)
+        where, color = axis.get_xaxis_transform(), style_of(row["method"]).color
+        axis.plot(length, 0.0, "^", color=color, transform=where, clip_on=False, zorder=5)
     axis.set_xlim(zero / 1.2, right)
     return marked
 
@@ -175,7 +177,7 @@ def _caption(files: StudyFiles, curve: pd.DataFrame, lengths: dict[tuple[str, st
     sizes = {(row["domain"], int(row["n"])) for row in records(curve[["domain", "n"]].drop_duplicates())}
     words = ", ".join(f"{domain_label(domain)} {n}" for domain, n in sorted(sizes))
     trained = files.main[files.main["n"] > 0]
-    cost = "images seen" if x == "images_seen" else "seconds of training on the study's machine"
+    cost = "images seen" if x == "images_seen" else "seconds of training (wall time, beside other work)"
     text = (
         f"**Score on the test split against {cost}**, one line per method (logarithmic axis; the left end is step 0, "
         "for a method that normalises by the domain the base normalised so; dashed: the untouched backbone; ↓: lower "
@@ -185,21 +187,20 @@ def _caption(files: StudyFiles, curve: pd.DataFrame, lengths: dict[tuple[str, st
     known = curve["ci_low"].notna().any()
     text += (
         "Bands: 95 % interval of the gain over base, laid around the mean; cut off where they are far wider "
-        f"than the curves. {covers_text(curve)} "
+        f"than the curves. {covers_text(curve)} {SEEDS_ALONE * bool((curve['interval_covers'] == 'seeds').any())}"
         if known
         else "One seed: no confidence interval can be given and none is drawn. "
     )
     if (curve["metric"] == OWN_BANK).any():
         text += "Bank kNN: the bank is the n drawn images with their labels; dashed: the run's own start. "
     if _silent(files, curve):
-        text += f"{IDLE}: by its own log the method did not act. "
+        text += f"{IDLE}: {ACTED_NOT} "
     if lengths:
         known_lengths = {
             method: f"{style_of(method).label} {compact(length)}" for (_, _, method, _), length in lengths.items()
         }
         text += (
-            "Triangles on the axis: how many images the method's own source trains on; at the right edge where that is "
-            "far beyond ("
-            f"{', '.join(known_lengths[method] for method in ordered(known_lengths))} images)."
+            "Triangles on the axis: how many images the method's own source trains on, where that is in reach ("
+            f"{', '.join(known_lengths[method] for method in ordered(known_lengths))})."
         )
     return text

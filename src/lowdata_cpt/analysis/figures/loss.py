@@ -88,9 +88,11 @@ def _panel(axis: Axes, runs: pd.DataFrame, checks: pd.DataFrame, color: str, whi
 
 
 def _caption(logged: pd.DataFrame, checks: pd.DataFrame, backbone: str, domain: str) -> str:
-    seeds = logged["seed"].nunique()
+    counts = logged.groupby(["method", "n"])["seed"].nunique()
+    seeds, most = int(counts.min()), int(counts.max())
+    several = f"{most} seed{'s' * (most > 1)}" if seeds == most else f"{seeds} to {most} seeds"
     text = (
-        f"**Loss while training on {domain_label(domain)}** ({backbone}, {seeds} seed{'s' * (seeds > 1)}; lines are "
+        f"**Loss while training on {domain_label(domain)}** ({backbone}, {several}; lines are "
         f"means, bands the range over seeds, no confidence interval; at most {POINTS} points). "
         "Dashed: the level that the end of the run must get below to count as training (that of a predictor that "
         "ignores the image, less a margin); for V-pretraining's value zero, to be above on most steps. "

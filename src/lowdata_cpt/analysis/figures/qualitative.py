@@ -23,7 +23,7 @@ from lowdata_cpt.core.io import read_arrays
 
 ROWS = 4
 TILE = 0.95  # inches: 190 pixels at the saved resolution
-LEGEND_CLASSES = 14
+LEGEND_CLASSES = 24
 # Distinct under the common colour-vision deficiencies (Paul Tol's muted scheme); further classes follow by hue.
 CLASS_COLORS = ("#DDCC77", "#332288", "#CC6677", "#44AA99", "#AA4499", "#88CCEE", "#117733", "#882255", "#999933")
 UNLABELLED = (1.0, 1.0, 1.0)
@@ -127,7 +127,7 @@ def _segmentation(arrays: dict[str, NDArray[Any]], methods: list[str]) -> tuple[
     if 0 <= ignore < 256:
         lookup[ignore] = UNLABELLED
     figure, axes = _grid(arrays, methods)
-    rows = []
+    rows, seen = [], [truth[: len(axes)]]
     for k, line in enumerate(axes):
         valid = truth[k] != ignore
         line[0].imshow(arrays["image"][k], interpolation="lanczos")
@@ -136,9 +136,11 @@ def _segmentation(arrays: dict[str, NDArray[Any]], methods: list[str]) -> tuple[
             guess = arrays[f"segmentation_{method}"][k]
             right = float((guess == truth[k])[valid].mean()) if valid.any() else float("nan")
             axis.imshow(lookup[guess], interpolation="nearest")
+            seen.append(guess[None])
             _score(axis, f"{100 * right:.0f} % right")
             rows.append({"image": k, "method": method, "pixel_accuracy": right})
-    labels, areas = np.unique(truth[: len(axes)][truth[: len(axes)] != ignore], return_counts=True)
+    shown = np.concatenate(seen)
+    labels, areas = np.unique(shown[shown != ignore], return_counts=True)
     largest = sorted(labels[np.argsort(-areas, kind="stable")][:LEGEND_CLASSES].tolist())
     handles = [Patch(color=palette[i], label=names[i] if i < len(names) else f"class {i}") for i in largest]
     if 0 <= ignore < 256 and (truth[: len(axes)] == ignore).any():

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from lowdata_cpt.analysis.answer import answer_of
-from lowdata_cpt.analysis.claims import count_verdicts, reproduced_line, signed
+from lowdata_cpt.analysis.claims import count_verdicts, p_text, reproduced_line, signed
 from lowdata_cpt.analysis.figures import FIGURES
 from lowdata_cpt.analysis.report.images import thumbnails
 from lowdata_cpt.analysis.study_files import StudyFiles, read_absent
@@ -158,7 +158,7 @@ def _claims(files: StudyFiles) -> list[dict[str, Any]]:
 def _test(row: dict[str, Any]) -> list[str]:
     labels = [domain_label(row["domain"]), style_of(row["method"]).label, style_of(row["reference"]).label]
     labels += [f"{METRICS[row['metric']].label} ({row['unit']})", str(row["sizes"]), f"{row['images_seen']:,}"]
-    numbers = [_number(row["mde"]), *(_number(row[name], 4) for name in ("p", "p_holm", "p_sign_flip"))]
+    numbers = [_number(row["mde"]), *(p_text(row[name]) for name in ("p", "p_holm", "p_sign_flip"))]
     return [*labels, str(row["seeds"]), gain_text(row), row["interval_covers"] or "–", *numbers]
 
 
