@@ -63,7 +63,7 @@ def cells_of(row: dict[str, Any]) -> list[str]:
 def write_page(rows: list[dict[str, Any]]) -> None:
     """Put the table between the page's markers."""
     head = ["what", "beside", "ours (quartiles)", "reference", "ratio", "goal", "repeats", "the same work"]
-    show(PAGE, RESULTS.name, markdown(head, [cells_of(row) for row in rows]))
+    show(PAGE, f"benchmarks/{RESULTS.name}", markdown(head, [cells_of(row) for row in rows]))
 
 
 def main() -> None:

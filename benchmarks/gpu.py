@@ -141,7 +141,7 @@ def write_page(found: dict[str, Any]) -> None:
     said = ", ".join(f"{peak:.0f} TFLOP/s in {precision}" for precision, peak in peaks.items())
     where = f"{found['card']}, torch {found['torch']}; batches of {batches} at {sizes} px, blocks not compiled"
     peak = f"peak: {said}, of a product of two large matrices"
-    show(PAGE, RESULTS.name, f"{where}; {peak}.\n\n{markdown(head, rows)}")
+    show(PAGE, f"benchmarks/{RESULTS.name}", f"{where}; {peak}.\n\n{markdown(head, rows)}")
 
 
 def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:

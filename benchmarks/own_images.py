@@ -61,7 +61,7 @@ def write_page(row: dict[str, Any]) -> None:
         f"which were {row['run_wall_minutes']:.0f} minutes of a machine that other work shared; the sentences "
         "count the latter. They were:\n\n" + "\n>\n".join(f"> {line}" for line in row["answer"])
     )
-    show(PAGE, "own_images.json", text)
+    show(PAGE, "benchmarks/own_images.json", text)
 
 
 def main() -> None:

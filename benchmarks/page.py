@@ -1,4 +1,4 @@
-"""Where a page shows what was measured: between `<!-- benchmarks/<file> -->` and `<!-- end -->`."""
+"""Where a page shows what was measured: between `<!-- <its marker> -->` and `<!-- end -->`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from lowdata_cpt.core.io import write_text
 END = "<!-- end -->"
 
 
-def show(page: Path, file: str, text: str) -> None:
-    """Put `text` between a page's markers of benchmarks/<file>."""
-    begin = f"<!-- benchmarks/{file} -->"
+def show(page: Path, marker: str, text: str) -> None:
+    """Put `text` between the lines of a page's marker, such as benchmarks/results.json."""
+    begin = f"<!-- {marker} -->"
     before, rest = page.read_text(encoding="utf-8").split(begin)
     write_text(page, f"{before}{begin}\n{text}\n{END}{rest.partition(END)[2]}")
 

@@ -159,7 +159,7 @@ def main() -> None:
     if arguments.write:
         found = {"jobs": CHAINS * LINKS, "chains": CHAINS, "seconds": arguments.seconds, "start_s": round(start, 1)}
         RESULTS.write_text(json.dumps(found | {"repeats": arguments.repeats, "plugins": rows}, indent=1) + "\n")
-        show(PAGE, RESULTS.name, text)
+        show(PAGE, f"benchmarks/{RESULTS.name}", text)
 
 
 if __name__ == "__main__":

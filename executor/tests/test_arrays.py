@@ -9,16 +9,10 @@ from pathlib import Path
 import pytest
 
 from fake_cluster import Cluster, FakeJob, Run, holder
-from snakemake_executor_plugin_submitit import job_submission, ledger, waiting
+from snakemake_executor_plugin_submitit import job_submission, ledger
 from snakemake_executor_plugin_submitit.job_cancellation import JobCancellation
 from snakemake_executor_plugin_submitit.job_status_query import parse_sacct
 from snakemake_executor_plugin_submitit.job_wrapper import Job, own_id
-
-
-@pytest.fixture
-def cluster(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    monkeypatch.setattr(waiting, "FIRST_PAUSE", 0.0)
-    return cluster
 
 
 def arrays(

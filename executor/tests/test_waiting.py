@@ -14,12 +14,6 @@ POLICY = f"{FAILED}Job violates accounting/QOS policy (job submit limit, user's 
 BUSY = "sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying"
 
 
-@pytest.fixture
-def cluster(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    monkeypatch.setattr(waiting, "FIRST_PAUSE", 0.0)
-    return cluster
-
-
 @pytest.mark.parametrize(
     ("message", "kind"),
     [

@@ -35,7 +35,7 @@ def rgb() -> Image.Image:
     return Image.fromarray(quadrants(COLOURS).astype(np.uint8))
 
 
-def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
+def saved(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     stream = io.BytesIO()
     image.save(stream, kind, **options)
     return stream.getvalue()

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,7 @@ from lowdata_cpt.data.decode import (
     square_box,
     to_classes,
 )
-
-
-def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return stream.getvalue()
+from tests.data.kinds import saved
 
 
 def rgb(seed: int = 0, height: int = 20, width: int = 30) -> np.ndarray:
@@ -38,18 +32,18 @@ def rgb(seed: int = 0, height: int = 20, width: int = 30) -> np.ndarray:
 
 
 def test_rgb_is_exact() -> None:
-    assert np.array_equal(np.asarray(read_image(encode(Image.fromarray(rgb())))), rgb())
+    assert np.array_equal(np.asarray(read_image(saved(Image.fromarray(rgb())))), rgb())
 
 
 def test_sixteen_bits_are_scaled_not_clipped() -> None:
     values = np.array([[0, 257, 128 * 257, 65535]], np.uint16)
-    assert np.asarray(read_image(encode(Image.fromarray(values))))[0, :, 0].tolist() == [0, 1, 128, 255]
+    assert np.asarray(read_image(saved(Image.fromarray(values))))[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
 def test_exif_orientation_is_applied_only_without_masks() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: 90° clockwise to show
-    data = encode(Image.fromarray(rgb()), "PNG", exif=exif)
+    data = saved(Image.fromarray(rgb()), "PNG", exif=exif)
     assert np.array_equal(np.asarray(read_image(data)), np.rot90(rgb(), -1))
     assert np.array_equal(np.asarray(read_image(data, orient=False)), rgb())
 
@@ -68,7 +62,7 @@ def test_noise_never_raises_anything_else(data: bytes) -> None:
 def test_reasons(data: Any, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     if data == "float":
-        data = encode(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF")
+        data = saved(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF")
     if data is not None:
         path.write_bytes(data)
     with pytest.raises(UndecodableError, match=reason):
@@ -114,11 +108,11 @@ def test_resampling_does_not_reach_over_the_edge_of_the_box() -> None:
 def test_mask_of_a_palette_gives_indices() -> None:
     image = Image.fromarray(np.array([[3, 1]], np.uint8), "P")
     image.putpalette(list(range(12)))
-    assert read_ids(encode(image)).tolist() == [[3, 1]]
+    assert read_ids(saved(image)).tolist() == [[3, 1]]
 
 
 def test_mask_of_sixteen_bits_keeps_ids() -> None:
-    assert read_ids(encode(Image.fromarray(np.array([[0, 894]], np.uint16)))).tolist() == [[0, 894]]
+    assert read_ids(saved(Image.fromarray(np.array([[0, 894]], np.uint16)))).tolist() == [[0, 894]]
 
 
 def test_table_maps_ignores_and_refuses() -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import os
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ from lowdata_cpt.data.domain import prepare
 from lowdata_cpt.data.layouts.image_folder import ImageFolder
 from lowdata_cpt.data.store import Store
 from lowdata_cpt.dev.fixtures import picture, save
+from tests.data.own import listed
 
 
 def fill(folder: Path, *names: str, seed: int = 0) -> None:
@@ -143,11 +143,6 @@ CIRCLE = "a link to a folder that is read already, or that it lies in"
 
 def remarks(folder: Path) -> list[str]:
     return ImageFolder(root=str(folder)).remarks()
-
-
-def listed(store: Store) -> dict[str, str]:
-    with (store.root / "quarantine.csv").open(encoding="utf-8", newline="") as stream:
-        return {row["id"]: row["reason"] for row in csv.DictReader(stream)}
 
 
 def test_links_that_close_a_circle_are_listed_and_each_file_counts_once(tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import read_json, sha256_file
 from lowdata_cpt.dev.fixtures import MAKERS
 from lowdata_cpt.jobs import evaluate as job
-from lowdata_cpt.jobs.chain import run_cell
+from lowdata_cpt.jobs.chain import run_inputs
+from lowdata_cpt.jobs.pretrain import pretrain
 from lowdata_cpt.study.grid import Cell, cells
-from lowdata_cpt.study.job_params import evaluate_params
+from lowdata_cpt.study.job_params import evaluate_params, pretrain_params
 from lowdata_cpt.study.load import validate
 from lowdata_cpt.study.paths import Paths
 
@@ -29,6 +30,7 @@ STUDY: dict[str, Any] = {
     "training": {"epochs": 2, "batch_size": 4, "milestones": [4]},
     "probes": {"segmentation": DENSE, "depth": DENSE},
 }
+PATHS = Paths("results/s")
 ARTEFACTS = ("evaluation.json", "outcomes.npz", "examples.npz")
 
 
@@ -42,7 +44,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         MAKERS["nyuv2"](Path("data/nyuv2"))
         study = validate(STUDY)
         _, cell = cells(study)
-        run_cell(study, cell, Paths("results/s"), device="cpu", scored=False)
+        run_inputs(study, cell, PATHS)
+        pretrain(pretrain_params(study, cell), cell, PATHS, device="cpu")
     return folder
 
 
@@ -53,9 +56,6 @@ def cell(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cell
     monkeypatch.chdir(tmp_path / "copy")
     _, found = cells(validate(STUDY))
     return found
-
-
-PATHS = Paths("results/s")
 
 
 def params(cell: Cell, **changed: Any) -> dict[str, Any]:
@@ -87,22 +87,28 @@ def test_every_milestone_has_metrics_and_the_outcomes_they_are_of(cell: Cell) ->
         assert not np.array_equal(outcomes["i4/depth/errors"], outcomes["i8/depth/errors"]), "one model for both"
 
 
-def test_a_killed_evaluation_resumes_at_its_milestone(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = evaluated(cell)
-    for name in ARTEFACTS:
-        (PATHS.cell(cell) / name).unlink()
+def killed_at_the_second(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Kill an evaluation at its second model; return the calls so far, to which later ones are added."""
     calls: list[int] = []
     evaluate_model = job.evaluate_model
 
-    def killed_at_the_second(*args: Any, **rest: Any) -> Any:
+    def counted(*args: Any, **rest: Any) -> Any:
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
         return evaluate_model(*args, **rest)
 
-    monkeypatch.setattr(job, "evaluate_model", killed_at_the_second)
+    monkeypatch.setattr(job, "evaluate_model", counted)
     with pytest.raises(KeyboardInterrupt):
         evaluated(cell)
+    return calls
+
+
+def test_a_killed_evaluation_resumes_at_its_milestone(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = evaluated(cell)
+    for name in ARTEFACTS:
+        (PATHS.cell(cell) / name).unlink()
+    calls = killed_at_the_second(cell, monkeypatch)
     assert not any((PATHS.cell(cell) / name).exists() for name in ARTEFACTS)
     assert evaluated(cell) == whole
     assert len(calls) == 3, "the first milestone was computed once"
@@ -113,18 +119,7 @@ def test_a_killed_evaluation_resumes_at_its_milestone(cell: Cell, monkeypatch: p
 def test_partial_results_of_something_else_are_not_used(
     cell: Cell, monkeypatch: pytest.MonkeyPatch, other: str
 ) -> None:
-    calls: list[int] = []
-    evaluate_model = job.evaluate_model
-
-    def killed_at_the_second(*args: Any, **rest: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return evaluate_model(*args, **rest)
-
-    monkeypatch.setattr(job, "evaluate_model", killed_at_the_second)
-    with pytest.raises(KeyboardInterrupt):
-        evaluated(cell)
+    calls = killed_at_the_second(cell, monkeypatch)
     if other == "model":
         shutil.copytree(PATHS.cell(cell) / "export/i8", PATHS.cell(cell) / "export/i4", dirs_exist_ok=True)
     evaluated(cell, code="another" if other == "settings" else params(cell)["code"])

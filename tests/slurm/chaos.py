@@ -5,7 +5,7 @@
 
 Each event is fired at a job (or at Snakemake, or at the controller) that is really there, so the run goes on until
 all have happened or the work is done. Afterwards: the compared files are byte-equal to the reference, no training ran
-twice at the same time, squeue is empty, no process is left. The log of events is printed, and written with --log.
+twice at the same time, squeue is empty, no process is left. The log of events is printed.
 Exits with status 1 when any of this does not hold.
 """
 
@@ -30,6 +30,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from benchmarks.page import show
+
 from lowdata_cpt.jobs.collect import differences
 from tests.slurm.cluster import (
     Workflow,
@@ -53,7 +55,6 @@ TOY_ARGUMENTS = (
 
 SCORES = "results/quick/scores.csv"
 PROJECT_ARGUMENTS = "--retries 50 --seconds-between-status-checks 3 --latency-wait 20"
-BEGIN, END = "<!-- make chaos-slurm -->", "<!-- end -->"
 
 
 @dataclass(frozen=True)
@@ -353,9 +354,7 @@ def main() -> int:
     arguments.directory = arguments.directory.resolve()
     result = run(arguments, lambda line: print(line, flush=True))
     if arguments.page:
-        before, rest = arguments.page.read_text(encoding="utf-8").split(BEGIN)
-        text = f"{before}{BEGIN}\n{table(result, arguments)}\n{END}{rest.split(END)[1]}"
-        arguments.page.write_text(text, encoding="utf-8")
+        show(arguments.page, "make chaos-slurm", table(result, arguments))
     return 0 if all(result.checks.values()) else 1
 
 

@@ -183,29 +183,27 @@ MODULES = {
 }
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_a_module_decides_exactly_these_jobs(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def changed_by(module: str, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The jobs that a change of a module's code changes."""
     before, read = jobs(RESOLVED), code_versions._read
     path = code_versions._file(module)
-    assert path is not None, f"{module} is gone; this table names it"
+    assert path is not None, f"{module} is gone; it is named here"
     monkeypatch.setattr(
         code_versions, "_read", lambda found: (read(found)[0] + ("\nX = 1" if found == path else ""), read(found)[1])
     )
     job_params.code_of.cache_clear()
     after = jobs(RESOLVED)
     job_params.code_of.cache_clear()
-    assert changed(before, after) == MODULES[module]
+    return changed(before, after)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_decides_exactly_these_jobs(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert changed_by(module, monkeypatch) == MODULES[module]
 
 
 def test_the_embedded_backbone_and_vit_decide_what_passes_through_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    before, read = jobs(RESOLVED), code_versions._read
-    path = code_versions._file("backbones.vit")
-    monkeypatch.setattr(
-        code_versions, "_read", lambda found: (read(found)[0] + ("\nX = 1" if found == path else ""), read(found)[1])
-    )
-    job_params.code_of.cache_clear()
-    found = changed(before, jobs(RESOLVED))
-    job_params.code_of.cache_clear()
+    found = changed_by("backbones.vit", monkeypatch)
     assert {"backbone tiny", "pretrain dino", "evaluate camvid"} <= found
     assert not any(name.startswith(("data", "subset")) for name in found)
 

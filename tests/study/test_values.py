@@ -252,7 +252,6 @@ def test_a_model_that_is_no_plain_vit_is_named(model: str, expected: str) -> Non
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with the study's data: one image of camvid, three of the user's own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("LOWDATA_DATA", raising=False)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     for name in ("camvid/a.png", "mine/a.png", "mine/b.png", "mine/c.png"):
         path = tmp_path / "data" / name
@@ -353,6 +352,7 @@ FILES: list[tuple[str, bytes, str]] = [
     ("large", b"# " + b"x" * 2**20 + b"\n", "at most 1048576"),
     ("empty", b"", "expected a mapping of keys"),
     ("list", b"- a\n", "expected a mapping of keys"),
+    ("words", b"just words\n", "expected a mapping of keys"),
     ("long key", b"x" * 1000 + b": 1\n", "unknown key"),
     ("long value", b"study: " + b"x" * 100_000 + b"\n", "at most"),
     ("many unknown keys", "".join(f"key{i}: 1\n" for i in range(2000)).encode(), "more"),

@@ -49,10 +49,6 @@ def test_the_table_is_tidy_and_complete(study: Path) -> None:
     assert (table.loc[table["n"] > 0, "images_seen"] == 4).all()
 
 
-def test_a_second_run_has_nothing_to_do(study: Path) -> None:
-    assert planned(study) == {}
-
-
 @pytest.mark.parametrize("figure", ["answer", "learning", "loss", "segmentation"])
 def test_figures_have_a_caption_and_a_source_table(study: Path, figure: str) -> None:
     found = sorted((study / "results/quick/figures").glob(f"{figure}*.png"))
@@ -164,22 +160,12 @@ def error_of(folder: Path, **overrides: Any) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    ("overrides", "expected"),
-    [
-        ({"trainings": {}}, "trainings: unknown key; did you mean 'training'?"),
-        ({"training": {"batch_size": "many"}}, "training.batch_size"),
-        ({"domains": {"camvid": {"sizes": [400]}}}, "400"),
-        ({"domains": {"camvid": None, "imagefolder": {"root": "nowhere", "sizes": [4]}}}, "nowhere"),
-        ({"backbones": {"tiny": {"weights": "file:nothing.safetensors"}}}, "nothing.safetensors"),
-        ({"backbones": {"tiny": {"image_size": 30}}}, "expected a multiple of the patch size"),
-    ],
-)
-def test_bad_input_gives_one_clear_error(overrides: dict[str, Any], expected: str, tmp_path: Path) -> None:
-    said = error_of(tiny_study(tmp_path / "p"), **overrides)
-    assert expected in said
+def test_bad_input_gives_one_clear_error(tmp_path: Path) -> None:
+    """The study that is run where none is named; `test_refusals` has those that are."""
+    said = error_of(tiny_study(tmp_path / "p"), trainings={})
+    assert "trainings: unknown key; did you mean 'training'?" in said
     assert "Traceback" not in said
-    assert "error: " in said or "1 error(s)" in said
+    assert "1 error(s)" in said
 
 
 def test_a_domain_without_data_is_not_run_and_the_study_goes_on(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from lowdata_cpt.language import config as language_config, plan
 from lowdata_cpt.language.figures import FIGURES
 from lowdata_cpt.language.plan import ANY, base_of
 from lowdata_cpt.language.results import CLAIMS
-from lowdata_cpt.study.job_params import code_of, dump
+from lowdata_cpt.study.job_params import code_of, dump, study_params
 
 try:
     STUDY = language_config.validate(config, str(FILES[-1]))
@@ -170,7 +170,7 @@ rule language_collect:
         "../../environment.yml"
     params:
         code=lambda wildcards: code_of("language.results"),
-        job=lambda wildcards: dump(plan.study_params(STUDY)),
+        job=lambda wildcards: dump(study_params(STUDY)),
     message:
         "collect the scores of study {config[study]}"
     shell:

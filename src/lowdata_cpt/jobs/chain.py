@@ -42,10 +42,10 @@ def run_inputs(study: Study, cell: Cell, paths: Paths) -> None:
         make(inputs.subset, params, subset, paths.manifest(cell.domain), subset)
 
 
-def run_cell(study: Study, cell: Cell, paths: Paths, *, device: str = "auto", scored: bool = True) -> None:
-    """Run a cell from its inputs to its scores; with `scored` false, or without labels, to its models."""
+def run_cell(study: Study, cell: Cell, paths: Paths, *, device: str = "auto") -> None:
+    """Run a cell from its inputs to its scores; without labels, to its models."""
     run_inputs(study, cell, paths)
     trained = cell.trained
     pretrain.pretrain(job_params.pretrain_params(study, trained), trained, paths, device=device)
-    if scored and probes_of(study, cell.domain):
+    if probes_of(study, cell.domain):
         evaluate.evaluate(job_params.evaluate_params(study, cell), cell, paths, device=device)

@@ -61,7 +61,7 @@ def effective_rank(features: Features) -> float:
     return math.exp(-float((shares * np.log(shares)).sum()))
 
 
-def geometry(folder: Path, device: str = "auto") -> None:
+def geometry(folder: Path) -> None:
     """Write geometry.csv and the neighbours of some images, for each place of a collected study without labels.
 
     Looked at are the untouched models and each method at its largest n, first seed, at the run's end, on the same
@@ -69,12 +69,11 @@ def geometry(folder: Path, device: str = "auto") -> None:
 
     Args:
         folder: results/<study>, with its study.json, models and decoded images.
-        device: auto, cpu or cuda.
 
     Raises:
         UserError: a model or the decoded images are missing.
     """
-    paths, where, rows = Paths(folder), pick_device(device), []
+    paths, where, rows = Paths(folder), pick_device("auto"), []
     study = read_study(folder / "study.json")
     for backbone, domain in pairs(study):
         store = Store.open(paths.manifest(domain))

@@ -56,16 +56,16 @@ def figures(folder: Path, names: Sequence[str] = (), *, pdf: bool = False, worke
             drawn.result()
 
 
-def ledger(folder: Path, lines: Path = SUBMITTED) -> None:
+def ledger(folder: Path) -> None:
     """Write results/<study>/ledger.csv, what SLURM has spent on the study, where anything was submitted.
 
     One row for each rule and method: starts, CPU- and GPU-hours, and how many of them failed or were requeued.
     """
-    if not lines.is_dir():
+    if not SUBMITTED.is_dir():
         return
     from snakemake_executor_plugin_submitit import ledger as submitted
 
-    own = [line for line in submitted.read(lines) if any(f"{folder}/" in out for out in line.get("outputs", ()))]
+    own = [line for line in submitted.read(SUBMITTED) if any(f"{folder}/" in out for out in line.get("outputs", ()))]
     totals = submitted.summarise(own, by=("rule", "method"))
     rows = [{"rule": rule, "method": method} | total for (rule, method), total in totals.items()]
     if rows:

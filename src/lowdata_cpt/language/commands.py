@@ -108,7 +108,7 @@ def collect(study: Path | None, results: Path | None, params: Any) -> None:
     """Gather the cells into the study's tables."""
     from lowdata_cpt.language import results as tables
     from lowdata_cpt.language.config import validate
-    from lowdata_cpt.language.plan import study_params
+    from lowdata_cpt.study.job_params import study_params
 
     of, paths = _given(study, results, params, study_params)
     tables.collect(validate(of), paths)

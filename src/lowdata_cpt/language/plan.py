@@ -82,11 +82,6 @@ class Paths(study_paths.Paths):
         return self.cell(base_of(learner)) / "export" / "t0"
 
 
-def study_params(study: LanguageStudy) -> Params:
-    """Return the resolved configuration without resources."""
-    return study.model_dump(mode="json", exclude={"resources"})
-
-
 def data_params(study: LanguageStudy, learner: str) -> Params:
     """Return what the splits depend on, the raw files of the hub's sets included."""
     of, data = study.learners[learner], study.data

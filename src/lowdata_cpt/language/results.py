@@ -28,7 +28,8 @@ from lowdata_cpt.core.stable import write_table
 from lowdata_cpt.core.strict import Strict
 from lowdata_cpt.core.yaml_file import read_yaml
 from lowdata_cpt.language.config import ARMS, BASE, Arm, LanguageStudy, validate
-from lowdata_cpt.language.plan import Cell, Paths, base_of, cells, study_params
+from lowdata_cpt.language.plan import Cell, Paths, base_of, cells
+from lowdata_cpt.study.job_params import study_params
 from lowdata_cpt.study.load import parsed
 
 METRICS = {"pass_at_1": "Pass@1", "answer_nll": "NLL of answers", "prose_nll": "NLL of prose"}

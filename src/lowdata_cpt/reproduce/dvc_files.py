@@ -44,38 +44,38 @@ def stage_names(study: str) -> list[str]:
     return [f"{stage}@{study}" for stage in STAGES]
 
 
-def _stages(lock: Path) -> dict[str, Any]:
+def _stages() -> dict[str, Any]:
     try:
-        stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]
+        stages = yaml.safe_load(LOCK.read_text(encoding="utf-8"))["stages"]
     except FileNotFoundError:
-        raise UserError(f"{lock}: no such file; after a complete run, `make dvc-commit` writes it") from None
+        raise UserError(f"{LOCK}: no such file; after a complete run, `make dvc-commit` writes it") from None
     except (yaml.YAMLError, KeyError, TypeError):
-        raise UserError(f"{lock}: not a lock file of DVC") from None
+        raise UserError(f"{LOCK}: not a lock file of DVC") from None
     if not isinstance(stages, dict):
-        raise UserError(f"{lock}: not a lock file of DVC")
+        raise UserError(f"{LOCK}: not a lock file of DVC")
     return stages
 
 
-def is_locked(study: str, lock: Path = LOCK) -> bool:
+def is_locked(study: str) -> bool:
     """Whether dvc.lock is there and knows a stage of the study.
 
     Raises:
         UserError: it is not a lock file.
     """
-    return lock.exists() and not set(stage_names(study)).isdisjoint(_stages(lock))
+    return LOCK.exists() and not set(stage_names(study)).isdisjoint(_stages())
 
 
-def locked_outs(study: str, lock: Path = LOCK) -> list[Out]:
+def locked_outs(study: str) -> list[Out]:
     """Return the outputs of a study's stages.
 
     Raises:
         UserError: there is no lock file, or it does not know the study.
     """
-    stages = _stages(lock)
+    stages = _stages()
     names = stage_names(study)
     absent = [name for name in names if name not in stages]
     if absent:
-        raise UserError(f"{lock}: has no stage {', '.join(absent)}; known: {', '.join(stages)} (see dvc.yaml)")
+        raise UserError(f"{LOCK}: has no stage {', '.join(absent)}; known: {', '.join(stages)} (see dvc.yaml)")
     return [Out(Path(out["path"]), out["md5"]) for name in names for out in stages[name]["outs"]]
 
 

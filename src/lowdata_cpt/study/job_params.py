@@ -35,8 +35,8 @@ def code_of(*modules: str) -> str:
     return code_version(*modules)
 
 
-def study_params(study: Study) -> Params:
-    """Return the resolved configuration; resources are left out, as no result depends on them."""
+def study_params(study: BaseModel) -> Params:
+    """Return any study's resolved configuration; resources are left out, as no result depends on them."""
     return study.model_dump(mode="json", exclude={"resources"})
 
 
