@@ -47,6 +47,12 @@ def test_facts_of_a_method_do_not_count() -> None:
     assert not {"methods.facts", "methods.dino.cost", "methods.glare.diagnostics"} & modules.keys()
 
 
+def test_what_only_refuses_a_study_does_not_count() -> None:
+    modules = codeversion.sources("language.data", "language.runs", "language.evaluation")
+    assert {"study.load", "study.config"} <= modules.keys()
+    assert "study.checks" not in modules
+
+
 def test_facts_of_a_method_count_where_they_are_asked_for() -> None:
     modules = codeversion.sources("jobs.report", *FACTS)
     assert {"methods.facts", "methods.glare.config", "analysis.preconditions"} <= modules.keys()

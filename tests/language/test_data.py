@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,8 @@ def test_generated_text_is_the_same_everywhere() -> None:
     drawn = [next(text.problems(kind, 3, "x", frozenset())) for kind in text.KINDS]
     told = "\n".join(one.prompt + one.completion for one in drawn)
     assert hashlib.sha256(told.encode()).hexdigest()[:16] == "8256024a41672fbf"
-    assert text.held_out("change", 5, 3) == text.held_out("change", 5, 3) != text.held_out("change", 5, 4)
+    held = [text.held_out("change", (3, 2), seed) for seed in (3, 3, 4)]
+    assert held[0] == held[1] != held[2]
 
 
 @pytest.mark.parametrize("kind", text.KINDS)
@@ -42,9 +44,9 @@ def test_answers_are_right(kind: str) -> None:
 
 def test_no_feedback_or_test_problem_is_in_the_stream_whatever_its_wording() -> None:
     of = tiny.study()
-    held = {one.numbers for one in text.held_out("change", 12, 0)}
-    assert len(held) == 12
-    stream = text.problems("change", 0, "stream", frozenset(held))
+    sets, held = text.held_out("change", (4, 8), 0)
+    assert [len({one.numbers for one in part}) for part in sets] == [4, 8]
+    stream = text.problems("change", 0, "stream", held)
     assert held.isdisjoint(next(stream).numbers for _ in range(5000))
     free = text.problems("change", 0, "stream", frozenset())
     assert not held.isdisjoint(next(free).numbers for _ in range(5000)), "the test could not fail"
@@ -54,6 +56,23 @@ def test_no_feedback_or_test_problem_is_in_the_stream_whatever_its_wording() -> 
     assert len(held_texts) == 12
     assert not any(one in trained for one in held_texts)
     assert all(prompt not in trained for prompt in splits.prompts)
+
+
+def test_problems_of_one_last_step_are_held_out_as_a_whole() -> None:
+    """With a − b · c in training, a − c · b, or any other with this product, would be no test."""
+
+    def steps(numbers: Iterable[tuple[int, ...]]) -> set[tuple[int, int]]:
+        return {(a, b * c) for a, b, c in numbers}
+
+    (tested, taught), without = text.held_out("change", (1024, 1024), 0)  # the embedded study's
+    trainable = set(text.numbers_of("change")) - without
+    own, others = (steps(one.numbers for one in part) for part in (tested, taught))
+    assert len(trainable) > 2000
+    assert not (own | others) & steps(trainable)
+    assert not own & others
+    plain = set(text.numbers_of("change")) - {one.numbers for one in (*tested[::2], *taught[::2])}
+    assert own & steps(plain), "the test could not fail"
+    assert text.last_step("change", (56, 3, 4)) == text.last_step("change", (56, 6, 2)) == "56 - 12 = 44"
 
 
 def test_feedback_test_and_prose_are_disjoint() -> None:
@@ -79,7 +98,7 @@ def test_only_answers_are_targets_and_windows_overlap_by_one() -> None:
 
 def test_more_held_out_problems_than_half_are_refused() -> None:
     with pytest.raises(UserError, match="expected at most"):
-        text.held_out("price", 40, 0)
+        text.held_out("price", (20, 20), 0)
 
 
 def test_no_document_is_cut_that_fits_in_a_window() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from lowdata_cpt.language import designer
@@ -142,6 +143,46 @@ def test_an_update_of_phi_raises_the_value_and_leaves_theta(tmp_path: Path) -> N
     assert tiny.equal(before, tiny.weights(run))
     assert any(not torch.equal(a, b) for a, b in zip(phi, learner.phi.parameters(), strict=True))
     assert all(p.grad is None for p in learner.model.parameters())
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_in_the_burn_in_theta_is_next_token_predictions_and_phi_is_taught(tmp_path: Path, lora: bool) -> None:
+    of = tiny.study(lora=lora, lr=1e-2, every=1, burn_in=2)
+    splits = tiny.splits_of(of)
+    runs = {arm: tiny.run_of(of, arm, tmp_path / arm, splits) for arm in ("next_token", "v_pretraining_text")}
+    phi: nn.Module = runs["v_pretraining_text"].learner.phi  # type: ignore[union-attr,assignment]
+    start = [p.detach().clone() for p in phi.parameters()]
+    for step in range(2):
+        parts = {arm: run.take_step(step)[1] for arm, run in runs.items()}["v_pretraining_text"]
+        assert (parts["alpha"], parts["entropy"], parts["true_share"]) == (0.0, 0.0, 1.0)
+        assert parts["loss"] == pytest.approx(parts["next_token_loss"], rel=1e-6)
+        assert tiny.equal(*map(tiny.weights, runs.values())), step
+        assert not torch.equal(start[0], next(phi.parameters()))
+    parts = {arm: run.take_step(2)[1] for arm, run in runs.items()}["v_pretraining_text"]
+    assert parts["alpha"] > 0
+    assert not tiny.equal(*map(tiny.weights, runs.values()))
+
+
+def test_the_value_of_other_targets_is_that_of_training_on_them(tmp_path: Path) -> None:
+    """From ∂V/∂q: V of one-hot targets and of the uniform control's, each computed by itself as well."""
+    run = tiny.run_of(tiny.study(), "v_pretraining_text", tmp_path)
+    learner: Any = run.learner
+    views = learner.views(torch.from_numpy(run.images[:2]).long(), torch.Generator())
+    last, of = last_parameters(learner.model, 2), learner.setting.designer
+    with only(learner.model, last), torch.enable_grad():
+        g_down = torch.autograd.grad(learner.downstream(learner.feedback_batch(0)), last)
+        found, _ = learner.value_of(views, last, g_down)
+        logits = logits_of(learner.model, views["ids"])[views["target"]]
+        true = views["next"][views["target"]]
+        chosen = designer.candidates(logits, true, of.candidates)
+        learner.arm, learner.designed = "uniform_topk", False
+        r, alpha = learner.targets(views, logits, chosen, None)
+        losses = F.cross_entropy(logits, true), designer.soft_cross_entropy(logits, chosen, designer.mix(r, alpha))
+        wanted = [float(value.dot(g_down, torch.autograd.grad(loss, last, retain_graph=True))) for loss in losses]
+    one_hot, uniform = map(float, designer.reference_values(found.gradients[0], of.alpha_max))
+    assert [one_hot, uniform] == pytest.approx(wanted, rel=1e-4)
+    assert one_hot != pytest.approx(uniform, rel=1e-2)
+    assert float(found.value) not in (one_hot, uniform)
 
 
 def test_random_feedback_changes_the_teaching_only(tmp_path: Path) -> None:

@@ -8,16 +8,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 from lowdata_cpt.cli import main
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import write_arrays, write_json
 from lowdata_cpt.dev.scale_down_language import run as run_scaled_down
-from lowdata_cpt.language import jobs, plan, results, tokens
+from lowdata_cpt.language import evaluation, jobs, models, plan, results, text, tokens
 from lowdata_cpt.language.config import ARMS, ByteModel, HubModel, Length, load, validate
 from lowdata_cpt.language.evaluation import final_number
 from lowdata_cpt.reproduce import verify_language
+from lowdata_cpt.reproduce.packed_cells import packed_cells
 from tests.language import tiny
 from tests.workflow.tiny import ROOT, planned, run, snakemake, tiny_study
 
@@ -73,7 +75,10 @@ def test_wrong_settings_are_one_sentence(change: dict[str, Any], message: str) -
 def test_the_projects_studies_are_valid_and_say_what_the_source_says() -> None:
     small, paper = load(ROOT / "config/language.yaml"), load(ROOT / "config/language_paper.yaml")
     assert small.arms == paper.arms == ARMS
-    assert len(list(plan.cells(small))) == 25
+    assert len(list(plan.cells(small))) == 50
+    assert small.keep_models
+    assert (small.designer.burn_in, paper.designer.burn_in) == (200, 0)
+    text.held_out(small.data.target, (small.evaluation.problems, small.feedback), small.data.seed)  # type: ignore[union-attr]
     assert small.feedback == paper.feedback == 1024
     lora = paper.learners["qwen25_05b_lora"]
     assert lora.lora is not None
@@ -131,7 +136,7 @@ def test_the_paper_study_scaled_down(learner: str, capsys: pytest.CaptureFixture
 def finished(folder: Path, gain: float, worth: float = 1.0) -> Path:
     """Write the tables of a study of three seeds whose method answers a share `gain` more problems.
 
-    V has the sign of `worth` at seven of eight updates.
+    V is always positive; less that of the uniform control it has the sign of `worth` at seven of eight updates.
     """
     of = tiny.raw() | {"seeds": [0, 1, 2]}
     write_json(folder / "study.json", json.loads(validate(of).model_dump_json(exclude={"resources"})))
@@ -140,15 +145,17 @@ def finished(folder: Path, gain: float, worth: float = 1.0) -> Path:
         for seed in (0,) if arm == "base" else (0, 1, 2):
             right = draw.random(400) < 0.3 + gain * (arm == "v_pretraining_text")
             for metric in results.METRICS:
-                outcomes[f"tiny/{arm}/s{seed}/{metric}"] = right if metric == "pass_at_1" else np.ones(8)
+                outcomes[f"tiny/{arm}/s{seed}/{metric}"] = right if metric == "pass_at_1" else np.full(8, 0.5)
                 value = outcomes[f"tiny/{arm}/s{seed}/{metric}"].mean()
                 cell = {"learner": "tiny", "arm": arm, "seed": seed, "tokens_seen": 9}
+                cell["train_seconds"] = 30.0 if arm == "v_pretraining_text" else 20.0
                 rows.append({"study": "x", **cell, "metric": metric, "value": value})
     pd.DataFrame(rows).to_csv(folder / "scores.csv", index=False)
     write_arrays(folder / "outcomes.npz", outcomes)
-    same = {"learner": "tiny", "arm": "v_pretraining_text", "seed": 0, "cosine": 0.1, "meta_loss": 1.0}
+    same = {"learner": "tiny", "arm": "v_pretraining_text", "seed": 0, "cosine": 0.1, "meta_loss": 1.0, "lr": 0.1}
     values = [
-        {**same, "step": i, "tokens_seen": i, "value": v, "predicted": v / 9, "realised": v}
+        {**same, "step": i, "tokens_seen": i, "value": 9 + v, "value_uniform": 9.0, "value_one_hot": 10.5}
+        | {"predicted": 0.1 * (9 + v), "realised": v}
         for i, v in enumerate((-1.0, *(worth * part for part in (1.0, 2.0, 3.0, 1.0, 2.0, 3.0, 4.0))))
     ]
     pd.DataFrame(values).to_csv(folder / "value.csv", index=False)
@@ -175,12 +182,66 @@ def test_gains_are_paired_and_claims_judged(tmp_path: Path) -> None:
     assert row["covers"] == "seeds and test images"
     assert table.loc[("uniform_topk", "next_token", "answer_nll")]["gain"] == 0
     value = pd.read_csv(folder / "designer.csv").iloc[0]
-    assert (value["updates"], value["share_positive"], value["pearson_r"]) == (8, 0.875, 1.0)
+    assert (value["updates"], value["share_positive"], value["pearson_r"]) == (8, 1.0, 1.0)
+    assert (value["share_above_uniform"], value["share_above_one_hot"]) == (0.875, 0.625)
+    assert table.loc[("v_pretraining_text", "base", "prose_accuracy")]["gain"] == 0
     results.claims(folder, claims_file(tmp_path / "claims.yaml"))
     verdicts = {one["id"]: one["verdict"] for one in json.loads((folder / "claims.json").read_text())}
     ours = {"c": "not reproduced", "d": "not run", "e": "yes", "f": "reproduced"}
     assert verdicts == {"a": "reproduced", "b": "not run"} | ours
-    assert "V-pretraining against next token, Pass@1" in results.headline(folder)
+    said = results.headline(folder)
+    assert "V-pretraining against next token, Pass@1" in said
+    assert "V-pretraining trained 1.50 times as long as next token" in said
+    assert "NLL of" not in said.replace("of NLL:", "")
+    for told in (said, (folder / "claims.md").read_text()):
+        assert "not another start" in told
+        assert "not equal compute or labels" in told
+        assert "where φ starts, on 87.5% of 8 updates, and above that of one-hot targets" in told
+        assert "(worth more than next-token targets) on 62.5%" in told
+
+
+def test_correlation_is_within_seeds_and_without_the_schedule() -> None:
+    """Two seeds of different level under a falling rate: pooled and undivided they correlate, V and fall do not."""
+    draw, rows = np.random.default_rng(0), []
+    for seed, level in ((0, 1.0), (1, 5.0)):
+        for rate in np.linspace(1.0, 0.0, 200):
+            worth, fall = rate * (level + draw.normal(0, 0.1, 2))
+            rows.append({"seed": seed, "lr": rate, "predicted": worth, "realised": fall})
+    values = pd.DataFrame(rows)
+    assert values["predicted"].corr(values["realised"]) > 0.9, "the test could not fail"
+    assert abs(results.within_seed(values)) < 0.15
+    assert results.within_seed(values.assign(realised=2 * values["predicted"])) == pytest.approx(1.0)
+    assert np.isnan(results.within_seed(values[:2]))
+
+
+def test_the_predicted_fall_is_of_the_targets_that_theta_got() -> None:
+    parts = {"value": 3.0, "value_one_hot": 2.0, "lr": 0.5, "realised": 1.0}
+    log = pd.DataFrame(
+        [
+            {"step": step, "tokens_seen": step, "part": part, "value": of}
+            for step in (0, 8, 16)
+            for part, of in parts.items()
+        ]
+    )
+    assert list(results._values(log, burn_in=16)["predicted"]) == [1.0, 1.0, 1.5]
+
+
+def test_accuracy_is_the_share_of_targets_that_are_the_likeliest_token() -> None:
+    """Of each row, and of its targets alone; the mean NLL beside it."""
+    of = tiny.study()
+    model = models.build(of.learners["tiny"].model, 128).eval()  # type: ignore[arg-type]
+    windows = tiny.splits_of(of).problems
+    found = evaluation.scored(model, windows, 3)
+    ids, target = tokens.split(np.array(windows))
+    for row, (one, where) in enumerate(zip(ids, target, strict=True)):
+        logits = models.logits_of(model, torch.from_numpy(one[None, :-1]).long())[0].detach()
+        at = where[1:]
+        assert found[0][row] == pytest.approx(np.mean((logits.argmax(-1).numpy() == one[1:])[at]))
+        chosen = logits.log_softmax(-1).numpy()[np.arange(len(one) - 1), one[1:]]
+        assert found[1][row] == pytest.approx(-np.mean(chosen[at]), rel=1e-5)
+    model.get_output_embeddings().weight.data.zero_()  # every token as likely: the first, 0, is no text's
+    assert not evaluation.scored(model, windows, 3)[0].any()
+    assert evaluation.scored(model, windows, 3)[1] == pytest.approx(np.log(259), rel=1e-5)
 
 
 def test_a_designer_that_did_not_act_has_no_verdict(tmp_path: Path) -> None:
@@ -188,7 +249,8 @@ def test_a_designer_that_did_not_act_has_no_verdict(tmp_path: Path) -> None:
     results.claims(folder, claims_file(tmp_path / "claims.yaml"))
     found = {one["id"]: one for one in json.loads((folder / "claims.json").read_text())}
     assert [found[name]["verdict"] for name in "ae"] == ["budget too small", "open"]
-    assert "V > 0 on 0 of 8 updates" in found["a"]["reason"]
+    assert "V above that of uniform top-K targets, where φ starts, on 0 of 8 updates" in found["a"]["reason"]
+    assert (pd.read_csv(folder / "value.csv")["value"] > 0).all()
 
 
 def test_the_projects_claims_are_valid_and_the_papers_are_not_run_at_this_scale(tmp_path: Path) -> None:
@@ -266,6 +328,19 @@ def test_finished_cells_go_on_elsewhere(ended: Path, tmp_path: Path) -> None:
     assert set(pd.read_csv(elsewhere / root / "scores.csv")["seed"]) == {0}
 
 
+def test_of_kept_models_only_the_starts_are_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("x.yaml").write_text(yaml.safe_dump(TWO_ARMS | {"study": "x", "keep_models": True}))
+    paths = plan.Paths("results/x")
+    for cell in (plan.base_of("tiny"), plan.Cell("tiny", "next_token", 0)):
+        (paths.cell(cell) / "export/t0").mkdir(parents=True)
+        (paths.cell(cell) / "export/t0" / models.MODEL).touch()
+    found = {cell.name: cell.files for cell in packed_cells("x.yaml")}
+    with_weights = [name for name, files in found.items() if any(models.MODEL in file for file in files)]
+    assert len(found) == 5
+    assert with_weights == ["tiny/base/s0"]
+
+
 def test_an_interrupted_evaluation_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     of, paths, cell = tiny.study(training={"steps": 2}), plan.Paths("results/x"), plan.Cell("tiny", "next_token", 1)
@@ -273,8 +348,6 @@ def test_an_interrupted_evaluation_goes_on(tmp_path: Path, monkeypatch: pytest.M
     jobs.make_data(plan.data_params(of, "tiny"), "tiny", paths)
     jobs.make_base(plan.base_params(of, "tiny"), "tiny", paths, device="cpu", checkpoint_seconds=300.0)
     jobs.continue_cell(plan.continue_params(of, cell), cell, paths, device="cpu")
-    from lowdata_cpt.language import evaluation
-
     original, calls = evaluation.evaluate, []
 
     def dying(*arguments: Any) -> Any:

@@ -18,7 +18,7 @@ from lowdata_cpt.core.io import identity, read_json
 from lowdata_cpt.core.paths import PACKAGE, REPOSITORY
 
 RECORDED = REPOSITORY / "config" / "code_versions.json"
-# Modules that carry messages, files, logs and lists of names, but no arithmetic.
+# Modules that carry messages, refusals, files, logs and lists of names, but no arithmetic.
 NEUTRAL = frozenset(
     {
         "core.code_versions",
@@ -32,6 +32,7 @@ NEUTRAL = frozenset(
         "methods.facts",
         "methods.registry",
         "probes.registry",
+        "study.checks",
         "training.log",
     }
 )

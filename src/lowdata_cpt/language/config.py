@@ -132,6 +132,7 @@ class Designer(Strict):
     heads: Annotated[int, Field(ge=1, le=256)] = 4
     lr: float = Field(default=1e-4, ge=0, le=1)
     every: int = Field(default=8, ge=1, le=10**6, description="r: learner's steps between two updates of φ.")
+    burn_in: int = Field(default=0, ge=0, le=10**8, description="Steps on one-hot targets, φ taught already.")
     last_layers: Layers = Field(default=2, description="S: the last layers, on which V is taken.")
     value_batch: Batch = Field(default=4, description="Windows of the value's batch.")
     feedback_batch: Batch = Field(default=16, description="Solved problems of one feedback gradient.")

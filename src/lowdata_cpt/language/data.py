@@ -1,6 +1,7 @@
 """The splits of a language study: pretraining mixture, shifted stream, feedback, held-out problems and prose.
 
-No problem of the feedback or of the test is in the pretraining or the stream, whatever its wording.
+No problem of the feedback or of the test is in the pretraining or the stream, whatever its wording; of generated ones
+none of their kind with the same last step.
 """
 
 from __future__ import annotations
@@ -73,9 +74,8 @@ def mixture(data: Generated, shares: dict[str, float], name: str, tokens: Tokens
 def generated(data: Generated, learner: Learner, feedback: int, test: int, prose_windows: int) -> Splits:
     """Return the splits of generated text."""
     tokens = tokens_of(learner.model)
-    held = text.held_out(data.target, test + feedback, data.seed)
-    without = frozenset(one.numbers for one in held)
-    assert len(without) == test + feedback, "a problem is held out twice"
+    (tested, taught), without = text.held_out(data.target, (test, feedback), data.seed)
+    assert len({one.numbers for one in (*tested, *taught)} & without) == test + feedback, "a problem is held out twice"
     shown, prose = text.paragraphs()
     padding = tokens.pad if learner.whole else None
     packed = {
@@ -85,15 +85,18 @@ def generated(data: Generated, learner: Learner, feedback: int, test: int, prose
             ("pretraining", data.pretraining, data.pretraining_tokens),
         )
     }
-    solved = [document(tokens, one.prompt, one.completion) for one in held]
+
+    def solved(held: list[text.Problem]) -> Windows:
+        return pad([document(tokens, one.prompt, one.completion) for one in held], tokens, learner.window)
+
     return Splits(
         stream=packed["stream"],
         pretraining=packed["pretraining"],
-        feedback=pad(solved[test:], tokens, learner.window),
+        feedback=solved(taught),
         prose=_prose(prose, tokens, learner.window)[:prose_windows],
-        problems=pad(solved[:test], tokens, learner.window),
-        prompts=tuple(one.prompt for one in held[:test]),
-        answers=tuple(one.answer for one in held[:test]),
+        problems=solved(tested),
+        prompts=tuple(one.prompt for one in tested),
+        answers=tuple(one.answer for one in tested),
     )
 
 

@@ -40,6 +40,15 @@ def soft_cross_entropy(logits: Tensor, chosen: Tensor, q: Tensor) -> Tensor:
     return loss
 
 
+def reference_values(slope: Tensor, alpha_max: float) -> tuple[Tensor, Tensor]:
+    """Return V of next-token prediction's targets and of the uniform control's, of ∂V/∂q [M, K].
+
+    V is linear in q, so that V = Σ q · ∂V/∂q for whatever targets: V > 0 alone does not show that φ is of use.
+    """
+    one_hot, uniform = slope[:, 0].sum(), slope.mean(-1).sum()
+    return one_hot, (1 - alpha_max / 2) * one_hot + alpha_max / 2 * uniform
+
+
 def entropy(q: Tensor) -> Tensor:
     """Return the mean entropy of q [M, K], in nats."""
     mean: Tensor = torch.special.entr(q).sum(-1).mean()

@@ -1,4 +1,4 @@
-"""What a language model is scored by: exact match of the final number, answer NLL, and NLL of held-out prose."""
+"""What a language model is scored by: exact match of the final number; accuracy and NLL of answers and prose."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from lowdata_cpt.language.data import Splits
 from lowdata_cpt.language.models import logits_of
 from lowdata_cpt.language.tokens import Tokens, Windows, split
 
-METRICS = {"pass_at_1": True, "answer_nll": False, "prose_nll": False}
-"""Metric -> whether higher is better. Pass@1 is a fraction, the others are nats per token."""
+METRICS = ("pass_at_1", "answer_accuracy", "prose_accuracy", "answer_nll", "prose_nll")
+"""Pass@1 and the accuracies, of target tokens given those before them, are fractions; NLLs are nats per token."""
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 
@@ -57,17 +57,20 @@ def answers(model: Any, tokens: Tokens, prompts: tuple[str, ...], new_tokens: in
 
 
 @torch.no_grad()
-def nll(model: nn.Module, windows: Windows, batch_size: int) -> NDArray[np.float64]:
-    """Return the mean NLL of each row's targets, in nats per token: [N]."""
+def scored(model: nn.Module, windows: Windows, batch_size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return of each row's targets the share that is the model's likeliest token, and the mean NLL in nats: [N] each.
+
+    NLL alone is no measure of ability here: a fixed α flattens the distribution, which costs NLL by itself.
+    """
     device, found = next(model.parameters()).device, []
     for start in range(0, len(windows), batch_size):
         ids, target = split(torch.from_numpy(np.array(windows[start : start + batch_size])).long().to(device))
-        losses = F.cross_entropy(
-            logits_of(model, ids[:, :-1]).float().transpose(1, 2), ids[:, 1:], reduction="none"
-        ).double()
-        weight = target[:, 1:].double()
-        found.append(((losses * weight).sum(1) / weight.sum(1).clamp_min(1)).cpu().numpy())
-    return np.concatenate(found)
+        logits, true = logits_of(model, ids[:, :-1]).float(), ids[:, 1:]
+        losses = F.cross_entropy(logits.transpose(1, 2), true, reduction="none")
+        both, weight = torch.stack([logits.argmax(-1) == true, losses]).double(), target[:, 1:].double()
+        found.append(((both * weight).sum(-1) / weight.sum(-1).clamp_min(1)).float().cpu().numpy())
+    right, nll = np.concatenate(found, axis=1)
+    return right, nll
 
 
 def evaluate(
@@ -77,9 +80,7 @@ def evaluate(
     model.eval()
     said = answers(model, tokens, splits.prompts, new_tokens, batch_size)
     right = [final_number(one) == final_number(true) for one, true in zip(said, splits.answers, strict=True)]
-    outcomes: dict[str, NDArray[Any]] = {
-        "pass_at_1": np.array(right),
-        "answer_nll": nll(model, splits.problems, batch_size).astype(np.float32),
-        "prose_nll": nll(model, splits.prose, max(1, batch_size // 4)).astype(np.float32),
-    }
+    outcomes: dict[str, NDArray[Any]] = {"pass_at_1": np.array(right)}
+    for name, windows, batch in (("answer", splits.problems, batch_size), ("prose", splits.prose, batch_size // 4)):
+        outcomes[f"{name}_accuracy"], outcomes[f"{name}_nll"] = scored(model, windows, max(1, batch))
     return {name: float(outcomes[name].mean(dtype=np.float64)) for name in METRICS}, outcomes, said

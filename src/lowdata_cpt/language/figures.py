@@ -12,7 +12,7 @@ from lowdata_cpt.analysis.figures.axes import compact
 from lowdata_cpt.analysis.style import PAGE_WIDTH, Drawing, house_style, nothing, panels, save
 from lowdata_cpt.core.provenance import check, write_sidecar
 from lowdata_cpt.language.config import BASE
-from lowdata_cpt.language.results import LABELS, METRICS, claims, statistics
+from lowdata_cpt.language.results import LABELS, METRICS, SHOWN, claims, statistics, within_seed
 
 LOOK = {
     BASE: ("#222222", "o", "-"),
@@ -36,11 +36,11 @@ def _line(axis: Axes, arm: str, part: pd.DataFrame, column: str, marked: bool) -
 
 
 def learning(folder: Path) -> Drawing:
-    """Draw each metric against tokens seen, an arm a line."""
+    """Draw each metric of `SHOWN` against tokens seen, an arm a line."""
     scores = pd.read_csv(check(folder / "scores.csv"))
     learners = list(dict.fromkeys(scores["learner"]))
-    figure, axes = panels(len(METRICS) * len(learners), len(METRICS), PAGE_WIDTH, 2.2)
-    places = [(learner, metric) for learner in learners for metric in METRICS]
+    figure, axes = panels(len(SHOWN) * len(learners), len(SHOWN), PAGE_WIDTH, 2.2)
+    places = [(learner, metric) for learner in learners for metric in SHOWN]
     for axis, (learner, metric) in zip(axes, places, strict=True):
         part = scores[(scores["learner"] == learner) & (scores["metric"] == metric)]
         start = part[part["arm"] == BASE]
@@ -48,12 +48,12 @@ def learning(folder: Path) -> Drawing:
             own = part[part["arm"] == arm]
             begins = [start.assign(seed=seed) for seed in sorted(set(own["seed"]))]
             _line(axis, arm, pd.concat([*begins, own]), "value", True)
-        unit = "" if metric == "pass_at_1" else " (nats)"
-        axis.set_title(f"{METRICS[metric]}{unit}" if len(learners) == 1 else f"{learner}: {METRICS[metric]}{unit}")
+        axis.set_title(METRICS[metric] if len(learners) == 1 else f"{learner}: {METRICS[metric]}")
     axes[0].legend(fontsize=6)
     text = (
-        "Held-out problems of the target kind (greedy Pass@1, NLL of the solutions) and held-out prose (the guard for "
-        "general ability) against tokens seen; mean over seeds, band: range of seeds. Higher is better for Pass@1 only."
+        "Held-out problems of the target kind (greedy Pass@1, share of the solutions' tokens that are predicted right) "
+        "and of held-out prose's (the guard for general ability) against tokens seen; mean over seeds, band: range of "
+        "seeds. Higher is better."
     )
     return Drawing(figure, text, scores)
 
@@ -86,11 +86,12 @@ def value(folder: Path) -> Drawing:
         axis.scatter(part["predicted"], part["realised"], s=4, color=LOOK[arm][0], alpha=0.4, linewidths=0)
         axis.axhline(0, color="#767676", linewidth=0.6)
         axis.axvline(0, color="#767676", linewidth=0.6)
-        axis.set_title(f"{LABELS[arm]}: r = {part['predicted'].corr(part['realised']):.2f}, n = {len(part)}")
+        axis.set_title(f"{LABELS[arm]}: r = {within_seed(part):.2f}, n = {len(part)}")
         axis.set_xlabel("predicted: rate · V (nats)")
         axis.set_ylabel("realised fall of L_down (nats)")
-    return Drawing(figure, "Fall of the feedback's loss to first order, learning rate · V, and the fall of "
-                   "the same batch's loss over the learner's own step that followed.", values)  # fmt: skip
+    return Drawing(figure, "Fall of the feedback's loss to first order, learning rate · V of the targets that θ got, "
+                   "and the fall of the same batch's loss over the learner's own step that followed. r: Pearson's "
+                   "within each seed, both divided by the rate of the step; mean over seeds.", values)  # fmt: skip
 
 
 FIGURES: dict[str, tuple[Callable[[Path], Drawing], str]] = {

@@ -1,7 +1,8 @@
 """The arms as one learner of the training loop: next-token prediction, or cross-entropy to soft targets.
 
 Of `v_pretraining_text` every r steps: (1) g_down = ∇_S of the feedback's mean answer NLL, detached; (2) V = ⟨g_down,
-∇_S L_pre⟩ through q; (3) φ ← AdamW on −V. Then θ takes the loop's step on the detached q: feedback never touches θ.
+∇_S L_pre⟩ through q; (3) φ ← AdamW on −V. Then θ takes the loop's step on the detached q (during burn-in on the true
+token): feedback never touches θ.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class LanguageLearner(LoopLearner):
             return F.cross_entropy(logits.float(), true), {}
         with torch.no_grad():
             chosen = designer.candidates(logits, true, self.setting.designer.candidates)
-            r, alpha = self.targets(views, logits, chosen)
+            r, alpha = self.targets(views, logits, chosen, progress)
             q = designer.mix(r, alpha)
         parts = {"alpha": alpha.mean(), "entropy": designer.entropy(q), "true_share": q[:, 0].mean()}
         loss = designer.soft_cross_entropy(logits, chosen, q)
@@ -104,14 +105,15 @@ class LanguageLearner(LoopLearner):
             self.meta_parts if due else {}
         )
 
-    def targets(self, views: Views, logits: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Return r [M, K] and α [M] of the arm; the controls' α is the gate's start, half of α_max."""
-        if self.designed:
+    def targets(self, views: Views, logits: Tensor, chosen: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
+        """Return r [M, K] and α [M] of the arm; the controls' α is the gate's start, half of α_max, burn-in's is 0."""
+        burning = self.designed and progress.step < self.setting.designer.burn_in
+        if self.designed and not burning:
             r, alpha = self.phi(views["ids"], views["target"], chosen)
             return r, alpha
         own = logits.detach().float().gather(-1, chosen)
         r = torch.softmax(own if self.arm == "self_distillation" else torch.zeros_like(own), dim=-1)
-        return r, torch.full_like(r[:, 0], self.setting.designer.alpha_max / 2)
+        return r, torch.full_like(r[:, 0], 0.0 if burning else self.setting.designer.alpha_max / 2)
 
     def feedback_batch(self, step: int) -> Tensor:
         """Return the solved problems of a step's feedback, as they are stored: int64 [B, L]."""
@@ -148,8 +150,11 @@ class LanguageLearner(LoopLearner):
         self.phi_optimiser.step()
         self.before.copy_(before.detach())
         assert found.norm is not None
+        one_hot, uniform = designer.reference_values(found.gradients[0], of.alpha_max)
         return {
             "value": found.value,
+            "value_one_hot": one_hot,
+            "value_uniform": uniform,
             "meta_loss": before.detach(),
             "cosine": found.value / (value.norm(g_down) * found.norm).clamp_min(1e-30),
         }

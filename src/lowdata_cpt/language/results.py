@@ -32,7 +32,15 @@ from lowdata_cpt.language.plan import Cell, Paths, base_of, cells
 from lowdata_cpt.study.job_params import study_params
 from lowdata_cpt.study.load import parsed
 
-METRICS = {"pass_at_1": "Pass@1", "answer_nll": "NLL of answers", "prose_nll": "NLL of prose"}
+METRICS = {
+    "pass_at_1": "Pass@1",
+    "answer_accuracy": "accuracy on answers",
+    "prose_accuracy": "accuracy on prose",
+    "answer_nll": "NLL of answers",
+    "prose_nll": "NLL of prose",
+}
+SHOWN = ("pass_at_1", "answer_accuracy", "prose_accuracy")
+"""What the headline and the figure show; NLLs stay in the tables."""
 LABELS = {
     BASE: "start",
     "next_token": "next token",
@@ -42,7 +50,12 @@ LABELS = {
     "v_pretraining_text": "V-pretraining",
 }
 TAUGHT: Arm = "v_pretraining_text"
-"""The arm whose φ is taught by feedback: it acted where V is mostly positive."""
+"""The arm whose φ is taught by feedback: it acted where its V is mostly above that of the uniform control."""
+SCOPE = """\
+Gains in points (of NLL: nats), positive = better, at the end of the runs, with 95 % intervals. These cover batch order,
+feedback draws, φ's start and test problems, not another start: all cells of a learner begin at one. Arms have equal
+stream tokens, not equal compute or labels.
+"""
 CLAIMS = "config/language_claims.yaml"
 CURVE_STEPS = 200
 KEY = ["learner", "arm", "seed"]
@@ -54,7 +67,7 @@ class LanguageClaim(Statement):
     learner: str
     arm: Literal[ARMS]  # type: ignore[valid-type]
     reference: Literal[ARMS] = "next_token"  # type: ignore[valid-type]
-    metric: Literal["pass_at_1", "answer_nll", "prose_nll", "mmlu"]
+    metric: Literal[*METRICS, "mmlu"]  # type: ignore[valid-type]
     direction: Direction = "better"
 
 
@@ -97,10 +110,11 @@ def collect(study: LanguageStudy, paths: Paths, target: Path | None = None) -> N
         if len(log):
             curves.append(_curve(log).assign(**key))
         if "value" in set(log["part"]):
-            values.append(_values(log).assign(**key))
+            values.append(_values(log, study.designer.burn_in).assign(**key))
     write_arrays(target / "outcomes.npz", outcomes)
     curve_columns = [*KEY, "step", "tokens_seen", "loss", "alpha", "entropy"]
-    value_columns = [*KEY, "step", "tokens_seen", "value", "cosine", "meta_loss", "predicted", "realised"]
+    value_columns = [*KEY, "step", "tokens_seen", "value", "value_one_hot", "value_uniform", "cosine", "meta_loss",
+                     "lr", "predicted", "realised"]  # fmt: skip
     tables = {
         "scores.csv": pd.DataFrame(scores),
         "cost.csv": pd.DataFrame(costs),
@@ -131,15 +145,16 @@ def _curve(log: pd.DataFrame) -> pd.DataFrame:
     return _wide(log[log["step"] % (log["step"].max() // CURVE_STEPS + 1) == 0])
 
 
-def _values(log: pd.DataFrame) -> pd.DataFrame:
+def _values(log: pd.DataFrame, burn_in: int) -> pd.DataFrame:
     """Return the steps at which φ was updated, with the predicted fall of L_down, rate · V, and the one that followed.
 
-    The latter is logged at the next of them.
+    V is that of the targets which θ got, in the burn-in one-hot ones. The fall is logged at the next update.
     """
     found = _wide(log)
     found = found[found["value"].notna()]
     realised = found["realised"].shift(-1) if "realised" in found else math.nan
-    return found.assign(predicted=found["lr"] * found["value"], realised=realised)
+    got = found["value"].where(found["step"] >= burn_in, found["value_one_hot"])
+    return found.assign(predicted=found["lr"] * got, realised=realised)
 
 
 def read_study(folder: Path) -> LanguageStudy:
@@ -158,7 +173,7 @@ def gain(
 ) -> tuple[Interval, int]:
     """Return the gain of an arm at the end of the runs, paired by seed and problem, and the number of seeds.
 
-    In points of Pass@1 or in nats; positive = better. The interval covers seeds and held-out problems.
+    In points or, of NLL, in nats; positive = better. The interval covers seeds and held-out problems or windows.
     """
     seeds = sorted(set(scores.loc[(scores["learner"] == learner) & (scores["arm"] == arm), "seed"]))
 
@@ -166,7 +181,7 @@ def gain(
         cell = base_of(learner) if name == BASE else Cell(learner, name, seed)
         return outcomes[f"{cell.name}/{metric}"].astype(float)
 
-    sign = 100.0 if metric == "pass_at_1" else -1.0
+    sign = -1.0 if metric.endswith("_nll") else 100.0
     rows = sign * np.stack([of(arm, seed) - of(reference, seed) for seed in seeds])
     count = rows.shape[1]
     return joint_interval(rows.mean(axis=1), rows @ draws_of_images(count).T / count, count), len(seeds)
@@ -199,19 +214,43 @@ def statistics(folder: Path) -> None:
         write_sidecar(folder / name, inputs=[folder / "scores.csv", folder / "value.csv"])
 
 
+def within_seed(values: pd.DataFrame) -> float:
+    """Return Pearson's r of predicted and realised fall, both divided by the rate of their step, mean over seeds.
+
+    Pooled and undivided, the schedule and differences between seeds would correlate by themselves. NaN if unknown.
+    """
+    found = []
+    for _, part in values[values["lr"] > 0].groupby("seed"):
+        pairs = part[["predicted", "realised"]].div(part["lr"], axis=0).dropna()
+        if len(pairs) > 2 and (pairs.std() > 0).all():
+            found.append(np.corrcoef(pairs["predicted"], pairs["realised"])[0, 1])
+    return float(np.mean(found)) if found else math.nan
+
+
 def designer_table(values: pd.DataFrame) -> pd.DataFrame:
-    """Return per learner and arm: updates of φ, share with V > 0, correlation of rate · V with the fall after it."""
+    """Return per learner and arm: updates of φ, shares with V above 0 and the references, `within_seed`'s r."""
     rows = []
     for (learner, arm), part in values.groupby(["learner", "arm"], sort=False):
-        pairs = part[["predicted", "realised"]].dropna()
-        known = len(pairs) > 2 and bool((pairs.std() > 0).all())
-        correlation = float(np.corrcoef(pairs["predicted"], pairs["realised"])[0, 1]) if known else math.nan
         rows.append(
             {"learner": learner, "arm": arm, "updates": len(part), "share_positive": (part["value"] > 0).mean(),
-             "mean_cosine": part["cosine"].mean(), "pearson_r": correlation}
+             "share_above_uniform": (part["value"] > part["value_uniform"]).mean(),
+             "share_above_one_hot": (part["value"] > part["value_one_hot"]).mean(),
+             "mean_cosine": part["cosine"].mean(), "pearson_r": within_seed(part)}
         )  # fmt: skip
-    columns = ["learner", "arm", "updates", "share_positive", "mean_cosine", "pearson_r"]
+    columns = ["learner", "arm", "updates", "share_positive", "share_above_uniform", "share_above_one_hot",
+               "mean_cosine", "pearson_r"]  # fmt: skip
     return pd.DataFrame(rows, columns=columns).round(6)
+
+
+def acted(values: pd.DataFrame) -> list[str]:
+    """Return a sentence per learner: how often its taught φ was worth more than its start, and than plain targets."""
+    table = designer_table(values)
+    return [
+        f"{row['learner']}: V of the taught φ is above that of uniform top-K targets, where φ starts, on "
+        f"{row['share_above_uniform']:.1%} of {row['updates']} updates, and above that of one-hot targets (worth more "
+        f"than next-token targets) on {row['share_above_one_hot']:.1%}."
+        for row in table[table["arm"] == TAUGHT].to_dict("records")
+    ]
 
 
 def verdict(claim: LanguageClaim, study: LanguageStudy, folder: Path) -> dict[str, Any]:
@@ -226,10 +265,14 @@ def verdict(claim: LanguageClaim, study: LanguageStudy, folder: Path) -> dict[st
     interval, seeds = gain(read_scores(folder), outcomes, claim.learner, claim.arm, claim.reference, claim.metric)
     said |= {"measured": interval.estimate, "low": interval.low, "high": interval.high, "seeds": seeds}
     values = pd.read_csv(check(folder / "value.csv"))
-    values = values.loc[(values["learner"] == claim.learner) & (values["arm"] == claim.arm), "value"]
-    if claim.arm == TAUGHT and not mostly_positive(values):
+    values = values[(values["learner"] == claim.learner) & (values["arm"] == claim.arm)]
+    above = values["value"] - values["value_uniform"]
+    if claim.arm == TAUGHT and not mostly_positive(above):
         found: Verdict = "budget too small"
-        reason = f"V > 0 on {int((values > 0).sum())} of {len(values)} updates, not more than half beyond chance"
+        reason = (
+            f"V above that of uniform top-K targets, where φ starts, on {int((above > 0).sum())} of {len(above)} "
+            "updates, not more than half beyond chance"
+        )
     else:
         found = judge(claim, interval)
         reason = "one seed" if seeds < 2 else why(claim, interval, found)
@@ -252,9 +295,9 @@ def claims(folder: Path, file: Path | None = None) -> None:
         paper = "–" if one["paper_value"] is None else f"{one['paper_value']:+.2f}"
         reason = f": {one['reason']}" if one["reason"] else ""
         lines.append(f"| {one['statement']} | {paper} | {measured} | {one['verdict']}{reason} |")
-    head = "Gains in points of Pass@1 (or in nats), positive = better, at the end of the runs, with 95 % intervals.\n\n"
-    write_text(folder / "claims.md", head + "\n".join(lines) + "\n")
-    write_sidecar(folder / "claims.json", inputs=[folder / "scores.csv", path])
+    told = "".join(f"{one}\n" for one in acted(pd.read_csv(check(folder / "value.csv"))))
+    write_text(folder / "claims.md", f"{SCOPE}{told}\n" + "\n".join(lines) + "\n")
+    write_sidecar(folder / "claims.json", inputs=[folder / "scores.csv", folder / "value.csv", path])
 
 
 def headline(folder: Path) -> str:
@@ -266,11 +309,14 @@ def headline(folder: Path) -> str:
     if not (folder / "statistics.csv").exists():
         raise UserError(f"{folder}: no statistics.csv; expected the folder of a language study that has run")
     table = pd.read_csv(check(folder / "statistics.csv"))
-    lines = []
-    for row in table[table["reference"] == "next_token"].to_dict("records"):
-        unit = "points" if row["metric"] == "pass_at_1" else "nats"
+    seconds = read_scores(folder).groupby(KEY)["train_seconds"].max().groupby(level=[0, 1]).mean()
+    lines = [SCOPE.rstrip("\n")]
+    for row in table[(table["reference"] == "next_token") & table["metric"].isin(SHOWN)].to_dict("records"):
         lines.append(
             f"{row['learner']}: {LABELS[row['arm']]} against next token, {METRICS[row['metric']]}: "
-            f"{row['gain']:+.3g} {unit} [{row['low']:+.3g}, {row['high']:+.3g}], {row['seeds']} seeds"
+            f"{row['gain']:+.3g} points [{row['low']:+.3g}, {row['high']:+.3g}], {row['seeds']} seeds"
         )
-    return "\n".join([*lines, f"figures: {folder / 'figures'}"])
+        if row["metric"] == SHOWN[-1]:
+            ratio = seconds[row["learner"], row["arm"]] / seconds[row["learner"], "next_token"]
+            lines.append(f"{row['learner']}: {LABELS[row['arm']]} trained {ratio:.2f} times as long as next token")
+    return "\n".join([*lines, *acted(pd.read_csv(check(folder / "value.csv"))), f"figures: {folder / 'figures'}"])

@@ -173,20 +173,36 @@ def numbers_of(kind: str) -> Iterator[tuple[int, ...]]:
     yield from grow(())
 
 
-def held_out(kind: str, count: int, seed: int) -> list[Problem]:
-    """Return `count` problems of a kind, no two of the same numbers.
+def last_step(kind: str, numbers: tuple[int, ...]) -> str:
+    """Return what a solution ends in: of a − b · c and a − c · b the same, "a - bc = …"."""
+    return PROBLEMS[kind].steps(*numbers)[0].removesuffix(".").rpartition(". ")[2]
+
+
+def held_out(kind: str, counts: tuple[int, ...], seed: int) -> tuple[list[list[Problem]], frozenset[tuple[int, ...]]]:
+    """Return sets of `counts` problems of a kind, no two of the same numbers, and the numbers to keep out of training.
+
+    Problems of one last step are held out as a whole and for one set: with a − b · c in training, a − c · b is no test.
 
     Raises:
         UserError: more than half of all numbers would be held out, so that few are left to learn from.
     """
-    draw, every = generator(seed, "held out"), list(numbers_of(kind))
-    if 2 * count > len(every):
+    draw, groups = generator(seed, "held out"), dict[str, list[tuple[int, ...]]]()
+    for numbers in numbers_of(kind):
+        groups.setdefault(last_step(kind, numbers), []).append(numbers)
+    every, order = sum(map(len, groups.values())), sorted((draw.random(), group) for group in groups)
+    sets, without = [], set[tuple[int, ...]]()
+    for count in counts:
+        chosen: list[tuple[int, ...]] = []
+        while order and len(chosen) < count:
+            chosen += groups[order.pop()[1]]
+        sets.append([problem(kind, numbers, draw) for numbers in chosen[:count]])
+        without |= set(chosen)
+    if 2 * len(without) > every:
         raise UserError(
-            f"feedback and evaluation.problems ask for {count} problems of kind {kind}; expected at most "
-            f"{len(every) // 2}, half of those that there are"
+            f"feedback and evaluation.problems ask for {sum(counts)} problems of kind {kind}, for which "
+            f"{len(without)} are kept out of training; expected at most {every // 2}, half of those that there are"
         )
-    order = sorted((draw.random(), numbers) for numbers in every)[:count]
-    return [problem(kind, numbers, draw) for _, numbers in order]
+    return sets, frozenset(without)
 
 
 def problems(kind: str, seed: int, name: str, without: frozenset[tuple[int, ...]]) -> Iterator[Problem]:
