@@ -18,7 +18,7 @@ from lowdata_cpt.study.load import load, read
 from lowdata_cpt.study.paths import Paths
 
 FINISHED = "finished"
-COST, SCORES = "cost.json", "evaluation.json"
+COST, SCORES, EXAMPLES = "cost.json", "evaluation.json", "examples.npz"
 OF_TRAINING = (COST, "log.csv", sidecar_path(COST).name)
 OF_SCORES = (SCORES, "outcomes.npz", sidecar_path(SCORES).name)
 
@@ -64,10 +64,10 @@ def packed_cells(file: str | Path, *, absent_too: bool = False) -> list[Packed]:
 def _of_images(study: Study) -> Iterator[Packed]:
     """Yield scores, outcomes, cost and log of each cell; models of hundreds of megabytes are not packed."""
     paths = Paths(Path("results", study.study))
-    shown = {cell for pair in grid.pairs(study) for cell in grid.shown_cells(study, *pair)}
     for cell in grid.cells(study):
         own = OF_TRAINING if cell == cell.trained else ()
-        examples = ("examples.npz",) if cell in shown else ()
+        # At every n: sheets show the largest that is finished when they are drawn.
+        examples = (EXAMPLES,) if cell.seed == study.seeds[0] else ()
         yield Packed(
             name=cell.name,
             archive=paths.root / FINISHED / f"{cell.backbone}-{cell.domain}-{cell.method}.zip",

@@ -55,7 +55,9 @@ def pack(name: str) -> list[Path]:
         packed, entries = _read(archive), Entries()
         for cell in members:
             old = {name: content for name, content in packed.items() if name.startswith(cell.place)}
-            new = {cell.place + name: (cell.folder / name).read_bytes() for name in cell.files if cell.is_finished}
+            # One that came from its archive may be without examples.
+            here = [name for name in cell.files if cell.is_finished and (cell.folder / name).exists()]
+            new = {cell.place + name: (cell.folder / name).read_bytes() for name in here}
             # A cell that was computed again with equal scores stays as it was packed: seconds are measurements.
             same = new.get(cell.place + SCORES) == old.get(cell.place + SCORES) and _settings(new) == _settings(old)
             entries |= old if old and (same or not new) else new

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.jobs import collect, report
+from lowdata_cpt.jobs.figures import figure_names
 from lowdata_cpt.language.config import is_language
 from lowdata_cpt.reproduce.dvc import config_file
-from lowdata_cpt.reproduce.packed_cells import packed_cells
+from lowdata_cpt.reproduce.packed_cells import EXAMPLES, packed_cells
 from lowdata_cpt.study.config import Study
-from lowdata_cpt.study.grid import Cell, cells, only, pairs, probes_of, split_absent
+from lowdata_cpt.study.grid import Cell, cells, only, pairs, probes_of, shown_cells, split_absent
 from lowdata_cpt.study.load import load, read
 from lowdata_cpt.study.paths import Paths
 
@@ -77,13 +78,20 @@ def partial(name: str, workers: int = 1) -> str:
         for domain in study.domains
         if domain not in part.domains
     }
-    for folder in ("figures", "outcomes", "statistics", "tables"):  # an earlier answer may have had other domains
+    for folder in ("outcomes", "statistics", "tables"):  # an earlier answer may have had other domains
         shutil.rmtree(paths.of_study(folder), ignore_errors=True)
+    for drawn in paths.of_study("figures").glob("*"):
+        if drawn.stem not in figure_names(part):
+            drawn.unlink()
     collect.collect(part, not_run | waiting, paths)
     manifests = [paths.manifest(domain) for domain in part.domains if probes_of(part, domain)]
     collect.trivial_baselines(manifests, paths.of_study("trivial_baselines.csv"))
     for backbone, domain in pairs(part):
-        collect.examples(paths, backbone, domain, paths.examples(backbone, domain))
+        # Cells that came from their archives may be without; the sheets stay as they were drawn.
+        if all((paths.cell(cell) / EXAMPLES).exists() for cell in shown_cells(part, backbone, domain)):
+            collect.examples(paths, backbone, domain, paths.examples(backbone, domain))
+        else:
+            paths.examples(backbone, domain).unlink(missing_ok=True)
     report.claims(paths.root)
     report.statistics(paths.root)
     report.tables(paths.root)
