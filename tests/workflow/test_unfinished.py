@@ -59,6 +59,22 @@ def test_a_run_goes_on_from_packed_cells(left: Path, elsewhere: Path) -> None:
     assert planned(elsewhere) == {}
 
 
+def test_the_answer_so_far_does_not_need_the_examples_of_restored_cells(left: Path, elsewhere: Path) -> None:
+    lowdata(elsewhere, "restore")
+    (elsewhere / f"{CELLS}/diet_cp/n4/s0/examples.npz").unlink()
+    drawn, published = (folder / "results/quick/figures/segmentation-tiny-camvid.png" for folder in (elsewhere, left))
+    drawn.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(published.with_stem("answer"), drawn)  # which no drawing of the sheet would give
+    assert "2 of 4 cells" in lowdata(elsewhere, "partial").stdout
+    assert drawn.read_bytes() == published.with_stem("answer").read_bytes()
+    answer = "results/quick/tables/answer.md"
+    assert (elsewhere / answer).read_bytes() == (left / answer).read_bytes()
+    lowdata(elsewhere, "pack")
+    archives = "results/quick/finished"
+    for archive in sorted((left / archives).iterdir()):
+        assert (elsewhere / archives / archive.name).read_bytes() == archive.read_bytes()
+
+
 def test_a_later_change_of_a_restored_cell_is_noticed(elsewhere: Path) -> None:
     lowdata(elsewhere, "restore")
     write_config(elsewhere, **SETTINGS | RATE)
