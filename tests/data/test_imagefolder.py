@@ -118,6 +118,31 @@ def test_wrong_layouts(names: list[str], said: str, tmp_path: Path) -> None:
         opened(tmp_path / "d")
 
 
+@pytest.mark.parametrize(
+    ("folders", "found"),
+    [
+        (("photos", "masks"), "masks"),
+        (("rgb", "Depth"), "Depth"),
+        (("image", "mask"), "mask"),
+        (("masks",), "masks"),
+        (("", "masks"), "masks"),
+        (("covid/images", "covid/masks", "normal/images", "normal/masks"), "covid/masks"),
+        (("train/rgb", "train/gt", "test/rgb", "test/gt"), "gt"),
+    ],
+)
+def test_pictures_in_a_folder_of_labels_are_no_images(folders: tuple[str, ...], found: str, tmp_path: Path) -> None:
+    for seed, folder in enumerate(folders):
+        fill(tmp_path / "d", *numbered(f"{folder}/", 4), seed=seed)
+    with pytest.raises(UserError, match=f"d: {found}/ is called like a folder of label files.*set `masks` or `depth`"):
+        opened(tmp_path / "d")
+    assert sum(counts(opened(tmp_path / "d", labels="none")).values()) > 0
+
+
+def test_a_root_may_be_called_like_a_folder_of_labels(tmp_path: Path) -> None:
+    fill(tmp_path / "labels", *numbered("wine/", 3), *numbered("beer/", 3))
+    assert opened(tmp_path / "labels").task("classification").classes == ("beer", "wine")
+
+
 def test_duplicates_across_the_split_are_left_out(tmp_path: Path) -> None:
     folder = tmp_path / "d"
     fill(folder, *numbered("train/a/", 20), *numbered("train/b/", 20))

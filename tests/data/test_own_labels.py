@@ -230,7 +230,7 @@ def test_an_unknown_colour_and_a_smoothed_mask_are_one_error(tmp_path: Path) -> 
         ({"depth": {"folder": "masks"}}, "whole numbers up to 255"),
         ({"masks": BINARY, "group": {"pattern": "^video"}}, "'\\^video' does not match images/road0_00.png"),
         ({"masks": BINARY, "group": {"pattern": "images"}}, r"1 group\(s\) of images by `group`; expected at least 3"),
-        ({}, r"\['images', 'masks'\] as classes; set `masks` or `depth`"),
+        ({}, r"masks/ is called like a folder of label files.*set `masks` or `depth`"),
     ],
 )
 def test_settings_that_do_not_fit_the_folder(settings: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -299,6 +299,10 @@ def test_depth_maps_without_a_valid_pixel_are_listed(tmp_path: Path) -> None:
         ("file,class\n00.png,a\n00.png,b\n", "00.png has two rows"),
         ("file,class\nelse.png,a\n", "no row is of an image"),
         ("", "not a readable CSV file"),
+        (
+            "file,class\n" + "".join(f"{i:02d}.png,a\n" for i in range(12)),
+            "labels.csv has one class, 'a'; expected two",
+        ),
     ],
 )
 def test_a_csv_that_cannot_be_used(text: str, said: str, tmp_path: Path) -> None:

@@ -21,8 +21,9 @@ from lowdata_cpt.core.paths import REPOSITORY, expanded
 from lowdata_cpt.data.decode import UndecodableError, read_bytes, read_ids, read_image
 from lowdata_cpt.data.domain import prepare
 from lowdata_cpt.data.layouts.folders import images_in, subfolders
-from lowdata_cpt.data.layouts.image_folder import FOUND, SPLIT_OF, ImageFolder
+from lowdata_cpt.data.layouts.image_folder import FOUND, ImageFolder
 from lowdata_cpt.data.layouts.label_files import NPY
+from lowdata_cpt.data.layouts.layout import DEPTH_FOLDERS, MASK_FOLDERS, SPLIT_OF
 from lowdata_cpt.data.layouts.listing import CLASS, FILE
 from lowdata_cpt.data.layouts.survey import MOST_UNNAMED
 from lowdata_cpt.data.store import Store
@@ -31,8 +32,6 @@ from lowdata_cpt.jobs.inputs import STORE_CACHE
 from lowdata_cpt.study.load import load
 from lowdata_cpt.study.paths import Paths
 
-MASKS = ("masks", "mask", "labels", "annotations", "segmentation", "gt")
-DEPTHS = ("depth", "depths")
 LOOKED_AT = 1000
 """Label files that are looked at to guess what they mean; the run reads all."""
 
@@ -92,7 +91,7 @@ def guess(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
         raise UserError(f"{folder}: no such folder; expected one of images")
     settings: dict[str, Any] = {"resolution": 256}
     comments = {"resolution": "side in pixels of the decoded squares"}
-    for key, names, meaning in (("masks", MASKS, _mask_settings), ("depth", DEPTHS, _depth_settings)):
+    for key, names, meaning in (("masks", MASK_FOLDERS, _mask_settings), ("depth", DEPTH_FOLDERS, _depth_settings)):
         if (found := _label_folder(folder, names)) is not None:
             images, labels = found
             guessed = meaning(_files(labels)[:LOOKED_AT])

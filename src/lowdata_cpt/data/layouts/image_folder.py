@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
-from typing import ClassVar, Literal, NamedTuple, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,17 +27,12 @@ from lowdata_cpt.data.layouts.label_files import (
     decode_with_labels,
     match,
 )
+from lowdata_cpt.data.layouts.layout import IMAGES, SPLIT_OF, Layout, fault
 from lowdata_cpt.data.layouts.listing import CLASS, Listing
 from lowdata_cpt.data.layouts.survey import depth_report, survey
 from lowdata_cpt.data.raw import file_hashes, printable
 from lowdata_cpt.data.store import GROUPS, SPLITS, ImageSet, Store, Task, TaskInfo
 from lowdata_cpt.data.writer import PAGES, Item, Splits, StoreWriter, write_splits
-
-SPLIT_OF = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
-"""Name of a folder, in lower case -> the split that it is."""
 
 FEW_LEVELS = 16
 """A folder whose 16-bit files decode to fewer grey levels than that is refused: its images would be nearly black."""
@@ -48,30 +42,6 @@ NO_IMAGE, NO_ROW = "a label file of no image", "a row of the CSV file of no imag
 
 FOUND = "found.md"
 """What was found in masks and depth maps, in a store; the data card of a study ends with it."""
-
-IMAGES = "images"
-LABEL_FOLDERS = frozenset({"mask", "masks", "label", "labels", "annotation", "annotations", "depth", "depths", "gt"})
-
-
-class _Layout(NamedTuple):
-    """Images of each split folder ("" where there are none) as (path, class name or ""); what else is there.
-
-    Attributes:
-        notes: files and folders that are not read, with the reason.
-        masks, depth: label files of the images.
-        missing: images without a label that they should have, with the reason.
-    """
-
-    splits: dict[str, list[tuple[Path, str]]]
-    notes: list[tuple[Path, str]]
-    masks: Mapping[Path, Path] = MappingProxyType({})
-    depth: Mapping[Path, Path] = MappingProxyType({})
-    missing: Mapping[Path, str] = MappingProxyType({})
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return tuple(sorted({name for images in self.splits.values() for _, name in images} - {""}))
-
 
 NO_LABELS = Labels(None, None, None)
 
@@ -196,7 +166,7 @@ class ImageFolder(FolderDomain):
                     said.append(f"{self.folder}: no image in {split} of {len(lacking)} classes: {named}{more}")
         return [printable(line) for line in said]
 
-    def _layout(self) -> _Layout:
+    def _layout(self) -> Layout:
         base = self.folder
         if not base.is_dir():
             self.wrong_layout(f"{base} is no folder")
@@ -227,8 +197,9 @@ class ImageFolder(FolderDomain):
             below, whole = tuple(inside.values()), self._files(top)
             outside = [path for path in (*whole.images, *whole.others) if not any(map(path.is_relative_to, below))]
             notes += [(path, OUTSIDE) for path in outside if path != base / self.labels]
-        layout = self._labelled(_Layout(splits, notes), places, top)
-        self._check(layout, inside)
+        layout = self._labelled(Layout(places, splits, notes), places, top)
+        if found := fault(layout, inside, bool(self._dense()), self.labels):
+            self.wrong_layout(f"{self.folder}: {found}")
         return layout
 
     def _files(self, folder: Path) -> Files:
@@ -242,7 +213,7 @@ class ImageFolder(FolderDomain):
         )
         return Files(images, others, found.unread)
 
-    def _labelled(self, layout: _Layout, places: Mapping[str, Path], top: Path) -> _Layout:
+    def _labelled(self, layout: Layout, places: Mapping[str, Path], top: Path) -> Layout:
         """Return the layout with the label files of its images, and the classes that a CSV file gives."""
         missing: dict[Path, str] = {}
         notes, splits = list(layout.notes), layout.splits
@@ -261,24 +232,7 @@ class ImageFolder(FolderDomain):
         for found in looked:
             notes += [(path, NO_IMAGE) for path in found.extra]
             missing |= found.missing
-        return _Layout(splits, notes, looked[0].files, looked[1].files, missing)
-
-    def _check(self, layout: _Layout, inside: Mapping[str, Path]) -> None:
-        """Hold the layout to having images to train on, the same classes in all splits, and a test set of them."""
-        images = layout.splits.get("train", layout.splits.get("", []))
-        if not images:
-            self.wrong_layout(f"{self.folder} has no images, only {len(layout.notes)} other files")
-        for split, folder in inside.items():
-            unknown = {name for _, name in layout.splits[split]} - {name for _, name in images} - {""}
-            if unknown:
-                self.wrong_layout(f"{folder} has the classes {sorted(unknown)[:3]}, which train/ has not")
-        if inside and (layout.classes or self._dense()) and "test" not in inside:
-            self.wrong_layout(f"{self.folder} has labelled images in train/ but no test/ (or set `labels: none`)")
-        lower = {name.lower() for name in layout.classes}
-        if not self._csv and IMAGES in lower and lower & LABEL_FOLDERS:
-            self.wrong_layout(
-                f"{self.folder} has {sorted(lower)} as classes; set `masks` or `depth`, or `labels: none`"
-            )
+        return Layout(places, splits, notes, looked[0].files, looked[1].files, missing)
 
     def _classed(self, folder: Path, images: list[Path], classed: bool) -> list[tuple[Path, str]]:
         """Return the images of a split with their classes, "" for none."""
@@ -292,7 +246,7 @@ class ImageFolder(FolderDomain):
             )
         return [(path, printable(path.relative_to(folder).parts[0])) for path in images]
 
-    def _items(self, layout: _Layout, split: str, copies: Mapping[Path, str], labels: Labels) -> list[Item]:
+    def _items(self, layout: Layout, split: str, copies: Mapping[Path, str], labels: Labels) -> list[Item]:
         number = {name: label for label, name in enumerate(layout.classes)}
         options = {"bits": self.bits or 16, "max_pixels": self.max_pixels}
         return [
@@ -315,7 +269,7 @@ class ImageFolder(FolderDomain):
             if path not in copies
         ]
 
-    def _splits(self, layout: _Layout, copies: Mapping[Path, str], labels: Labels = NO_LABELS) -> Splits:
+    def _splits(self, layout: Layout, copies: Mapping[Path, str], labels: Labels = NO_LABELS) -> Splits:
         items = {split: self._items(layout, split, copies, labels) for split in layout.splits}
         if self.group and self.split == "given":
             side: dict[str, str] = {}
