@@ -13,7 +13,7 @@ from lowdata_cpt.dev.generate import GENERATED, ROOT
 from lowdata_cpt.methods.registry import by_name
 from lowdata_cpt.study import job_params as params
 from lowdata_cpt.study.config import Resources, Study
-from lowdata_cpt.study.grid import Cell, cells, only, pairs, split_absent
+from lowdata_cpt.study.grid import Cell, cells, diagnosed, only, pairs, shown_cells, split_absent
 from lowdata_cpt.study.load import extended, load, validate
 
 CONTENTS = {path: yaml.safe_load(path.read_text()) for path in sorted((ROOT / "config").glob("*.yaml"))}
@@ -295,3 +295,34 @@ def test_a_part_of_a_study_is_a_study() -> None:
     assert (set(part.domains), part.diagnostics) == ({"tabletop"}, {})
     again = validate(json.loads(part.model_dump_json()), "part")
     assert list(cells(again)) == list(cells(part))
+
+
+def test_what_is_shown_and_looked_into_are_cells_of_the_grid() -> None:
+    """Blocks may leave out the first seed, the first backbone, and a domain's smallest n; the largest n may come first."""
+    config = raw()
+    (name,) = config["backbones"]
+    config["backbones"]["other"] = dict(config["backbones"][name])
+    (domain,) = config["domains"]
+    config["domains"][domain]["sizes"] = [10, 50, 100]
+    config["methods"] = {method: {} for method in ("base", "base_domain_norm", "diet_cp", "glare")}
+    config |= {"seeds": [0, 1, 2], "diagnostics": {domain: ["glare"]}}
+    config["grid"] = [
+        {"backbones": [name], "methods": ["base", "base_domain_norm", "diet_cp"]},
+        {"backbones": ["other"], "methods": ["base", "glare"], "sizes": [100], "seeds": [1, 2]},
+        {"backbones": ["other"], "methods": ["base", "glare"], "sizes": [50], "seeds": [1, 2]},
+    ]
+    study = validate(config)
+    there = set(cells(study))
+    assert diagnosed(study) == [Cell("other", domain, "glare", 50, 1)]
+    assert shown_cells(study, "other", domain)[-1] == Cell("other", domain, "glare", 100, 1)
+    for pair in pairs(study):
+        shown = shown_cells(study, *pair)
+        assert set(shown) <= there
+        assert {cell.method for cell in shown} == {cell.method for cell in there if cell[:2] == pair}
+    config["domains"]["neu_steel"] = {"sizes": [10]}
+    config["grid"].append({"backbones": ["other"], "domains": ["neu_steel"], "methods": ["base", "diet_cp"]})
+    for block in config["grid"][:3]:
+        block["domains"] = [domain]
+    config["diagnostics"] = {"neu_steel": ["glare"]}
+    with pytest.raises(UserError, match=r"diagnostics\.neu_steel: no block of `grid` has methods \['glare'\]"):
+        validate(config)

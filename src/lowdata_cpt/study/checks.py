@@ -26,6 +26,7 @@ from lowdata_cpt.data.layouts.folders import FolderDomain
 from lowdata_cpt.data.layouts.image_folder import ImageFolder
 from lowdata_cpt.data.tabletop.domain import Tabletop
 from lowdata_cpt.study.config import Backbone, Block, Study
+from lowdata_cpt.study.grid import cells
 
 DENSE = {"segmentation", "depth"}
 MOST_SCENES = 1_000_000
@@ -112,6 +113,10 @@ def _of_domains(study: Study) -> Iterator[str]:
 
 def _of_cells(study: Study) -> Iterator[str]:
     """Hold what meets in a cell to each other: method and backbone, probe images and patches, feedback and labels."""
+    met = {(cell.domain, cell.method) for cell in cells(study)}
+    for domain, shown in study.diagnostics.items():
+        if absent := [method for method in shown if (domain, method) not in met]:
+            yield f"diagnostics.{domain}: no block of `grid` has methods {absent} on that domain"
     for name, backbone in study.backbones.items():
         if backbone.weights == "embedded:imgfocus" and geometry(backbone.model) != geometry(EMBEDDED_MODEL):
             yield f"backbones.{name}.weights: embedded:imgfocus is a {EMBEDDED_MODEL}; model is {backbone.model}"

@@ -163,18 +163,26 @@ def probes_of(study: Study, domain: str) -> tuple[str, ...]:
 
 
 def diagnosed(study: Study) -> list[Cell]:
-    """Return the cells that are looked into: first backbone and seed, smallest n of the named domains and methods."""
-    backbone = next(iter(study.backbones))
-    return [
-        Cell(backbone, domain, method, min(study.domains[domain].sizes), study.seeds[0])
-        for domain, methods in study.diagnostics.items()
-        for method in methods
-    ]
+    """Return the cells that are looked into, one for each named domain and method: first backbone, smallest n, seed.
+
+    They are cells of the grid, first in the study's order; a pair that the grid has no cell of is left out.
+    """
+    backbones, grid = list(study.backbones), list(cells(study))
+    found = []
+    for domain, methods in study.diagnostics.items():
+        for method in methods:
+            of = [cell for cell in grid if (cell.domain, cell.method) == (domain, method)]
+            first = min(of, key=lambda c: (backbones.index(c.backbone), c.n, study.seeds.index(c.seed)), default=None)
+            found += [first] if first else []
+    return found
 
 
 def shown_cells(study: Study, backbone: str, domain: str) -> list[Cell]:
-    """Return the cells on a domain's qualitative sheet: each method at its largest n, first seed."""
-    largest = {
-        c.method: c for c in cells(study) if (c.backbone, c.domain, c.seed) == (backbone, domain, study.seeds[0])
-    }
+    """Return the cells on a domain's qualitative sheet: each method at its largest n, first seed that is run there."""
+    there = [cell for cell in cells(study) if (cell.backbone, cell.domain) == (backbone, domain)]
+    first = min((study.seeds.index(cell.seed) for cell in there), default=0)
+    largest: dict[str, Cell] = {}
+    for cell in there:
+        if cell.seed == study.seeds[first] and cell.n >= largest.get(cell.method, cell).n:
+            largest[cell.method] = cell
     return list(largest.values())
