@@ -107,3 +107,19 @@ def test_a_full_disk_or_device_is_one_sentence(
     said = capsys.readouterr().err
     assert expected in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["--tflops", "--gbytes", "--startup"])
+@pytest.mark.parametrize("value", ["nan", "inf", "0", "-1"])
+def test_a_rate_that_is_no_number_above_zero_is_one_sentence(
+    option: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("study.yaml").write_text(STUDY, encoding="utf-8")
+    assert cli.main(["forecast", *OF_STUDY, option, value]) == 2
+    assert option in capsys.readouterr().err
+
+
+def test_seconds_between_checkpoints_are_a_number(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["pretrain", *OF_STUDY, "--cell", CELL, "--checkpoint-seconds", "nan"]) == 2
+    assert "--checkpoint-seconds" in capsys.readouterr().err

@@ -15,7 +15,7 @@ import click
 
 from lowdata_cpt.core.determinism import deterministic
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.core.options import PATH, Json, compute, step, trains
+from lowdata_cpt.core.options import PATH, POSITIVE, Json, compute, step, trains
 from lowdata_cpt.language.commands import checked, language, shown
 from lowdata_cpt.reproduce.commands import COMMANDS
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from lowdata_cpt.study.paths import Paths
 
 EXIT_ERROR = 2
-POSITIVE = click.FloatRange(0, 1e9, min_open=True)
 CELL = "BACKBONE/DOMAIN/METHOD/nN/sSEED"
 
 

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import math
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -122,10 +125,38 @@ def test_training_is_forecast_at_what_was_measured(tmp_path: Path) -> None:
     assert not Assumptions.of(study("quick"), None, None, None, table).measured  # a CPU's study
 
 
-def test_a_table_that_is_none_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "gpu.json").write_text('{"rows": [{"method": "dino"}]}')
-    with pytest.raises(UserError, match=r"gpu\.json: not a table of benchmarks/gpu\.py"):
-        Assumptions.of(study("paper"), None, None, None, tmp_path / "gpu.json")
+ROW = {"method": "dino", "model": "vit_base_patch16_224", "size": 224, "precision": "bf16"}
+ROW |= {"peak_tflops": 700.0, "share_of_peak": 0.1}
+
+
+@pytest.mark.parametrize("of", ["paper", "quick"])
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ([], "not a table of benchmarks/gpu.py, expected card and rows"),
+        ({"rows": [ROW]}, "not a table of benchmarks/gpu.py"),
+        ({"card": "a card", "rows": {}}, "not a table of benchmarks/gpu.py"),
+        ({"card": "a card", "rows": []}, "none of 0 rows is a measurement"),
+        ({"card": "a card", "rows": [ROW | {"precision": "fp32"}]}, "none of 1 rows is a measurement"),
+        ({"card": "a card", "rows": [ROW, 3]}, "rows.1 is 3; expected a mapping"),
+        *[
+            ({"card": "a card", "rows": [ROW | {key: value}]}, f"rows.0.{key}")
+            for key, values in {
+                "share_of_peak": (0, -0.1, 1.5, math.nan, math.inf, "0.1", None, True),
+                "peak_tflops": (0, -700, math.nan, math.inf),
+                "size": (0, -224, math.nan, "224"),
+                "model": (3, None, "no_such_model", "resnet50"),
+                "method": (3, None),
+            }.items()
+            for value in values
+        ],
+    ],
+)
+def test_a_table_that_is_none_is_refused(table: Any, said: str, of: str, tmp_path: Path) -> None:
+    """Also for a study on CPUs, which does not use it."""
+    write_json(tmp_path / "gpu.json", table)
+    with pytest.raises(UserError, match=rf"gpu\.json: {re.escape(said)}"):
+        Assumptions.of(study(of), None, None, None, tmp_path / "gpu.json")
 
 
 def test_the_pages_say_what_is_forecast(tmp_path: Path) -> None:

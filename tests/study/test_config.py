@@ -298,7 +298,7 @@ def test_a_part_of_a_study_is_a_study() -> None:
 
 
 def test_what_is_shown_and_looked_into_are_cells_of_the_grid() -> None:
-    """Blocks may leave out the first seed, the first backbone, and a domain's smallest n; the largest n may come first."""
+    """Blocks may leave out the first seed, the first backbone and the smallest n; the largest may come first."""
     config = raw()
     (name,) = config["backbones"]
     config["backbones"]["other"] = dict(config["backbones"][name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,19 @@ class Json(click.ParamType[Any]):
             return json.loads(value) if isinstance(value, str) else value
         except json.JSONDecodeError as error:
             self.fail(f"not JSON: {error}", param, ctx)
+
+
+class Finite(click.FloatRange):
+    """A number within a range; `nan`, which is on no side of a bound, is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse the text."""
+        if not math.isfinite(found := super().convert(value, param, ctx)):
+            self.fail(f"{value} is no finite number", param, ctx)
+        return found
+
+
+POSITIVE = Finite(0, 1e9, min_open=True)
 
 
 def step(function: Command) -> Command:
@@ -49,5 +63,5 @@ def compute(function: Command) -> Command:
 
 def trains(function: Command) -> Command:
     """Add the options of a step that computes for so long that it writes checkpoints."""
-    every = click.option("--checkpoint-seconds", type=click.FloatRange(0), default=300.0, show_default=True)
+    every = click.option("--checkpoint-seconds", type=Finite(0, 1e9), default=300.0, show_default=True)
     return compute(every(function))

@@ -7,6 +7,7 @@ many operations a second a method's training sustains is assumed, or read from w
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,20 +66,20 @@ class Assumptions:
         Args:
             study: the study.
             tflops, gbytes, startup: see the class.
-            measured: the table of `benchmarks/gpu.py`; not read where the study asks for no GPU.
+            measured: the table of `benchmarks/gpu.py`; not used where the study asks for no GPU.
 
         Raises:
             UserError: `measured` is no such table.
         """
         gpu = study.resources.gpu > 0
-        rates, card = _rates(measured) if measured and gpu else ({}, "")
+        rates, card = _rates(measured) if measured else ({}, "")
         return cls(
             tflops=tflops or (60.0 if gpu else 0.06 * study.resources.threads),
             fp32_slowdown=4.0 if gpu else 1.0,
             gbytes=gbytes or (800.0 if gpu else 5.0),
             startup=startup or (20.0 if gpu else 5.0),
-            measured=rates,
-            card=card,
+            measured=rates if gpu else {},
+            card=card if gpu else "",
         )
 
     def sustained(self, method: str, image: float) -> float:
@@ -88,17 +89,41 @@ class Assumptions:
 
 
 def _rates(file: Path) -> tuple[dict[str, list[tuple[float, float]]], str]:
-    """Return (method -> (operations of an image's features, TFLOP/s) of each backbone, card)."""
+    """Return (method -> (operations of an image's features, TFLOP/s) of each backbone, card).
+
+    Raises:
+        UserError: the file is no such table, or has a row that no measurement gives.
+    """
     found: dict[str, list[tuple[float, float]]] = {}
     table = read_json(file)
-    try:
-        for row in table["rows"]:
-            if row["precision"] == "bf16" and "error" not in row:
+    rows, card = (table.get("rows"), table.get("card")) if isinstance(table, dict) else (None, None)
+    if not isinstance(rows, list) or not isinstance(card, str):
+        raise UserError(f"{file}: not a table of benchmarks/gpu.py, expected card and rows")
+    for number, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise UserError(f"{file}: rows.{number} is {reprlib.repr(row)}; expected a mapping of benchmarks/gpu.py")
+        if row.get("precision") == "bf16" and "error" not in row:
+            for key in ("method", "model"):
+                if not isinstance(row.get(key), str):
+                    raise UserError(f"{file}: rows.{number}.{key} is {reprlib.repr(row.get(key))}; expected a name")
+            for key, most in (("size", 4096), ("share_of_peak", 1), ("peak_tflops", 1e6)):
+                value = row.get(key)
+                # Python takes True for 1, and NaN, which JSON readers let pass, is on no side of a bound.
+                if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= most:
+                    raise UserError(
+                        f"{file}: rows.{number}.{key} is {reprlib.repr(value)}; expected a number above 0, at most "
+                        f"{most:g}"
+                    )
+            try:
                 image = features_flops(geometry(row["model"]), row["size"])
-                found.setdefault(row["method"], []).append((image, row["share_of_peak"] * row["peak_tflops"]))
-        return found, str(table["card"])
-    except (KeyError, TypeError):
-        raise UserError(f"{file}: not a table of benchmarks/gpu.py, expected card and rows") from None
+            except UserError as error:
+                raise UserError(f"{file}: rows.{number}.model: {error}") from None
+            found.setdefault(row["method"], []).append((image, row["share_of_peak"] * row["peak_tflops"]))
+    if not found:
+        raise UserError(
+            f"{file}: none of {len(rows)} rows is a measurement in bf16; expected a table of benchmarks/gpu.py"
+        )
+    return found, card
 
 
 @dataclass
