@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -44,6 +46,52 @@ def test_what_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
         continue_pretraining(folder_of_images(tmp_path / "i"), tmp_path / "o", method="unknown", backbone=BACKBONE)
     with pytest.raises(UserError, match="nowhere"):
         continue_pretraining(tmp_path / "nowhere", tmp_path / "o", backbone=BACKBONE)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"device": "cpuu"}, "device is 'cpuu'; expected one of auto, cpu, cuda"),
+        ({"images": ""}, "images is ''; expected the path of a folder"),
+        ({"images": "a\0b"}, "images is 'a.x00b'; expected the path of a folder"),
+        ({"images": None}, "images is None; expected the path of a folder"),
+        ({"images": "one"}, "sizes ask for 2 images; .*one has 1"),
+        ({"images": "labelled"}, "labelled/masks is called like a folder of label files"),
+        ({"out": ""}, "out is ''; expected the path of a folder"),
+        ({"out": "taken"}, "out: taken is a file; expected a folder"),
+        ({"backbone": {}}, "backbones.backbone.model: required key is missing"),
+        ({"backbone": BACKBONE | {"weights": "file:absent"}}, "backbones.backbone.weights: absent is no file"),
+        ({"method": "base"}, "method 'base' trains nothing; expected one that does"),
+        ({"method": "random"}, "method 'random' trains nothing; expected one that does"),
+        ({"seed": 1.5}, "seeds.0"),
+        ({"seed": True}, "seeds.0"),
+        ({"seed": -1}, "seeds.0"),
+    ],
+    ids=str,
+)
+def test_an_argument_that_cannot_be_used_is_refused_before_anything_is_decoded(
+    change: dict[str, Any], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder_of_images(Path("images"))
+    folder_of_images(Path("labelled"))
+    folder_of_images(Path("labelled/masks"))
+    save(Path("one/0.png"), picture(torch.zeros(40, 40).numpy(), 0))
+    Path("taken").write_text("")
+    there = sorted(tmp_path.rglob("*"))
+    arguments: dict[str, Any] = {"images": "images", "out": "out", "backbone": BACKBONE, "settings": SHORT}
+    with pytest.raises(UserError, match=expected):
+        continue_pretraining(**(arguments | {"device": "cpu"} | change))
+    assert sorted(tmp_path.rglob("*")) == there
+
+
+def test_home_and_a_seed_of_numpy_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder_of_images(tmp_path / "mine")
+    settings = {"training": {"epochs": 1, "batch_size": 4}}
+    continue_pretraining("~/mine", "~/out", backbone=BACKBONE, settings=settings, seed=np.int64(3), device="cpu")
+    assert list((tmp_path / "out").glob("cells/*/*/*/n6/s3/cost.json"))
 
 
 def test_other_images_in_the_same_place_are_trained_on(tmp_path: Path) -> None:

@@ -111,6 +111,13 @@ def test_images_alone_are_trained_on(tmp_path: Path) -> None:
     assert "no labels: the images are trained on and not scored" in said
 
 
+def test_one_image_is_nothing_to_train_on(tmp_path: Path) -> None:
+    write(tmp_path / "plain/0.png", noise(0))
+    with pytest.raises(UserError, match="plain: 1 image to train on; expected two or more"):
+        job.init(tmp_path / "plain", tmp_path / "new.yaml")
+    assert not (tmp_path / "new.yaml").exists()
+
+
 def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no such folder"):
         job.init(tmp_path / "nowhere", tmp_path / "new.yaml")

@@ -72,6 +72,11 @@ def mutate(path: str, value: Any) -> dict[str, Any]:
         ("backbones.vits14_imgfocus", {"model": "test_vit", "sha256": "0" * 64}, "but weights are `timm`"),
         ("seeds", [0, 0], "seeds are [0, 0]; expected whole numbers from 0 that differ"),
         ("domains.tabletop.sizes", [100, 5000], "the pool has"),
+        (
+            "domains.tabletop.sizes",
+            [1, 100],
+            "sizes has 1, but diet_cp learns to tell images apart; expected numbers from",
+        ),
         ("backbones.vits14_imgfocus.weights", "the internet", "backbones.vits14_imgfocus.weights"),
         ("probes.image_sizes", {"tabletop": 99}, "tabletop: 99 is not a multiple of vits14_imgfocus's patch size 14"),
         ("study", "../elsewhere", "study"),

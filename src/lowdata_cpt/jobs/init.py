@@ -62,6 +62,8 @@ def init(folder: Path, out: Path | None = None) -> str:
     domain = ImageFolder(root=str(folder), **settings)
     store = prepare(domain, STORE_CACHE)
     pool = len(store.rows(store.meta.pool))
+    if pool < 2:
+        raise UserError(f"{folder}: {pool} image to train on; expected two or more, which training tells apart")
     settings = {"root": str(folder), "sizes": [min(100, pool)], **settings}
     write_text(out, _text(name, out, settings, comments))
     try:

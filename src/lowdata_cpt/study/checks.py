@@ -113,7 +113,11 @@ def _of_domains(study: Study) -> Iterator[str]:
 
 def _of_cells(study: Study) -> Iterator[str]:
     """Hold what meets in a cell to each other: method and backbone, probe images and patches, feedback and labels."""
-    met = {(cell.domain, cell.method) for cell in cells(study)}
+    grid = list(cells(study))
+    lone = {(c.domain, c.method) for c in grid if c.n == 1 and study.methods[c.method].method == "diet_cp"}
+    for domain, method in sorted(lone):
+        yield f"domains.{domain}.sizes has 1, but {method} learns to tell images apart; expected numbers from 2"
+    met = {(cell.domain, cell.method) for cell in grid}
     for domain, shown in study.diagnostics.items():
         if absent := [method for method in shown if (domain, method) not in met]:
             yield f"diagnostics.{domain}: no block of `grid` has methods {absent} on that domain"
@@ -139,30 +143,47 @@ def _of_cells(study: Study) -> Iterator[str]:
             yield f"methods {needy} need segmentation or depth labels, which domains {blind} lack"
 
 
-def absences(study: Study) -> list[str]:
-    """Return what a study needs and this machine does not have; what a run has fetched or decoded already is there."""
-    results = Path("results", study.study)
+def absences(study: Study, results: Path | None = None) -> list[str]:
+    """Return what a study needs and this machine does not have; what a run has fetched or decoded already is there.
+
+    Args:
+        study: the study.
+        results: its folder, results/<study> if not given.
+    """
+    results = results or Path("results", study.study)
     found = [
         f"backbones.{name}.weights: {reason}"
         for name, backbone in study.backbones.items()
         if not (results / "backbones" / name / "model.safetensors").exists() and (reason := _no_weights(backbone))
     ]
     for name, domain in study.domains.items():
-        if (results / "data" / name / "manifest.json").exists() or not isinstance(domain, FolderDomain):
+        if not isinstance(domain, FolderDomain):
             continue
+        decoded = (results / "data" / name / "manifest.json").exists()
         if domain.folder.exists() and not domain.folder.is_dir():
-            found.append(f"domains.{name}.root: {domain.folder} is a file; expected a folder")
+            found += [] if decoded else [f"domains.{name}.root: {domain.folder} is a file; expected a folder"]
         elif reason := domain.absent():
-            if study.absent_data == "stop":
+            if study.absent_data == "stop" and not decoded:
                 found.append(
                     f"domains.{name}.root: {reason.partition(';')[0]}; expected what docs/data/cards.md says, or "
                     "`absent_data: skip` to leave such domains out"
                 )
         elif isinstance(domain, ImageFolder) and domain.sizes:
-            there = sum(1 for _ in domain.sources())
-            if max(domain.sizes) > there:
-                found.append(f"domains.{name}.sizes ask for {max(domain.sizes)} images; {domain.folder} has {there}")
+            found += _beyond_the_pool(name, domain)
     return found
+
+
+def _beyond_the_pool(name: str, domain: ImageFolder) -> Iterator[str]:
+    """Hold the sizes to what is left to train on when validation and test images are split off."""
+    try:
+        pool = domain.pool_size()
+    except UserError as error:
+        yield f"domains.{name}: {str(error).removeprefix(f'domain {domain.kind!r}: ')}"
+        return
+    if max(domain.sizes) > pool:
+        count = domain.count()
+        rest = f", {pool} of them to train on" if count != pool else ""
+        yield f"domains.{name}.sizes ask for {max(domain.sizes)} images; {domain.folder} has {count}{rest}"
 
 
 def _no_weights(backbone: Backbone) -> str | None:
@@ -222,14 +243,19 @@ def _no_hub() -> str | None:
 HOLDERS = Path(".snakemake/holders")
 
 
-def check_machine(study: Study, where: str = "config") -> None:
+def check_machine(study: Study, where: str = "config", results: Path | None = None) -> None:
     """Refuse a study whose weights or images are not here.
+
+    Args:
+        study: the study.
+        where: how messages call it.
+        results: its folder, results/<study> if not given.
 
     Raises:
         UserError: one message with a line for everything that is missing.
     """
     try:
-        found = absences(study)
+        found = absences(study, results)
     except UserError as error:
         found = [str(error)]
     if found:

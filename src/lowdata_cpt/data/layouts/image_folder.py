@@ -136,6 +136,21 @@ class ImageFolder(FolderDomain):
         """Return the number of images in the folder, None where it is not there."""
         return None if self.absent() else sum(map(len, self._layout().splits.values()))
 
+    def pool_size(self) -> int:
+        """Return how many images may be trained on: those that are left when the rest is split off.
+
+        Nothing is read but names, so that damaged files and exact copies still count.
+
+        Raises:
+            UserError: the folder has another layout, or the split leaves none.
+        """
+        layout = self._layout()
+        if layout.classes or self._dense():
+            return len(list(self._splits(layout, {}).train))
+        return len(
+            self.limited("train", self._items(layout, "train" if "train" in layout.splits else "", {}, NO_LABELS))
+        )
+
     def groups(self, store: Store, task: Task) -> NDArray[np.int32] | None:
         """Return the group of each test image, as `group` says."""
         return store.groups(store.task(task).sets["test"]) if self.group else None
@@ -198,8 +213,8 @@ class ImageFolder(FolderDomain):
             outside = [path for path in (*whole.images, *whole.others) if not any(map(path.is_relative_to, below))]
             notes += [(path, OUTSIDE) for path in outside if path != base / self.labels]
         layout = self._labelled(Layout(places, splits, notes), places, top)
-        if found := fault(layout, inside, bool(self._dense()), self.labels):
-            self.wrong_layout(f"{self.folder}: {found}")
+        if wrong := fault(layout, inside, bool(self._dense()), self.labels):
+            self.wrong_layout(f"{self.folder}: {wrong}")
         return layout
 
     def _files(self, folder: Path) -> Files:
