@@ -9,6 +9,9 @@ import pytest
 import torch
 
 from lowdata_cpt import cli
+from lowdata_cpt.core.io import write_json
+from lowdata_cpt.reproduce import dvc
+from lowdata_cpt.study.load import load
 
 STUDY = """study: small
 backbones: {tiny: {model: vit_tiny_patch16_224, weights: random, image_size: 32}}
@@ -46,7 +49,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "pull": (["--study", "nowhere"], "dvc cache dir"),
     "push": (["--study", "nowhere"], "dvc cache dir"),
     "publish": (["--study", "nowhere"], "nowhere"),
-    "dvc-commit": (["--study", "nowhere"], "nowhere"),
+    "dvc-commit": (["--study", "nowhere"], "error: config/nowhere.yaml: no such file"),
     "verify": (["--study", "nowhere"], "dvc cache dir"),
     "crate": (["--study", "nowhere"], "nowhere"),
     "compare": (["none.csv", "none.csv"], "none.csv"),
@@ -61,6 +64,35 @@ def test_every_command_has_a_mistake_here() -> None:
 def test_a_file_in_place_of_a_studys_name_is_one_sentence(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([command, "--study", "config/quick.yaml"]) == 2
     assert "--study config/quick.yaml: is a file; expected a study's name, here quick" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["pack", "restore", "publish", "verify", "dvc-commit", "pull", "partial", "crate"])
+@pytest.mark.parametrize("name", ["", ".", "..", "A b", "x" * 3000])
+def test_what_is_no_studys_name_is_one_sentence(command: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([command, "--study", name]) == 2
+    said = capsys.readouterr().err
+    assert "expected a study's name" in said
+    assert len(said) < 300
+
+
+@pytest.mark.parametrize("arguments", [["init", ""], ["init", "x", "--out", ""], ["headline", ""], ["validate", ""]])
+def test_an_empty_path_is_not_the_working_directory(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(arguments) == 2
+    assert "it is empty; expected a path" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["x", "a/b/c/n1/s0"])
+def test_a_cell_that_is_none_is_refused_before_the_table(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("study.yaml").write_text(STUDY, encoding="utf-8")
+    write_json("results/small/study.json", load("study.yaml").model_dump(mode="json"))
+    monkeypatch.setattr(dvc, "cache_folder", lambda: None)
+    assert cli.main(["verify", "--study", "small", "--cell", name]) == 2
+    shown = capsys.readouterr()
+    assert f"error: cell '{name}': " in shown.err
+    assert not shown.out
 
 
 @pytest.mark.parametrize("command", ["headline", "report", "tables"])

@@ -297,6 +297,9 @@ def test_depth_maps_without_a_valid_pixel_are_listed(tmp_path: Path) -> None:
     [
         ("name,class\n00.png,a\n", r"expected file,class"),
         ("file,class\n00.png,a\n00.png,b\n", "00.png has two rows"),
+        ("file,class\n00.png,a\n./00.png,b\n", "00.png has two rows"),
+        ("file,class,class\n00.png,a,b\n", "the column 'class' stands twice"),
+        ("file,class\n00.png,a,b\n01.png,b,a\n", "line 2 has 3 values, the header 2"),
         ("file,class\nelse.png,a\n", "no row is of an image"),
         ("", "not a readable CSV file"),
         (
@@ -310,6 +313,35 @@ def test_a_csv_that_cannot_be_used(text: str, said: str, tmp_path: Path) -> None
     (folder / "labels.csv").write_text(text)
     with pytest.raises(UserError, match=said):
         opened(folder, labels="labels.csv", depth=MILLIMETRES)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (np.full(SIDE[::-1], "1.5"), "a depth map of <U3; expected whole numbers or floats"),
+        (np.ones(SIDE[::-1], bool), "a depth map of bool"),
+        (np.ones(SIDE[::-1], complex), "a depth map of complex128"),
+        (np.ones(SIDE[::-1], "datetime64[s]"), "a depth map of datetime64"),
+        (np.ones(SIDE[::-1], [("z", float)]), "a depth map of .*'z'"),
+    ],
+    ids=lambda value: str(value)[-20:],
+)
+def test_depth_of_what_is_no_number_is_refused(values: np.ndarray, said: str, tmp_path: Path) -> None:
+    folder = rgbd(tmp_path / "d")
+    for path in (folder / "depth").iterdir():
+        path.unlink()
+        np.save(path.with_suffix(".npy"), values, allow_pickle=False)
+    with pytest.raises(UserError, match=said):
+        opened(folder, depth=MILLIMETRES)
+
+
+def test_depth_that_was_saved_with_loss_is_refused(tmp_path: Path) -> None:
+    folder = rgbd(tmp_path / "d")
+    for path in (folder / "depth").iterdir():
+        Image.fromarray(np.asarray(Image.open(path)).astype(np.uint8)).save(path.with_suffix(".jpg"))
+        path.unlink()
+    with pytest.raises(UserError, match=r"\.jpg: a depth map as JPEG; expected PNG, TIFF, NPY or EXR"):
+        opened(folder, depth=MILLIMETRES)
 
 
 def test_images_and_rows_without_each_other_are_listed(tmp_path: Path) -> None:

@@ -111,6 +111,16 @@ def test_images_alone_are_trained_on(tmp_path: Path) -> None:
     assert "no labels: the images are trained on and not scored" in said
 
 
+def test_a_csv_that_is_not_taken_for_labels_is_named_with_the_reason(tmp_path: Path) -> None:
+    folder = pets(tmp_path / "pets")
+    (folder / "a.csv").write_text("file;class\n1.png;cat\n")
+    (folder / "b.csv").write_bytes("file,class\nä.png,cat\n".encode("utf-16"))
+    said, _, domain = started(folder)
+    assert domain.labels == "folders"
+    assert f"no classes are read from {folder}/a.csv: the columns are ['file;class']; expected file,class" in said
+    assert f"no classes are read from {folder}/b.csv: not a readable CSV file" in said
+
+
 def test_one_image_is_nothing_to_train_on(tmp_path: Path) -> None:
     write(tmp_path / "plain/0.png", noise(0))
     with pytest.raises(UserError, match="plain: 1 image to train on; expected two or more"):

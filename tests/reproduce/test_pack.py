@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import write_json
 from lowdata_cpt.core.provenance import write_sidecar
 from lowdata_cpt.reproduce import packing
@@ -39,3 +40,23 @@ def test_a_cell_made_by_other_code_is_packed_anew_though_its_scores_are_equal(
     assert (archive.read_bytes() != before) == taken
     with zipfile.ZipFile(archive) as stored:
         assert f'"{code}"'.encode() in stored.read(f"s0/{SCORES}.prov.json")
+
+
+def test_any_flipped_bit_of_an_archive_is_a_sentence_or_changes_nothing(tmp_path: Path) -> None:
+    archive = tmp_path / "x.zip"
+    entries = {"s0/a.json": b'{"a": 1}' * 4, "s0/b.csv": b"step\n"}
+    packing._write(archive, entries)
+    whole = archive.read_bytes()
+    refused = 0
+    for bit in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        archive.write_bytes(damaged)
+        try:
+            found = packing._read(archive)
+        except UserError as error:
+            refused += 1
+            assert "x.zip: damaged (" in str(error)
+        else:
+            assert set(found.values()) <= set(entries.values())
+    assert refused > 400

@@ -302,6 +302,31 @@ def test_a_part_of_a_study_is_a_study() -> None:
     assert list(cells(again)) == list(cells(part))
 
 
+@pytest.mark.parametrize(
+    ("base", "own", "expected"),
+    [
+        ("methods: 3", "methods: {mae: {}}", "base.yaml: methods is 3; expected a mapping"),
+        ("methods: [base]", "methods: {mae: {}}", "base.yaml: methods is \\['base'\\]; expected a mapping"),
+        ("domains: foo", "domains: {camvid: {}}", "base.yaml: domains is 'foo'; expected a mapping"),
+        ("study: x", 'extends: "a\\0b"', "extends: 'a.x00b' is no file's name"),
+        ("study: x", 'extends: ""', "extends: '' is no file's name"),
+    ],
+)
+def test_a_base_that_cannot_be_extended_is_named(base: str, own: str, expected: str, tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(base)
+    (tmp_path / "own.yaml").write_text(own if "extends" in own else f"extends: base.yaml\n{own}")
+    with pytest.raises(UserError, match=expected):
+        load(tmp_path / "own.yaml")
+
+
+def test_home_stands_in_extends_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/base.yaml").write_text(yaml.safe_dump(raw()))
+    (tmp_path / "own.yaml").write_text("extends: ~/base.yaml\nstudy: own\n")
+    assert load(tmp_path / "own.yaml").study == "own"
+
+
 def test_what_is_shown_and_looked_into_are_cells_of_the_grid() -> None:
     """Blocks may leave out the first seed, the first backbone and the smallest n; the largest may come first."""
     config = raw()

@@ -53,6 +53,14 @@ def test_a_root_that_is_missing_or_a_file_is_refused(here: Path) -> None:
     assert said("domains.camvid.root", "elsewhere") == []
 
 
+@pytest.mark.parametrize("path", ["domains.camvid.root", "domains.imagefolder.root", "backbones.tiny.weights"])
+def test_a_name_that_no_file_system_takes_is_named_by_its_key(path: str, here: Path) -> None:
+    (line,) = said(path, ("file:" if path.endswith("weights") else "") + "x" * 3000)
+    assert line.startswith(path)
+    assert "File name too long" in line
+    assert len(line) < 300
+
+
 def test_sizes_above_the_images_of_a_folder_are_refused(here: Path) -> None:
     assert said("domains.imagefolder.sizes", [3]) == []
     assert said("domains.imagefolder.sizes", [4]) == ["domains.imagefolder.sizes ask for 4 images; data/mine has 3"]

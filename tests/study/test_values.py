@@ -102,6 +102,18 @@ SENSELESS: list[tuple[str, Any]] = [
     *[("domains.camvid.resolution", value) for value in (10**6, 8, True)],
     *[("domains.camvid.val_fraction", value) for value in (NAN, 0.9)],
     ("domains.camvid.max_quarantined", 1.5),
+    *[
+        ("grid", [{"methods": ["base"]}, {key: value}])
+        for key, value in (
+            ("seeds", [0, 0]),
+            ("methods", ["base", "base"]),
+            ("sizes", [2, 2]),
+            ("domains", ["camvid", "camvid"]),
+            ("backbones", ["tiny", "tiny"]),
+            ("methods", ["base"]),
+        )
+    ],
+    *[("domains.imagefolder.masks", {"classes": given}) for given in ({"a": 1.5, "b": 1}, 3, {"a": [1, 2], "b": 1})],
     ("study", "x" * 100_000),
     ("study", True),
 ]
@@ -138,6 +150,14 @@ def test_a_senseless_setting_is_refused_by_its_key(path: str, value: Any) -> Non
     assert "1 error(s)" in message or message.count("\n") == 2, message
     assert any(name in message for name in names_of(path)), message
     assert len(message.encode()) <= LONGEST
+
+
+@pytest.mark.parametrize("given", [{"a": 1.5, "b": 1}, 3, [1, "b"]])
+def test_a_value_of_no_kind_is_one_line_without_the_kinds_that_were_tried(given: Any) -> None:
+    with pytest.raises(UserError) as error:
+        validate(with_value("domains.imagefolder.masks", {"classes": given}))
+    assert str(error.value).startswith("config: 1 error(s)\n  domains.imagefolder.masks.classes")
+    assert not any(part in str(error.value) for part in ("constrained", "dict[", "tuple["))
 
 
 def test_all_are_said_at_once_each_on_a_line() -> None:

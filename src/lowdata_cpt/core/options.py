@@ -10,8 +10,20 @@ from typing import Any
 
 import click
 
-PATH = click.Path(path_type=Path)
 Command = Callable[..., None]
+
+
+class Place(click.Path):
+    """A path; an empty one, which Python reads as the working directory, is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse the text."""
+        if value == "":
+            self.fail("it is empty; expected a path (. is the working directory)", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = Place(path_type=Path)
 
 
 class Json(click.ParamType[Any]):

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import yaml
 from PIL import Image
 
@@ -24,8 +23,9 @@ from lowdata_cpt.data.layouts.folders import images_in, subfolders
 from lowdata_cpt.data.layouts.image_folder import FOUND, ImageFolder
 from lowdata_cpt.data.layouts.label_files import NPY
 from lowdata_cpt.data.layouts.layout import DEPTH_FOLDERS, MASK_FOLDERS, SPLIT_OF
-from lowdata_cpt.data.layouts.listing import CLASS, FILE
+from lowdata_cpt.data.layouts.listing import CLASS, Listing
 from lowdata_cpt.data.layouts.survey import MOST_UNNAMED
+from lowdata_cpt.data.raw import printable
 from lowdata_cpt.data.store import Store
 from lowdata_cpt.jobs.forecast import Assumptions, forecast
 from lowdata_cpt.jobs.inputs import STORE_CACHE
@@ -101,15 +101,19 @@ def guess(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
                 settings[key] = _where(images, labels) | guessed[0]
                 comments[key] = guessed[1]
     for path in sorted(folder.glob("*.csv")):
-        try:
-            columns = list(pd.read_csv(path, nrows=1, dtype=str, encoding="utf-8-sig").columns)
-        except (ValueError, OSError):  # pandas' parser errors, and text of another encoding
-            continue
-        if FILE in columns and CLASS in columns:
+        if "labels" not in settings and not_labels(path) is None:
             settings["labels"] = path.name
             comments["labels"] = "a CSV file with the columns file,class"
-            break
     return settings, comments
+
+
+def not_labels(path: Path) -> str | None:
+    """Return why a CSV file is not taken for the classes of the images, None where it can be."""
+    try:
+        columns = Listing(path).columns
+    except UserError as error:
+        return str(error)
+    return None if CLASS in columns else f"{path}: the columns are {list(columns)}; expected file,class"
 
 
 def _label_folder(folder: Path, names: Sequence[str]) -> tuple[Path, Path] | None:
@@ -217,6 +221,10 @@ def _said(folder: Path, domain: ImageFolder, store: Store) -> Iterator[str]:
         (small, large), more = (min(sizes), max(sizes)), len(sizes) > 1
         of = f"{small[0]}×{small[1]}" + (f" to {large[0]}×{large[1]}" if more else "") + " pixels"
         yield f"{folder}: {domain.count()} images, {of}"
+    for path in sorted(folder.glob("*.csv")):
+        if path.name != domain.labels:
+            why = not_labels(path) or f"{path}: {domain.labels} was taken before it"
+            yield f"no classes are read from {printable(why)}"
     counts = {name: len(store.rows(name)) for name in store.meta.sets}
     if store.meta.tasks:
         yield "splits: " + ", ".join(f"{split} {counts[split]}" for split in ("train", "val", "test"))

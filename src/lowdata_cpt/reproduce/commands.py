@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +13,15 @@ from lowdata_cpt.core.errors import UserError
 
 
 def _name(context: click.Context, parameter: click.Parameter, given: str) -> str:
-    if Path(given).name != given or Path(given).suffix:
-        raise UserError(f"--study {given}: is a file; expected a study's name, here {Path(given).stem}")
+    from lowdata_cpt.study.config import NAME
+
+    stem = Path(given).stem
+    if stem != given and re.fullmatch(NAME, stem):
+        raise UserError(f"--study {given}: is a file; expected a study's name, here {stem}")
+    if not re.fullmatch(NAME, given):  # also nothing, . and .., which would be folders above results/<study>
+        raise UserError(
+            f"--study {given[:80]!r}: expected a study's name, of lower-case letters, digits and _, like quick"
+        )
     return given
 
 
@@ -116,8 +124,8 @@ def crate(study: str) -> None:
 
 
 @click.command()
-@click.argument("first", type=click.Path(path_type=Path))
-@click.argument("second", type=click.Path(path_type=Path))
+@click.argument("first", type=options.PATH)
+@click.argument("second", type=options.PATH)
 def compare(first: Path, second: Path) -> None:
     """Compare two scores.csv: equal but for measured seconds?"""
     from lowdata_cpt.jobs.collect import differences

@@ -18,7 +18,9 @@ import yaml
 from lowdata_cpt.core.code_versions import RECORDED
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.dev.golden import unrecorded
+from lowdata_cpt.language import config as language_config
 from lowdata_cpt.reproduce import dvc_files as dvcfiles
+from lowdata_cpt.study.load import load, read
 
 SHOWN = 20
 """Files named in one message at most."""
@@ -27,6 +29,19 @@ SHOWN = 20
 def config_file(study: str) -> str:
     """Return a study's configuration file."""
     return f"config/{study}.yaml"
+
+
+def check_config(study: str) -> None:
+    """Read a study's configuration, so that what is wrong with it is said without Snakemake.
+
+    Raises:
+        UserError: it is missing or wrong.
+    """
+    file = Path(config_file(study))
+    if language_config.is_language(read(file)):
+        language_config.load(file)
+    else:
+        load(file)
 
 
 def _call(*command: str) -> subprocess.CompletedProcess[str]:
@@ -216,8 +231,9 @@ def commit(study: str) -> None:
     """Write dvc.lock from a complete run of Snakemake, wherever it ran.
 
     Raises:
-        UserError: the run is not complete.
+        UserError: there is no such study, or its run is not complete.
     """
+    check_config(study)
     planned = snakemake(study, "--dry-run", "all").stdout
     if "Nothing to be done" not in planned:
         raise UserError(f"study {study} is not complete: `snakemake --dry-run` still has jobs; run them first")

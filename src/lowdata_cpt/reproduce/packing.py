@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,7 +82,8 @@ def _read(archive: Path) -> Entries:
     try:
         with zipfile.ZipFile(archive) as stored:
             return {name: stored.read(name) for name in stored.namelist()}
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+    # What zipfile raises of a damaged archive: a flipped flag says that it is encrypted, or packed by another method.
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError) as error:
         raise UserError(f"{archive}: damaged ({error}); `git checkout` on it brings it back") from None
 
 

@@ -18,7 +18,7 @@ from lowdata_cpt.core.provenance import MEASURED_FILES, published_records, read_
 from lowdata_cpt.language.config import is_language
 from lowdata_cpt.reproduce import dvc_files as dvcfiles
 from lowdata_cpt.reproduce.rows import Row, compare, compare_scores, limited, not_here
-from lowdata_cpt.study.grid import cell_of
+from lowdata_cpt.study.grid import cell_of, parse_cell
 from lowdata_cpt.study.paths import Paths
 
 DELETED = frozenset({"export"})
@@ -216,13 +216,17 @@ def verify(study: str, cell: str | None = None, device: str = "auto", cache: Pat
         cache: DVC's cache folder; with it, damaged files of a folder are named.
 
     Raises:
-        UserError: there is no such study.
+        UserError: there is no such study, or no such cell in it.
     """
     folder = Path("results", study)
     if not folder.is_dir():
         known = ", ".join(sorted(path.parent.name for path in folder.parent.glob("*/study.json"))) or "none"
         raise UserError(f"{folder}: no such study; there are results of: {known}")
     if cell is not None:
+        from lowdata_cpt.jobs.collect import read_study
+
+        parse_cell(cell)  # said before the table: a name that is none is no failure of the study
+        cell_of(cell, read_study(folder / "study.json"))
         yield from _guarded("cell", cell, lambda: check_cell(cell, folder, device))
         return
     with tempfile.TemporaryDirectory() as name:

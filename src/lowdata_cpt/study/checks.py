@@ -159,6 +159,11 @@ def absences(study: Study, results: Path | None = None) -> list[str]:
     for name, domain in study.domains.items():
         if not isinstance(domain, FolderDomain):
             continue
+        try:
+            domain.folder.exists() and domain.absent()
+        except OSError as error:  # a name that no file system takes, or a folder that may not be looked into
+            found.append(f"domains.{name}.root: {str(domain.folder)[:60]}… cannot be read ({error.strerror})")
+            continue
         decoded = (results / "data" / name / "manifest.json").exists()
         if domain.folder.exists() and not domain.folder.is_dir():
             found += [] if decoded else [f"domains.{name}.root: {domain.folder} is a file; expected a folder"]
@@ -191,7 +196,11 @@ def _no_weights(backbone: Backbone) -> str | None:
     kind, _, place = backbone.weights.partition(":")
     if kind == "file":
         path = expanded(place)
-        if not path.is_file():
+        try:
+            there = path.is_file()
+        except OSError as error:  # a name that no file system takes
+            return f"{str(path)[:60]}… cannot be read ({error.strerror}); expected timm's state dict as safetensors"
+        if not there:
             return f"{path} is no file; expected timm's state dict as safetensors"
         try:
             with safe_open(path, framework="numpy"):

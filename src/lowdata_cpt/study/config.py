@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import reprlib
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
@@ -117,6 +118,13 @@ class Block(Strict):
     )
     seeds: tuple[Seed, ...] | None = Field(default=None, min_length=1, description="Of the study's `seeds`.")
 
+    @field_validator("backbones", "domains", "methods", "sizes", "seeds")
+    @classmethod
+    def _distinct(cls, given: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        if given and len(set(given)) != len(given):
+            raise ValueError(f"{reprlib.repr(list(given))}: expected each once")
+        return given
+
 
 class Resources(Strict):
     """What a job asks for and how it runs. Not part of any result's identity: changing it re-runs nothing."""
@@ -164,6 +172,14 @@ class Study(Strict):
         if len(set(seeds)) != len(seeds):
             raise ValueError(f"seeds are {list(seeds)}; expected whole numbers from 0 that differ from each other")
         return seeds
+
+    @field_validator("grid")
+    @classmethod
+    def _once(cls, grid: tuple[Block, ...] | None) -> tuple[Block, ...] | None:
+        for number, block in enumerate(grid or ()):
+            if (first := (grid or ()).index(block)) != number:
+                raise ValueError(f"block {number} is block {first} once more; expected each once")
+        return grid
 
     @field_validator("domains")
     @classmethod

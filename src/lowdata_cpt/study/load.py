@@ -12,13 +12,14 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from lowdata_cpt.core.errors import UserError, several
-from lowdata_cpt.core.paths import REPOSITORY
+from lowdata_cpt.core.paths import REPOSITORY, expanded
 from lowdata_cpt.core.strict import merge
 from lowdata_cpt.core.yaml_file import read_yaml
 from lowdata_cpt.study.checks import inconsistencies
 from lowdata_cpt.study.config import Study
 
 M = TypeVar("M", bound=BaseModel)
+ENTRIES = ("backbones", "domains", "methods")
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
 _SHORT.maxlong = 40
@@ -57,12 +58,21 @@ def extended(raw: dict[str, Any], folder: Path, above: tuple[Path, ...] = ()) ->
         return raw
     if not isinstance(name, str):
         raise UserError(f"extends: {name!r} is no file's name; expected one beside the study's file, like base.yaml")
-    path = (folder / name).resolve()
+    if "\0" in name or not name:
+        raise UserError(
+            f"extends: {name[:60]!r} is no file's name; expected one beside the study's file, like base.yaml"
+        )
+    path = (folder / expanded(name)).resolve()
     if path in above:
         raise UserError(f"extends: {' -> '.join(str(p) for p in (*above, path))} is a circle")
     below = extended(read(path), path.parent, (*above, path))
+    for kind in ENTRIES:
+        # Held here for both, as a value of the one that is above takes the place of a wrong one below.
+        for where, of in ((str(path), below), ("config", raw)):
+            if of.get(kind) is not None and not isinstance(of[kind], dict):
+                raise UserError(f"{where}: {kind} is {_SHORT.repr(of[kind])}; expected a mapping of names to settings")
     merged = merge(below, {key: value for key, value in raw.items() if key != "extends"})
-    for kind in ("backbones", "domains", "methods"):
+    for kind in ENTRIES:
         if isinstance(merged.get(kind), dict):
             # A plain `method:` is an entry with nothing set, unless there was one below: then it is taken out.
             gone = {k for k, v in merged[kind].items() if v is None and (below.get(kind) or {}).get(k) is not None}
@@ -103,19 +113,36 @@ def parsed(model: type[M], raw: Any, where: str) -> M:
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        lines = [_describe(item, model) for item in _distinct(error.errors(include_url=False))]
-        raise several(where, lines) from None
+        said: dict[tuple[str, ...], str] = {}
+        for item in _distinct(error.errors(include_url=False)):
+            # A value that may be of several kinds is an error for each of them: one line.
+            place, line = _plain(item["loc"]), _describe(item, model)
+            said[place] = f"{said[place]}, or{line.partition(':')[2]}" if place in said else line
+        raise several(where, list(said.values())) from None
+
+
+def _plain(location: tuple[Any, ...]) -> tuple[str, ...]:
+    """Return the steps of a location that stand in the file; pydantic adds which kind of value it tried."""
+    steps = map(str, location)
+    return tuple(step for step in steps if step == "[key]" or not ("[" in step or step.startswith("constrained-")))
 
 
 def _distinct(errors: list[Any]) -> list[Any]:
-    """Return the errors without those that only follow: a list whose items are wrong counts as too short, too."""
+    """Return the errors without those that only follow.
+
+    A list whose items are wrong counts as too short, too; a mapping whose values are wrong is no list, either.
+    """
     wrong = [item["loc"][:-1] for item in errors]
-    return [item for item in errors if item["type"] != "too_short" or item["loc"] not in wrong]
+    left = [item for item in errors if item["type"] != "too_short" or item["loc"] not in wrong]
+    places = [_plain(item["loc"]) for item in left]
+    inner = [any(len(place) < len(other) and other[: len(place)] == place for other in places) for place in places]
+    tried = [len(place) < len(item["loc"]) for place, item in zip(places, left, strict=True)]
+    return [item for item, *follows in zip(left, inner, tried, strict=True) if not all(follows)]
 
 
 def _describe(item: Any, model: type[BaseModel]) -> str:
     """Turn one pydantic error into `key: given … ; allowed …`."""
-    location = [part if len(part := str(step)) <= 60 else f"{part[:60]}…" for step in item["loc"]]
+    location = [part if len(part) <= 60 else f"{part[:60]}…" for part in _plain(item["loc"])]
     # In a method or domain pydantic names its kind once more.
     tagged = location[0] in ("methods", "domains") and len(location) > 2 if location else False
     path = ".".join(location[:2] + location[3:] if tagged else location) or "(top level)"

@@ -144,5 +144,5 @@ class MedMNIST(FolderDomain):
                         if len(data) != size:
                             raise EOFError(f"{name} is cut short")
                         yield np.frombuffer(data, dtype).reshape(shape[1:])
-        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, RuntimeError) as error:
             raise UserError(f"{path}: not a whole .npz archive ({error})") from None

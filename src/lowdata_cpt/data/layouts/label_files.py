@@ -38,6 +38,7 @@ BELOW = r"^[^/.][^:]*$"  # a relative path
 ORIENTATION = 0x0112  # the EXIF tag
 NPY, EXR = ".npy", ".exr"
 DEPTH_CHANNELS = ("Z", "Y")
+DEPTH_FORMATS = ("PNG", "TIFF")
 
 
 class LabelFiles(Strict):
@@ -146,6 +147,8 @@ class Depth(LabelFiles):
             UserError: it has no single channel, or whole numbers without a scale.
         """
         raw = _numbers(path)
+        if raw.dtype.kind not in "iuf":
+            raise UserError(f"{path}: a depth map of {raw.dtype}; expected whole numbers or floats")
         if raw.ndim != 2:
             raise UserError(f"{path}: a depth map of shape {list(raw.shape)}; expected one channel")
         if self.scale is None and raw.dtype.kind != "f":
@@ -173,6 +176,8 @@ def _numbers(path: Path) -> NDArray[Any]:
         if path.suffix.lower() == NPY:
             return np.atleast_1d(np.load(io.BytesIO(data), allow_pickle=False).squeeze())
         with open_picture(io.BytesIO(data)) as image:
+            if image.format not in DEPTH_FORMATS:  # a loss that no eye sees moves a depth by metres
+                raise UserError(f"{path}: a depth map as {image.format}; expected PNG, TIFF, NPY or EXR")
             image.load()
             return np.asarray(image)
     except UserError:

@@ -2,15 +2,47 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from collections import Counter
 from collections.abc import Iterable
+from itertools import zip_longest
 from pathlib import Path, PurePosixPath
-
-import pandas as pd
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.data.raw import printable
 
 FILE, CLASS = "file", "class"
+
+
+def _table(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
+    """Return the columns of a CSV file, and its rows by column.
+
+    Raises:
+        UserError: it is missing or no CSV file, a column stands twice, or a row has more values than there are columns.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        lines = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
+        columns = tuple(next((values for values in lines if any(values)), ()))
+        if twice := [column for column, count in Counter(columns).items() if column and count > 1]:
+            raise UserError(f"{path}: the column {twice[0]!r} stands twice; expected each once")
+        rows = []
+        for values in lines:
+            if len(values) > len(columns):
+                raise UserError(
+                    f"{path}: line {lines.line_num} has {len(values)} values, the header {len(columns)}; expected one "
+                    "a column (a value that holds a comma goes in quotes)"
+                )
+            if any(values):
+                rows.append(dict(zip_longest(columns, values, fillvalue="")))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; expected a CSV file with the columns file,class") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: not a readable CSV file ({' '.join(str(error).split())}); expected UTF-8") from None
+    if not columns:
+        raise UserError(f"{path}: not a readable CSV file (it is empty); expected the columns file,class")
+    return columns, rows
 
 
 class Listing:
@@ -23,19 +55,15 @@ class Listing:
             UserError: it is missing, no CSV file, has no column `file`, or names a file twice.
         """
         self.path = path
-        try:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such file; expected a CSV file with the columns file,class") from None
-        except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-            raise UserError(f"{path}: not a readable CSV file ({' '.join(str(error).split())})") from None
-        self.columns = tuple(map(str, table.columns))
+        self.columns, rows = _table(path)
         if FILE not in self.columns:
             raise UserError(f"{path}: the columns are {list(self.columns)}; expected file,class (or file and a group)")
-        twice = table[FILE][table[FILE].duplicated()]
-        if len(twice):
-            raise UserError(f"{path}: {twice.iloc[0]} has two rows; expected one")
-        self.rows = {PurePosixPath(row[FILE]).as_posix(): row for row in table.to_dict("records")}
+        self.rows: dict[str, dict[str, str]] = {}
+        for row in rows:
+            key = PurePosixPath(row[FILE]).as_posix()  # 0.png and ./0.png are one file
+            if key in self.rows:
+                raise UserError(f"{path}: {key} has two rows; expected one")
+            self.rows[key] = row
 
     def key(self, name: str) -> str | None:
         """Return the `file` that stands for the image `name` (a path below the domain's folder), None for none."""
