@@ -16,7 +16,7 @@ from pycocotools import mask as coder
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.data.layouts.image_folder import FOUND
-from tests.data.own import BINARY, cracks, ids, listed, opened, rgbd
+from tests.data.own import BINARY, MILLIMETRES, SIDE, cracks, ids, listed, opened, rgbd
 
 
 def as_coco(folder: Path) -> dict[str, Any]:
@@ -106,3 +106,32 @@ def test_depth_of_exr_files(tmp_path: Path) -> None:
 def write_exr(path: Path, channels: dict[str, np.ndarray]) -> None:
     header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
     OpenEXR.File(header, {name: np.ascontiguousarray(one) for name, one in channels.items()}).write(str(path))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (np.full(SIDE[::-1], "1.5"), "a depth map of <U3; expected whole numbers or floats"),
+        (np.ones(SIDE[::-1], bool), "a depth map of bool"),
+        (np.ones(SIDE[::-1], complex), "a depth map of complex128"),
+        (np.ones(SIDE[::-1], "datetime64[s]"), "a depth map of datetime64"),
+        (np.ones(SIDE[::-1], [("z", float)]), "a depth map of .*'z'"),
+    ],
+    ids=lambda value: str(value)[-20:],
+)
+def test_depth_of_what_is_no_number_is_refused(values: np.ndarray, said: str, tmp_path: Path) -> None:
+    folder = rgbd(tmp_path / "d")
+    for path in (folder / "depth").iterdir():
+        path.unlink()
+        np.save(path.with_suffix(".npy"), values, allow_pickle=False)
+    with pytest.raises(UserError, match=said):
+        opened(folder, depth=MILLIMETRES)
+
+
+def test_depth_that_was_saved_with_loss_is_refused(tmp_path: Path) -> None:
+    folder = rgbd(tmp_path / "d")
+    for path in (folder / "depth").iterdir():
+        Image.fromarray(np.asarray(Image.open(path)).astype(np.uint8)).save(path.with_suffix(".jpg"))
+        path.unlink()
+    with pytest.raises(UserError, match=r"\.jpg: a depth map as JPEG; expected PNG, TIFF, NPY or EXR"):
+        opened(folder, depth=MILLIMETRES)

@@ -315,35 +315,6 @@ def test_a_csv_that_cannot_be_used(text: str, said: str, tmp_path: Path) -> None
         opened(folder, labels="labels.csv", depth=MILLIMETRES)
 
 
-@pytest.mark.parametrize(
-    ("values", "said"),
-    [
-        (np.full(SIDE[::-1], "1.5"), "a depth map of <U3; expected whole numbers or floats"),
-        (np.ones(SIDE[::-1], bool), "a depth map of bool"),
-        (np.ones(SIDE[::-1], complex), "a depth map of complex128"),
-        (np.ones(SIDE[::-1], "datetime64[s]"), "a depth map of datetime64"),
-        (np.ones(SIDE[::-1], [("z", float)]), "a depth map of .*'z'"),
-    ],
-    ids=lambda value: str(value)[-20:],
-)
-def test_depth_of_what_is_no_number_is_refused(values: np.ndarray, said: str, tmp_path: Path) -> None:
-    folder = rgbd(tmp_path / "d")
-    for path in (folder / "depth").iterdir():
-        path.unlink()
-        np.save(path.with_suffix(".npy"), values, allow_pickle=False)
-    with pytest.raises(UserError, match=said):
-        opened(folder, depth=MILLIMETRES)
-
-
-def test_depth_that_was_saved_with_loss_is_refused(tmp_path: Path) -> None:
-    folder = rgbd(tmp_path / "d")
-    for path in (folder / "depth").iterdir():
-        Image.fromarray(np.asarray(Image.open(path)).astype(np.uint8)).save(path.with_suffix(".jpg"))
-        path.unlink()
-    with pytest.raises(UserError, match=r"\.jpg: a depth map as JPEG; expected PNG, TIFF, NPY or EXR"):
-        opened(folder, depth=MILLIMETRES)
-
-
 def test_images_and_rows_without_each_other_are_listed(tmp_path: Path) -> None:
     folder = rgbd(tmp_path / "d")
     text = (folder / "labels.csv").read_text().replace("03.png,kitchen", "33.png,kitchen")
