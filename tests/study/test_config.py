@@ -149,7 +149,7 @@ def test_blocks_name_their_cells_and_overlap_counts_once() -> None:
     }
     study = validate({**GRID, "grid": [{"backbones": ["a"], "domains": ["camvid"]}, {"domains": ["cifar10"]}]})
     assert pairs(study) == [("a", "camvid"), ("a", "cifar10"), ("b", "cifar10")]
-    everything = list(cells(validate({**GRID, "grid": [{}, {}]})))
+    everything = list(cells(validate({**GRID, "grid": [{}, {"seeds": [0]}]})))
     assert everything == list(cells(validate(GRID)))
 
 

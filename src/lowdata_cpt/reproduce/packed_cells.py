@@ -64,10 +64,11 @@ def packed_cells(file: str | Path, *, absent_too: bool = False) -> list[Packed]:
 def _of_images(study: Study) -> Iterator[Packed]:
     """Yield scores, outcomes, cost and log of each cell; models of hundreds of megabytes are not packed."""
     paths = Paths(Path("results", study.study))
+    first = {cell[:2]: cell.seed for pair in grid.pairs(study) for cell in grid.shown_cells(study, *pair)}
     for cell in grid.cells(study):
         own = OF_TRAINING if cell == cell.trained else ()
         # At every n: sheets show the largest that is finished when they are drawn.
-        examples = (EXAMPLES,) if cell.seed == study.seeds[0] else ()
+        examples = (EXAMPLES,) if cell.seed == first[cell[:2]] else ()
         yield Packed(
             name=cell.name,
             archive=paths.root / FINISHED / f"{cell.backbone}-{cell.domain}-{cell.method}.zip",
