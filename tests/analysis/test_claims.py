@@ -197,8 +197,8 @@ def test_a_claim_about_several_domains_is_not_judged_on_some(scores: pd.DataFram
 def test_the_largest_n_is_that_of_the_study_also_before_it_is_run(scores: pd.DataFrame) -> None:
     wanted = claim(cells={"domain": "tabletop", "n": "largest"})
     largest = int(scores["n"].max())
-    assert evaluate(wanted, Evidence(scores, largest={"tabletop": largest})).verdict != "not run"
-    found = evaluate(wanted, Evidence(scores, largest={"tabletop": largest + 1}))
+    assert evaluate(wanted, Evidence(scores, waiting={("tabletop", "glare"): largest + 1})).verdict != "not run"
+    found = evaluate(wanted, Evidence(scores, waiting={("tabletop", "diet_cp"): largest + 1}))
     assert found.verdict == "not run"
     assert found.reason == f"diet_cp was not run at n = {largest + 1} of tabletop"
 

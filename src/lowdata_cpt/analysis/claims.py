@@ -32,7 +32,7 @@ class Evidence:
         checks: rows of `check_preconditions`; empty: nothing is known of whether methods acted.
         head_room: points (or %) by which base must beat random weights, where the table has both.
         absent: the domains that were not run, with the reason.
-        largest: each domain's largest n in the study, also where it has no cell of it yet; else that of the table.
+        waiting: the largest n that is not run yet, by domain and method, of the study that the table is a part of.
     """
 
     scores: pd.DataFrame
@@ -40,7 +40,7 @@ class Evidence:
     checks: pd.DataFrame = field(default_factory=pd.DataFrame)
     head_room: float = 0.0
     absent: Mapping[str, str] = field(default_factory=dict)
-    largest: Mapping[str, int] = field(default_factory=dict)
+    waiting: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
 class Result(BaseModel):
@@ -82,7 +82,8 @@ def evaluate(claim: Claim, evidence: Evidence) -> Result:
         used = change_with_n(paired, first=pick.n_minus, last=last)
     elif pick.n == "largest":
         there = paired.groupby(["backbone", "domain"])["n"].transform("max")
-        used = paired[paired["n"] == paired["domain"].map(dict(evidence.largest)).fillna(there)]
+        to_come = [evidence.waiting.get((domain, pick.method), 0) for domain in paired["domain"]]
+        used = paired[paired["n"].eq(there) & there.ge(to_come)]
     else:
         used = paired[paired["n"].isin(pick.n)] if isinstance(pick.n, tuple) else paired
     if used.empty:
@@ -171,9 +172,10 @@ def _missing(claim: Claim, test: pd.DataFrame, rows: pd.DataFrame, found: pd.Dat
         return f"{claim.metric} was not measured{wanted}"
     if found.empty:
         return f"domain {', '.join(pick.domain)} is not in the study (or has no {claim.metric})"
-    if pick.n == "largest" and evidence.largest:
-        places = (f"n = {evidence.largest[name]} of {name}" for name in sorted(set(found["domain"])))
-        return f"{pick.method} was not run at {', '.join(places)}"
+    if pick.n == "largest":
+        waiting = {name: evidence.waiting.get((name, pick.method), 0) for name in sorted(set(found["domain"]))}
+        if places := [f"n = {n} of {name}" for name, n in waiting.items() if n]:
+            return f"{pick.method} was not run at {', '.join(places)}"
     if pick.n not in ("any", "largest"):
         sizes = ", ".join(str(n) for n in (*pick.n, *(pick.n_minus or ())))
         return f"n = {sizes} of {pick.method} and {pick.reference} is not in the study"

@@ -13,7 +13,7 @@ from lowdata_cpt.analysis.claims_file import read_claims
 from lowdata_cpt.analysis.measure import CELL
 from lowdata_cpt.analysis.outcomes import read_outcomes
 from lowdata_cpt.analysis.stopping import stopped_gain
-from lowdata_cpt.analysis.study_files import StudyFiles, read_absent, read_checks, read_largest
+from lowdata_cpt.analysis.study_files import StudyFiles, read_absent, read_checks, read_waiting
 from lowdata_cpt.analysis.summary import (
     by_domain,
     cell_statistics,
@@ -96,7 +96,7 @@ def make_claims(scores: Path, claims: Path, out_dir: Path, study: str) -> list[P
         read_checks(folder),
         head_room=stated.head_room,
         absent=read_absent(folder),
-        largest=read_largest(folder),
+        waiting=read_waiting(folder),
     )
     return write_claims(judge_all(stated, evidence), out_dir, study)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from pathlib import Path
 
@@ -34,15 +35,8 @@ def read_checks(study_dir: Path) -> pd.DataFrame:
     return check_preconditions(read_curves(files["curves.csv"]), study, cost)
 
 
-def read_largest(study_dir: Path) -> dict[str, int]:
-    """Return each domain's largest n in a study's configuration; empty without `study.json`."""
-    path = study_dir / "study.json"
-    domains = read_json(of_study(path))["domains"] if path.exists() else {}
-    return {name: max(domain["sizes"]) for name, domain in domains.items() if domain["sizes"]}
-
-
-def read_absent(study_dir: Path) -> dict[str, str]:
-    """Return the domains that were left out, as their data is not on the machine or no cell is finished: the reason.
+def read_not_run(study_dir: Path) -> dict[str, str]:
+    """Return what a study asks for and its table lacks: `<domain>`, or `<domain>/<method>/n<n>`, and the reason.
 
     Raises:
         UserError: `not_run.json` is there, but no mapping of names to reasons.
@@ -51,6 +45,29 @@ def read_absent(study_dir: Path) -> dict[str, str]:
     found = read_json(of_study(path)) if path.exists() else {}
     if not isinstance(found, dict) or not all(isinstance(reason, str) for reason in found.values()):
         raise UserError(f"{path}: expected a mapping of domains to reasons")
+    return found
+
+
+def read_absent(study_dir: Path) -> dict[str, str]:
+    """Return the domains that were left out, as their data is not on the machine or no cell is finished: the reason.
+
+    Raises:
+        UserError: as `read_not_run`.
+    """
+    return {name: reason for name, reason in read_not_run(study_dir).items() if "/" not in name}
+
+
+def read_waiting(study_dir: Path) -> dict[tuple[str, str], int]:
+    """Return the largest n that is not run yet, by domain and method, of the domains that are in the table.
+
+    Raises:
+        UserError: as `read_not_run`.
+    """
+    found: dict[tuple[str, str], int] = {}
+    for name in read_not_run(study_dir):
+        if (parts := re.fullmatch(r"([^/]+)/([^/]+)/n(\d+)", name)) is not None:
+            domain, method, n = parts.groups()
+            found[domain, method] = max(int(n), found.get((domain, method), 0))
     return found
 
 

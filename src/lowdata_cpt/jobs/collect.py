@@ -38,7 +38,7 @@ def read_study(path: Path) -> Study:
 def collect(study: Study, not_run: dict[str, str], paths: Paths, target: Path | None = None) -> None:
     """Gather every cell of `study` into scores.csv, selected.csv, cost.csv, curves.csv and outcomes/ of `target`.
 
-    Beside them it writes study.json, the resolved configuration, and not_run.json: domain -> why it was left out.
+    Beside them it writes study.json, the resolved configuration, and not_run.json: what was left out, and why.
 
     scores.csv has a row per metric and milestone, in repr precision, so equal scores give equal bytes. Of a long run at
     most `CURVE_STEPS` steps go to curves.csv, with six digits: git keeps it, and the run's log.csv has all.

@@ -50,8 +50,8 @@ def finished(study: Study, scored: Collection[str]) -> list[Cell]:
 def partial(name: str, workers: int = 1) -> str:
     """Write everything that a complete study has, of its finished cells (see `told`), and return how many those are.
 
-    study.json holds these cells alone; not_run.json names the domains of which there is none. A later run of the whole
-    study collects anew, as it makes cells that are newer than the tables.
+    study.json holds these cells alone; not_run.json names the domains and the runs (domain, method, n) of which there is
+    none. A later run of the whole study collects anew, as it makes cells that are newer than the tables.
 
     Args:
         name: of the study; its configuration is config/<name>.yaml.
@@ -73,10 +73,17 @@ def partial(name: str, workers: int = 1) -> str:
     if not shown:
         raise UserError(f"{paths.root / 'cells'}: of no trained method {SEEDS} seeds are finished, or all it has")
     part, begun = only(study, shown), {cell.domain for cell in done if cell.n}
+    few = f"fewer than {SEEDS} seeds are computed yet"
     waiting = {
-        domain: f"fewer than {SEEDS} seeds are computed yet" if domain in begun else "none of its cells is computed yet"
+        domain: few if domain in begun else "none of its cells is computed yet"
         for domain in study.domains
         if domain not in part.domains
+    }
+    runs = {cell[1:4] for cell in shown}
+    waiting |= {
+        f"{cell.domain}/{cell.method}/n{cell.n}": few
+        for cell in wanted
+        if cell.domain in part.domains and cell[1:4] not in runs
     }
     for folder in ("outcomes", "statistics", "tables"):  # an earlier answer may have had other domains
         shutil.rmtree(paths.of_study(folder), ignore_errors=True)

@@ -104,7 +104,7 @@ def check_provenance(folder: Path) -> list[Row]:
 
 def check_scores(folder: Path, work: Path) -> list[Row]:
     """Collect the table of scores from the cells once more."""
-    from lowdata_cpt.analysis.study_files import read_absent
+    from lowdata_cpt.analysis.study_files import read_not_run
     from lowdata_cpt.jobs import collect
 
     committed = folder / "scores.csv"
@@ -114,7 +114,7 @@ def check_scores(folder: Path, work: Path) -> list[Row]:
     missing = [path for path in named if not path.exists()]
     if missing or not (folder / "cells").is_dir():
         return not_here("scores", missing or [folder / "cells"], "the cells that scores.csv is collected from")
-    collect.collect(collect.read_study(folder / "study.json"), read_absent(folder), Paths(folder), work)
+    collect.collect(collect.read_study(folder / "study.json"), read_not_run(folder), Paths(folder), work)
     return [compare_scores(committed, work / "scores.csv")]
 
 
