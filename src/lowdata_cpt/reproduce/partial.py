@@ -50,7 +50,7 @@ def finished(study: Study, scored: Collection[str]) -> list[Cell]:
 def partial(name: str, workers: int = 1) -> str:
     """Write everything that a complete study has, of its finished cells (see `told`), and return how many those are.
 
-    study.json holds these cells alone; not_run.json names the domains and the runs (domain, method, n) of which there is
+    study.json holds these cells alone; not_run.json names the domains and runs (domain, method, n) of which there is
     none. A later run of the whole study collects anew, as it makes cells that are newer than the tables.
 
     Args:
