@@ -15,6 +15,7 @@ import shutil
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
@@ -195,7 +196,7 @@ def main() -> int:
         return 2
     try:
         print(json.dumps(import_all(Path(sys.argv[1]), Path(sys.argv[2])), indent=1))
-    except (UserError, zipfile.BadZipFile) as error:
+    except (UserError, zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

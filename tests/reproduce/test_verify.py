@@ -285,8 +285,8 @@ def test_of_a_cell_only_the_cell_is_judged(folder: Path, monkeypatch: pytest.Mon
     assert (row.check, row.verdict) == ("cell", "not here")
     assert "subsets/tabletop/s0/n100.csv" not in row.subject  # the first of three is named
     assert "and 2 more" in row.subject
-    (row,) = verify.verify("quick", name.replace("diet_cp", "dietcp"))
-    assert row.verdict == "failed"
+    with pytest.raises(UserError, match="has no such cell"):
+        list(verify.verify("quick", name.replace("diet_cp", "dietcp")))
     for path in inputs_of(Cell("vits14_imgfocus", "tabletop", "diet_cp", 100, 0), Paths(folder)):
         write_text(path, "x")
     again = recompute.Recomputed([recompute.Score("depth", "rmse", "test", 400, 1.0, 1.0)], same_weights=True)

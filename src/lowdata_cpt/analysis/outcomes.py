@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -154,7 +155,7 @@ class Outcomes:
             path = None if self.folder is None else self.folder / f"{name}.npz"
             try:
                 self._files[name] = np.load(of_study(path), allow_pickle=False) if path and path.exists() else None
-            except (ValueError, OSError, zipfile.BadZipFile):
+            except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
                 raise UserError(f"{path}: expected an .npz file of per-image outcomes") from None
         return self._files[name]
 
