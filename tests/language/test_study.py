@@ -75,7 +75,7 @@ def test_wrong_settings_are_one_sentence(change: dict[str, Any], message: str) -
 def test_the_projects_studies_are_valid_and_say_what_the_source_says() -> None:
     small, paper = load(ROOT / "config/language.yaml"), load(ROOT / "config/language_paper.yaml")
     assert small.arms == paper.arms == ARMS
-    assert len(list(plan.cells(small))) == 50
+    assert len(list(plan.cells(small))) == 25
     assert small.keep_models
     assert (small.designer.burn_in, paper.designer.burn_in) == (200, 0)
     text.held_out(small.data.target, (small.evaluation.problems, small.feedback), small.data.seed)  # type: ignore[union-attr]
