@@ -18,9 +18,8 @@ def _name(context: click.Context, parameter: click.Parameter, given: str) -> str
     stem = Path(given).stem
     if stem != given and re.fullmatch(NAME, stem):
         raise UserError(f"--study {given[:400]}: is a file; expected a study's name, here {stem[:80]}")
-    if (
-        not re.fullmatch(NAME, given) or len(given) > 64
-    ):  # also nothing, . and .., which would be folders above results/<study>
+    # Also nothing, . and .., which would be folders above results/<study>.
+    if not re.fullmatch(NAME, given) or len(given) > 64:
         raise UserError(
             f"--study {given[:80]!r}: expected a study's name, of lower-case letters, digits and _, like quick"
         )
