@@ -54,7 +54,7 @@ def test_tasks_are_requeued_and_reattached_to(workflow: Make) -> None:
 
 
 def test_one_task_fails_and_ctrl_c_ends_the_others(workflow: Make) -> None:
-    flow = ready(workflow, "runs=3 steps=60", "--keep-going --submitit-keep-successful-logs")
+    flow = ready(workflow, "runs=3 steps=150", "--keep-going --submitit-keep-successful-logs")
     flow.start()
     training(flow, 3)
     cancelled = running()[0]
@@ -67,7 +67,7 @@ def test_one_task_fails_and_ctrl_c_ends_the_others(workflow: Make) -> None:
     assert not trainers(flow.directory)
     states = {line["job_id"]: line["state"] for line in flow.ledger() if line["rule"] == "train"}
     assert states == {cancelled: "failed", **dict.fromkeys(others, "cancelled")}
-    check(flow, 3, 60, flow.run())
+    check(flow, 3, 150, flow.run())
     assert len(list(flow.directory.glob(f".snakemake/submitit/jobs/train/*/*/train-array3-*_{cancelled}_log.out"))) == 1
 
 

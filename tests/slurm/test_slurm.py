@@ -39,8 +39,12 @@ def running_job(rule: str = "train") -> str:
 
 
 def training(flow: Workflow, step: int = 1) -> str:
-    """Wait until run0 has trained for some steps; return the id of a running training job."""
-    wait_until(lambda: len(flow.steps("run0")) >= step, 120, "training steps")
+    """Wait until one run has trained for some steps; return the id of a running training job."""
+
+    def trained() -> bool:  # any run: which of the ready ones Snakemake submits first differs from start to start
+        return any(len(flow.steps(run.name)) >= step for run in flow.directory.glob("work/*"))
+
+    wait_until(trained, 120, "training steps")
     return running_job()
 
 
