@@ -96,6 +96,15 @@ def test_only_answers_are_targets_and_windows_overlap_by_one() -> None:
     assert not target[ids == tokens.bos[0]].any()
 
 
+def test_test_problems_of_one_last_step_are_one_group(tmp_path: Path) -> None:
+    splits = tiny.splits_of(tiny.study())
+    steps = [answer.removesuffix(".").rpartition(". ")[2].partition(" ####")[0] for answer in splits.answers]
+    same = np.equal.outer(steps, steps)
+    assert (np.equal.outer(splits.groups, splits.groups) == same).all()
+    data.write(splits, tmp_path, {})
+    assert data.read(tmp_path).groups == splits.groups
+
+
 def test_more_held_out_problems_than_half_are_refused() -> None:
     with pytest.raises(UserError, match="expected at most"):
         text.held_out("price", (20, 20), 0)

@@ -21,6 +21,7 @@ from lowdata_cpt.language.evaluation import final_number
 from lowdata_cpt.reproduce import verify_language
 from lowdata_cpt.reproduce.packed_cells import packed_cells
 from tests.language import tiny
+from tests.language.test_data import hub
 from tests.workflow.tiny import ROOT, planned, run, snakemake, tiny_study
 
 
@@ -65,6 +66,26 @@ def wrong(change: dict[str, Any]) -> dict[str, Any]:
         ),
         ({"designer.last_layers": 4}, r"tiny has 3 layers; designer.last_layers asks for more"),
         ({"learners.tiny.model.heads": 3}, r"hidden is 16; expected a multiple of 2 · heads, 6"),
+        ({"learners.tiny.training.accumulation": 4}, r"accumulation is 4; expected at most batch_size, 2"),
+        (
+            {"learners.tiny.pretraining.schedule": {"final_lr": 0.1}},
+            r"schedule.final_lr is 0.1; expected at most the peak",
+        ),
+        ({"learners.tiny.lora.targets": []}, r"learners.tiny.lora.targets: .*at least 1"),
+        (
+            {"learners.tiny.lora.targets": ["q_proj", "qkv"]},
+            r"lora.targets: \['qkv'\]; expected some of q_proj, k_proj",
+        ),
+        ({"designer.every": 3}, r"designer.every is 3; expected fewer than the 3 steps of learners.tiny.training"),
+        ({"designer.burn_in": 9}, r"designer.burn_in is 9; expected fewer than the 3 steps of learners.tiny.training"),
+        ({"feedback": 5000}, r"ask for 5004 problems of kind change"),
+        *(
+            (
+                {"data": hub().model_dump() | {"stream": {"name": "a/b", "files": files}}},
+                "stream.files: .*a pattern of files below",
+            )
+            for files in ("/etc/*", "../*.parquet", "a**/b", "", "data/")
+        ),
     ],
 )
 def test_wrong_settings_are_one_sentence(change: dict[str, Any], message: str) -> None:
@@ -151,6 +172,7 @@ def finished(folder: Path, gain: float, worth: float = 1.0) -> Path:
                 cell["train_seconds"] = 30.0 if arm == "v_pretraining_text" else 20.0
                 rows.append({"study": "x", **cell, "metric": metric, "value": value})
     pd.DataFrame(rows).to_csv(folder / "scores.csv", index=False)
+    outcomes["tiny/groups"] = np.array([], dtype=np.int32)
     write_arrays(folder / "outcomes.npz", outcomes)
     same = {"learner": "tiny", "arm": "v_pretraining_text", "seed": 0, "cosine": 0.1, "meta_loss": 1.0, "lr": 0.1}
     values = [
@@ -262,6 +284,28 @@ def test_the_projects_claims_are_valid_and_the_papers_are_not_run_at_this_scale(
     assert {one["verdict"] for one in published} == {"not run"}
     assert all(("no learner" in one["reason"]) for one in published)
     assert found["main.qwen15_4b"]["paper_value"] == 2.5
+
+
+def test_problems_of_one_last_step_are_redrawn_together(tmp_path: Path) -> None:
+    def half_width(groups: np.ndarray) -> float:
+        draw = np.random.default_rng(1)
+        right = [np.repeat(draw.random(100) < share, 4) for share in (0.3, 0.7)]
+        cells = [("next_token", 0), ("next_token", 1), ("uniform_topk", 0), ("uniform_topk", 1)]
+        outcomes = {f"tiny/{arm}/s{seed}/pass_at_1": right[arm != "next_token"] for arm, seed in cells}
+        scores = pd.DataFrame([{"learner": "tiny", "arm": arm, "seed": seed} for arm, seed in cells])
+        given = {**outcomes, "tiny/groups": groups}
+        found, _ = results.gain(scores, given, "tiny", "uniform_topk", "next_token", "pass_at_1")
+        return found.high - found.estimate
+
+    alone, together = half_width(np.array([], dtype=int)), half_width(np.arange(400) // 4)
+    assert together > 1.5 * alone  # four copies of each outcome: four times the variance of the problems' share
+
+
+def test_a_report_of_another_kind_of_study_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["language", "report", str(ROOT / "results/quick")]) == 2
+    assert "quick/study.json: of a study of images; expected one of `kind: language`" in capsys.readouterr().err
+    assert main(["language", "report", str(tmp_path / "none")]) == 2
+    assert "none/study.json: no such file" in capsys.readouterr().err
 
 
 def test_a_command_for_studies_of_images_says_so(capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,6 +56,7 @@ def reduced(study: LanguageStudy) -> LanguageStudy:
         "layers": 1,
         "candidates": 8,
         "every": 1,
+        "burn_in": 0,
         "value_batch": 1,
         "feedback_batch": 2,
     }

@@ -9,11 +9,11 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.strict import Strict
-from lowdata_cpt.language.text import KINDS
+from lowdata_cpt.language.text import KINDS, held_out
 from lowdata_cpt.study.config import Name, Resources, Seed
 from lowdata_cpt.study.load import parsed, read
 from lowdata_cpt.training.config import Batch, Optimiser, Recipe, Schedule, Steps, Training
@@ -54,13 +54,17 @@ class HubModel(Strict):
     revision: str = "main"
 
 
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The matrices of a block, of both architectures that the project builds."""
+
+
 class LoRA(Strict):
     """The low-rank branch; without it every weight is trained."""
 
     rank: int = Field(default=8, ge=1, le=4096)
     alpha: int = Field(default=16, ge=1, le=10**6)
     dropout: float = Field(default=0.05, ge=0, lt=1)
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    targets: tuple[str, ...] = Field(default=PROJECTIONS, min_length=1)
 
 
 class Length(Strict):
@@ -79,6 +83,11 @@ class Length(Strict):
     def _one_length(self) -> Self:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give exactly one of `steps` and `epochs`")
+        try:  # the rules of the loop that these settings are for
+            self.training(1)
+            self.recipe(BASE)
+        except ValidationError as error:
+            raise ValueError("; ".join(one["msg"].removeprefix("Value error, ") for one in error.errors())) from None
         return self
 
     def training(self, windows: int) -> Training:
@@ -119,6 +128,8 @@ class Learner(Strict):
     def _has_a_start(self) -> Self:
         if (self.model.kind == "bytes") != (self.pretraining is not None):
             raise ValueError("`pretraining` is for models of kind bytes, and they need it")
+        if self.lora and self.model.kind == "bytes" and (unknown := set(self.lora.targets) - set(PROJECTIONS)):
+            raise ValueError(f"lora.targets: {sorted(unknown)}; expected some of {', '.join(PROJECTIONS)}")
         return self
 
 
@@ -171,6 +182,14 @@ class Source(Strict):
     question: str = "question"
     answer: str = "answer"
 
+    @field_validator("files")
+    @classmethod
+    def _is_below_the_folder(cls, given: str) -> str:
+        parts = given.split("/")
+        if {"", ".", ".."} & set(parts) or any("**" in part and part != "**" for part in parts):
+            raise ValueError(f"{given!r}: expected a pattern of files below the set's folder, such as data/*.parquet")
+        return given
+
 
 class Hub(Strict):
     """A stream, feedback and test problems of the hub."""
@@ -212,6 +231,11 @@ class LanguageStudy(Strict):
             raise ValueError("seeds and arms are to be named once each")
         if "next_token" not in self.arms:
             raise ValueError("arms must have `next_token`: every gain is measured from it")
+        if isinstance(self.data, Generated):
+            try:
+                held_out(self.data.target, (self.evaluation.problems, self.feedback), self.data.seed)
+            except UserError as error:
+                raise ValueError(str(error)) from None
         for name, learner in self.learners.items():
             if self.data.kind == "hub" and learner.pretraining and learner.pretraining.epochs:
                 raise ValueError(f"learners.{name}.pretraining needs `steps` where the data is of the hub")
@@ -219,6 +243,13 @@ class LanguageStudy(Strict):
                 raise ValueError(
                     f"learners.{name} has {learner.model.layers} layers; designer.last_layers asks for more"
                 )
+            steps = learner.training.steps
+            for key in ("every", "burn_in"):
+                if steps is not None and getattr(self.designer, key) >= steps:
+                    raise ValueError(
+                        f"designer.{key} is {getattr(self.designer, key)}; expected fewer than the {steps} steps of "
+                        f"learners.{name}.training, so that φ teaches"
+                    )
         return self
 
 

@@ -36,6 +36,7 @@ class Splits:
         prose: int32 [P, window + 1], held out.
         problems: int32 [T, L], held-out problems with their solutions.
         prompts, answers: of the same problems: what is given, and the number at the end.
+        groups: of the same problems: those of one number end in the same step; empty where each is its own.
     """
 
     stream: Windows
@@ -45,6 +46,7 @@ class Splits:
     problems: Windows
     prompts: tuple[str, ...]
     answers: tuple[str, ...]
+    groups: tuple[int, ...] = ()
 
 
 def mixture(data: Generated, shares: dict[str, float], name: str, tokens: Tokens, without: frozenset[tuple[int, ...]],
@@ -77,6 +79,7 @@ def generated(data: Generated, learner: Learner, feedback: int, test: int, prose
     (tested, taught), without = text.held_out(data.target, (test, feedback), data.seed)
     assert len({one.numbers for one in (*tested, *taught)} & without) == test + feedback, "a problem is held out twice"
     shown, prose = text.paragraphs()
+    _, groups = np.unique([text.last_step(one.kind, one.numbers) for one in tested], return_inverse=True)
     padding = tokens.pad if learner.whole else None
     packed = {
         name: pack(mixture(data, shares, name, tokens, without, shown), learner.window, least, padding)
@@ -97,6 +100,7 @@ def generated(data: Generated, learner: Learner, feedback: int, test: int, prose
         problems=solved(tested),
         prompts=tuple(one.prompt for one in tested),
         answers=tuple(one.answer for one in tested),
+        groups=tuple(groups.tolist()),
     )
 
 
@@ -155,6 +159,8 @@ def of_hub(data: Hub, learner: Learner, feedback: int, test: int, prose_windows:
     held: dict[str, list[dict[str, str]]] = {}
     for name, source, count in (("feedback", data.feedback, feedback), ("test", data.test, test)):
         rows = read_source(source)
+        if name == "feedback" and len(rows) < count:
+            raise UserError(f"feedback is {count}; expected at most the {len(rows)} rows of {source.name}")
         draw = text.generator(data.seed, name)
         order = sorted((draw.random(), i) for i in range(len(rows)))
         held[name] = [rows[i] for _, i in order[:count]]
@@ -204,6 +210,7 @@ def write(splits: Splits, folder: Path, params: Any) -> None:
         "shape": {name: list(array.shape) for name, array in files.items()},
         "prompts": splits.prompts,
         "answers": splits.answers,
+        "groups": splits.groups,
         "prose": {"package": "mujoco-core", "licence": "Apache-2.0", "sha256": text.PROSE_SHA256},
     }
     write_json(folder / MANIFEST, content)
@@ -219,6 +226,7 @@ def read(folder: Path) -> Splits:
     manifest = check(folder / MANIFEST)
     content = read_json(manifest)
     found: dict[str, Any] = dict.fromkeys(ARRAYS)
+    found |= {name: tuple(content[name]) for name in ("prompts", "answers", "groups")}
     for name in content["sha256"]:
         found[name] = np.load(check(folder / f"{name}.npy", manifest), mmap_mode="r", allow_pickle=False)
-    return Splits(**found, prompts=tuple(content["prompts"]), answers=tuple(content["answers"]))
+    return Splits(**found)

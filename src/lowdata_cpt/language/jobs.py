@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from lowdata_cpt.core.device import pick_device
@@ -116,7 +117,7 @@ def continue_cell(
 
 
 def evaluate_cell(params: dict[str, Any], cell: Cell, paths: Paths, *, device: str = "auto") -> None:
-    """Score every milestone of a cell: evaluation.json, and outcomes.npz with keys t<tokens seen>/<metric>.
+    """Score every milestone of a cell: evaluation.json, and outcomes.npz: t<tokens seen>/<metric>, groups.
 
     A killed evaluation resumes at the milestone that it was at.
 
@@ -134,7 +135,7 @@ def evaluate_cell(params: dict[str, Any], cell: Cell, paths: Paths, *, device: s
     known = (config.ByteModel if of["kind"] == "bytes" else config.HubModel).model_validate(of)
     tokens, settings = tokens_of(known), config.Evaluation.model_validate(params["evaluation"])
     milestones: dict[str, Any] = {}
-    outcomes: dict[str, Any] = {}
+    outcomes: dict[str, Any] = {"groups": np.array(splits.groups, dtype=np.int32)}
     work = paths.work / "evaluation" / cell.name
     for folder in models:
         inputs = [sha256_file(folder / MODEL), sha256_file(manifest)]

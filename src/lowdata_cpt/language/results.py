@@ -1,8 +1,8 @@
 """From the cells to tables, intervals and verdicts. No torch.
 
 scores.csv has a row for each metric and milestone; outcomes.npz the outcome on each held-out problem or window of prose
-(`<learner>/<arm>/s<seed>/<metric>`, at the end of the runs); curves.csv what the runs logged; value.csv V and what
-came of it.
+(`<learner>/<arm>/s<seed>/<metric>`, at the end of the runs) and which problems end in the same step
+(`<learner>/groups`); curves.csv what the runs logged; value.csv V and what came of it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from lowdata_cpt.core.provenance import check, of_study, write_sidecar
 from lowdata_cpt.core.stable import write_table
 from lowdata_cpt.core.strict import Strict
 from lowdata_cpt.core.yaml_file import read_yaml
-from lowdata_cpt.language.config import ARMS, BASE, Arm, LanguageStudy, validate
+from lowdata_cpt.language.config import ARMS, BASE, Arm, LanguageStudy, is_language, validate
 from lowdata_cpt.language.plan import Cell, Paths, base_of, cells
 from lowdata_cpt.study.job_params import study_params
 from lowdata_cpt.study.load import parsed
@@ -106,6 +106,7 @@ def collect(study: LanguageStudy, paths: Paths, target: Path | None = None) -> N
         end = max(milestones, key=int)
         stored = read_arrays(check(folder / "outcomes.npz", folder / "evaluation.json"))
         outcomes |= {f"{cell.name}/{metric}": stored[f"t{end}/{metric}"] for metric in METRICS}
+        outcomes[f"{cell.learner}/groups"] = stored["groups"]
         log = pd.read_csv(check(folder / "log.csv", folder / "cost.json"))
         if len(log):
             curves.append(_curve(log).assign(**key))
@@ -158,9 +159,15 @@ def _values(log: pd.DataFrame, burn_in: int) -> pd.DataFrame:
 
 
 def read_study(folder: Path) -> LanguageStudy:
-    """Read the resolved configuration of a study's folder."""
+    """Read the resolved configuration of a study's folder.
+
+    Raises:
+        UserError: it is none, or of another kind of study.
+    """
     path = folder / "study.json"
-    return validate(read_json(of_study(path)), str(path))
+    if not is_language(raw := read_json(of_study(path))):
+        raise UserError(f"{path}: of a study of images; expected one of `kind: language`")
+    return validate(raw, str(path))
 
 
 def read_scores(folder: Path) -> pd.DataFrame:
@@ -173,7 +180,8 @@ def gain(
 ) -> tuple[Interval, int]:
     """Return the gain of an arm at the end of the runs, paired by seed and problem, and the number of seeds.
 
-    In points or, of NLL, in nats; positive = better. The interval covers seeds and held-out problems or windows.
+    In points or, of NLL, in nats; positive = better. The interval covers seeds and held-out windows or problems, of
+    which those that end in the same step are redrawn together.
     """
     seeds = sorted(set(scores.loc[(scores["learner"] == learner) & (scores["arm"] == arm), "seed"]))
 
@@ -183,14 +191,16 @@ def gain(
 
     sign = -1.0 if metric.endswith("_nll") else 100.0
     rows = sign * np.stack([of(arm, seed) - of(reference, seed) for seed in seeds])
-    count = rows.shape[1]
-    return joint_interval(rows.mean(axis=1), rows @ draws_of_images(count).T / count, count), len(seeds)
+    groups = () if metric.startswith("prose_") else tuple(outcomes[f"{learner}/groups"].tolist())
+    weights = draws_of_images(rows.shape[1], groups)
+    drawn = len(set(groups)) or rows.shape[1]
+    return joint_interval(rows.mean(axis=1), rows @ weights.T / weights.sum(axis=1), drawn), len(seeds)
 
 
 def statistics(folder: Path) -> None:
     """Write statistics.csv (each arm's gain over next-token prediction and over the start) and designer.csv."""
-    scores, outcomes = read_scores(folder), read_arrays(of_study(folder / "outcomes.npz"))
-    study, rows = read_study(folder), []
+    study, scores = read_study(folder), read_scores(folder)
+    outcomes, rows = read_arrays(of_study(folder / "outcomes.npz")), []
     for learner in study.learners:
         for arm in study.arms:
             for reference in (BASE, "next_token"):
