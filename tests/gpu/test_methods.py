@@ -1,4 +1,4 @@
-"""Every method on a GPU: its step against the CPU's, and a run that is resumed."""
+"""On a GPU: every method's step against the CPU's, a run that is resumed, features and dense probes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch
 from benchmarks.subjects import backward
 
 from tests.gpu import steps
+from tests.probes import synthetic
+from tests.probes.test_dense_probes import TASKS, run
 
 pytestmark = pytest.mark.gpu
 
@@ -27,6 +29,13 @@ def test_a_resumed_run_is_bit_equal(method: str, cuda: torch.device, tmp_path: P
 
 def test_features_are_the_cpus(cuda: torch.device, tmp_path: Path) -> None:
     steps.same_features(cuda, tmp_path)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_dense_probes_score_as_on_the_cpu(task: str, cuda: torch.device, tmp_path: Path) -> None:
+    store, features = synthetic.dense_toy(tmp_path)
+    on_gpu, on_cpu = (run(task, store, features, device=where).metrics["test"] for where in (cuda, torch.device("cpu")))
+    assert on_gpu == pytest.approx(on_cpu, abs=0.02)
 
 
 def test_a_step_does_not_wait_for_the_device(cuda: torch.device) -> None:

@@ -227,11 +227,3 @@ def test_a_domain_without_the_labels_is_an_error(tmp_path: Path) -> None:
     store, features = synthetic.dense_toy(tmp_path)
     with pytest.raises(UserError, match="no classification labels"):
         linear.run(features, store, linear.Config())
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("task", TASKS)
-def test_a_gpu_gives_the_cpu_scores(tmp_path: Path, task: str) -> None:
-    store, features = synthetic.dense_toy(tmp_path)
-    scores = [run(task, store, features, device=torch.device(d)).metrics["test"] for d in ("cpu", "cuda")]
-    assert scores[0] == pytest.approx(scores[1], abs=0.02)
