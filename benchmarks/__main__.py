@@ -24,7 +24,7 @@ from lowdata_cpt.core.provenance import processor
 
 HERE = Path(__file__).resolve().parent
 RESULTS, PAGE = HERE / "results.json", HERE.parent / "docs" / "benchmarks.md"
-FILES = ("evaluation", "logistic", "augmentation", "steps", "training", "milestones", "scaling")
+FILES = ("evaluation", "logistic", "augmentation", "steps", "training", "milestones", "scaling", "workflow")
 
 
 def rows_of(name: str, *, small: bool, repeats: int) -> Iterator[dict[str, Any]]:

@@ -50,6 +50,22 @@ def test_the_ratio_is_of_cpu_seconds() -> None:
     assert row["ours_wall_s"] > 0.2
 
 
+def test_a_limit_is_the_reference_of_a_row_without_another() -> None:
+    def never() -> None:
+        raise AssertionError("not to be run")
+
+    def idle() -> float:
+        time.sleep(0.2)
+        return 0.3
+
+    row = compare(
+        Case("row", "a limit", 1.0, idle, never, lambda made, _: f"{made:g}", known=lambda made: 2 * made, wall=True), 2
+    )
+    assert (row["reference_s"], row["parity"]) == (0.6, "0.3")
+    assert 0.2 <= row["ours_s"] < 0.6
+    assert row["ratio"] == pytest.approx(0.6 / row["ours_s"], rel=0.01)
+
+
 def test_matmuls_take_as_many_operations_as_asked_for() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 

@@ -123,14 +123,17 @@ def git(folder: Path, *arguments: str, **more: Any) -> str:
     return run(folder, "git", *arguments, **more).stdout.strip()
 
 
-def planned(folder: Path, *arguments: str, **more: Any) -> dict[str, int]:
-    """Return how many jobs of each rule a dry run wants; {} when there is nothing to do."""
-    said = snakemake(folder, "--dry-run", *arguments, **more).stdout
-    if "Nothing to be done" in said:
-        return {}
+def job_stats(said: str) -> dict[str, int]:
+    """Return how many jobs of each rule Snakemake said that it would run."""
     table = said.split("Job stats:")[1].split("\n\n")[0]
     counts = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
     return {name: count for name, count in counts.items() if name not in ("total", "all")}
+
+
+def planned(folder: Path, *arguments: str, **more: Any) -> dict[str, int]:
+    """Return how many jobs of each rule a dry run wants; {} when there is nothing to do."""
+    said = snakemake(folder, "--dry-run", *arguments, **more).stdout
+    return {} if "Nothing to be done" in said else job_stats(said)
 
 
 def edited_package(folder: Path, module: str, old: str, new: str) -> str:
