@@ -2,9 +2,11 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-CORES ?= $(shell nproc)
+# nproc obeys OMP_NUM_THREADS, which is set below: GNU make 4.4 and later pass it to $(shell).
+NPROC := env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc
+CORES ?= $(shell $(NPROC))
 # Test processes side by side, a file in one of them; each holds torch.
-WORKERS ?= $(shell n=$$(nproc); echo $$((n > 4 ? 4 : n)))
+WORKERS ?= $(shell n=$$($(NPROC)); echo $$((n > 4 ? 4 : n)))
 STUDY ?= quick
 RUN := .venv/bin
 FILE := config/$(STUDY).yaml

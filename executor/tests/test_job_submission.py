@@ -224,3 +224,16 @@ def test_the_time_limit_is_the_users_or_the_partitions(
 ) -> None:
     _, script, _ = submitted(tmp_path, monkeypatch, **resources)
     assert [line for line in script.splitlines() if "--time=" in line] == lines
+
+
+@pytest.mark.parametrize(
+    ("resources", "line"),
+    [({"runtime": 60}, "#SBATCH --signal=USR2@120"), ({"slurm_signal": "B:USR1@9"}, "#SBATCH --signal=B:USR1@9")],
+)
+def test_the_warning_is_the_signal_that_the_wrapper_handles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resources: dict[str, Any], line: str
+) -> None:
+    # What SUBMITIT_PREEMPT_SIGNAL=USR1 in the user's environment sets at import.
+    monkeypatch.setattr(submitit.slurm.slurm.SlurmJobEnvironment, "USR_SIG", "USR1")
+    _, script, _ = submitted(tmp_path, monkeypatch, **resources)
+    assert [found for found in script.splitlines() if "--signal=" in found] == [line]

@@ -36,6 +36,11 @@ def chosen(threads: int = 2, **resources: Any) -> str | None:
         ({"gpu": 1}, "gpu"),
         ({"gpu": 4, "gpu_model": "a100"}, "gpu"),
         ({"gpu": 1, "gpu_model": "h100"}, "gpus"),
+        ({"gpu": 0, "gres": "gpu:a100:1", "runtime": 5}, "gpu"),
+        ({"gres": "gpu:8", "nodes": 2, "runtime": 5}, "gpus"),
+        ({"slurm_gres": "gpu", "runtime": 5}, "gpu"),
+        ({"slurm_extra": "--gres=gpu:5", "runtime": 5}, "gpus"),
+        ({"gpu": 0, "gpu_model": "h100", "runtime": 61}, "gpu"),  # a default says nothing of a job without GPUs
         ({"gpu": 8}, "gpus"),
         ({"gpu": 32, "nodes": 4}, "gpus"),  # the limit is per node
         ({"gpu": 8, "slurm_partition": "mine"}, "mine"),
@@ -60,6 +65,12 @@ def test_nothing_fits() -> None:
 def test_a_wrong_word_in_the_table_is_named(word: str) -> None:
     with pytest.raises(WorkflowError, match=f"'{word}' in the line 'short {word}'"):
         partitions.parse(f"short {word}")
+
+
+@pytest.mark.parametrize("line", ["runtime=60 mem_mb=64000", "short: runtime=60"])
+def test_a_line_without_a_name_is_refused(line: str) -> None:
+    with pytest.raises(WorkflowError, match="is no name of a partition"):
+        partitions.parse(line)
 
 
 def test_without_a_table_slurm_decides() -> None:

@@ -99,12 +99,18 @@ def gpus_of(resources: Mapping[str, Any]) -> int:
     """
     if gpus := _number(resources, "gpu"):
         return gpus
+    gres = str(resources.get("gres") or resources.get("slurm_gres") or "")
+    return _gres_gpus(gres) * (_number(resources, "nodes") or 1)
+
+
+def _gres_gpus(gres: str) -> int:
+    """Return the GPUs per node in a `gres` such as `gpu:a100:2`."""
     per_node = 0
-    for part in str(resources.get("gres") or resources.get("slurm_gres") or "").split(","):
+    for part in gres.split(","):
         name, *rest = part.split(":")
         if name == "gpu":
-            per_node += int(rest[-1]) if rest and rest[-1].isdigit() else 1
-    return per_node * (_number(resources, "nodes") or 1)
+            per_node += int(rest[-1]) if rest and rest[-1].isdecimal() else 1
+    return per_node
 
 
 def _account() -> str | None:
@@ -183,7 +189,9 @@ def sbatch_parameters(
     if setup:
         parameters["setup"] = setup.splitlines()
     if not parameters["partition"] and "partition" not in extra:
-        parameters["partition"] = partitions.choose(table or [], parameters, resources)
+        parameters["partition"] = partitions.choose(
+            table or [], parameters, resources, _gres_gpus(str(extra.get("gres") or ""))
+        )
     parameters["additional_parameters"] = extra
     return parameters
 
@@ -315,6 +323,9 @@ def submit(jobs: Sequence[Job], name: str, parameters: Mapping[str, Any]) -> lis
         f"[ $status = 0 ] || {shlex.quote(sys.executable)} -c 'from {processes.__name__} import main; main()' {marker}",
         "exit $status",
     ]
+    # The signal that the wrapper handles: SUBMITIT_PREEMPT_SIGNAL would name another, and does not reach the job.
+    warning = {"signal": f"USR2@{settings['signal_delay_s']}"} if "signal_delay_s" in settings else {}
+    settings["additional_parameters"] = warning | settings.get("additional_parameters", {})
     executor.update_parameters(job_name=name, **settings)
     if len(jobs) > 1:
         executor.parameters |= {"map_count": len(jobs), "array_parallelism": len(jobs)}

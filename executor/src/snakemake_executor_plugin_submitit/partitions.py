@@ -9,6 +9,7 @@ A limit that a line does not name does not exist, except `gpu`: without it a par
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -44,13 +45,15 @@ def parse(text: str) -> list[Partition]:
     partitions = []
     for line in text.splitlines():
         name, *words = line.split("#")[0].split() or [""]
+        if not re.fullmatch(r"[\w.,-]*", name):
+            raise WorkflowError(f"submitit-partitions: {name!r} in the line {line.strip()!r} is no name of a partition")
         limits: dict[str, int] = {}
         model = ""
         for word in words:
             key, _, value = word.partition("=")
             if key == "gpu_model" and value:
                 model = value
-            elif key in LIMITS and value.isdigit():
+            elif key in LIMITS and value.isdecimal():
                 limits[key] = int(value)
             else:
                 raise WorkflowError(
@@ -62,13 +65,16 @@ def parse(text: str) -> list[Partition]:
     return partitions
 
 
-def choose(partitions: list[Partition], parameters: Mapping[str, Any], resources: Mapping[str, Any]) -> str | None:
+def choose(
+    partitions: list[Partition], parameters: Mapping[str, Any], resources: Mapping[str, Any], gres_gpus: int = 0
+) -> str | None:
     """Return the first partition that takes a job, None without a table; raises WorkflowError when none does.
 
     Args:
         partitions: the table.
         parameters: submitit's parameters of the job, without a partition.
         resources: the job's resources.
+        gres_gpus: GPUs per node that its `gres` asks for.
     """
     if not partitions:
         return None
@@ -76,10 +82,10 @@ def choose(partitions: list[Partition], parameters: Mapping[str, Any], resources
     tasks_per_node = -(-int(resources.get("tasks") or nodes) // nodes)
     cpus = int(parameters["cpus_per_task"]) * tasks_per_node
     memory = int(resources.get("mem_mb_per_cpu") or 0) * cpus or int(resources.get("mem_mb") or 0)
-    gpus = int(str(parameters.get("gpus_per_node") or 0).rpartition(":")[2])
+    gpus = int(str(parameters.get("gpus_per_node") or 0).rpartition(":")[2]) or gres_gpus
     given = {"runtime": parameters.get("time") or 0, "mem_mb": memory, "cpus": cpus, "gpu": gpus, "nodes": nodes}
     need = {name: int(amount) for name, amount in given.items() if amount}
-    model = str(resources.get("gpu_model") or "")
+    model = str(resources.get("gpu_model") or "") if gpus else ""
     for partition in partitions:
         if partition.takes(need, model):
             return partition.name
