@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 SIDE = 768  # of the matrices whose product is the machine's peak
 
@@ -74,6 +76,19 @@ def matmuls(
             a[:rows] @ b
 
     return work
+
+
+class Flops(TorchDispatchMode):
+    """Counts what matrix products cost while it is on, as PyTorch's counter does, which fails in `autograd.grad`."""
+
+    total = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation and add what it costs."""
+        out = func(*args, **(kwargs or {}))
+        if (cost := flop_registry.get(func._overloadpacket)) is not None:
+            self.total += cost(*args, **(kwargs or {}), out_val=out)
+        return out
 
 
 def quartiles(values: list[float]) -> list[float]:

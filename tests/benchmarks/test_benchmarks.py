@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks.harness import Case, compare, matmuls, near
+from benchmarks.harness import Case, Flops, compare, matmuls, near
 
 from benchmarks import __main__ as table
 from benchmarks import gpu
@@ -67,12 +67,19 @@ def test_a_limit_is_the_reference_of_a_row_without_another() -> None:
 
 
 def test_matmuls_take_as_many_operations_as_asked_for() -> None:
+    work = matmuls(3.5e9)
+    with Flops() as counted:
+        work()
+    assert counted.total == pytest.approx(3.5e9, rel=0.01)
+
+
+def test_operations_are_counted_as_pytorch_counts_them() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
-    work = matmuls(3.5e9)
-    with FlopCounterMode(display=False) as counter:
-        work()
-    assert counter.get_total_flops() == pytest.approx(3.5e9, rel=0.01)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4 * 6 * 6, 5))
+    with FlopCounterMode(display=False) as theirs, Flops() as ours:
+        model(torch.randn(2, 3, 8, 8)).sum().backward()
+    assert ours.total == theirs.get_total_flops() > 0
 
 
 @pytest.mark.parametrize("module", [table, gpu])
