@@ -146,6 +146,7 @@ rule tables:
         PATHS.of_study("curves.csv"),
         PATHS.of_study("cost.csv"),
         PATHS.of_study("study.json"),
+        PATHS.of_study("not_run.json"),
         PATHS.of_study("claims.json"),
     output:
         directory(PATHS.of_study("tables")),
@@ -168,6 +169,8 @@ rule statistics:
         PATHS.of_study("scores.csv"),
         PATHS.of_study("curves.csv"),
         PATHS.of_study("selected.csv"),
+        PATHS.of_study("cost.csv"),
+        PATHS.of_study("study.json"),
         PATHS.of_study("outcomes"),
     output:
         directory(PATHS.of_study("statistics")),
@@ -189,6 +192,9 @@ rule claims:
     input:
         PATHS.of_study("scores.csv"),
         PATHS.of_study("curves.csv"),
+        PATHS.of_study("cost.csv"),
+        PATHS.of_study("study.json"),
+        PATHS.of_study("not_run.json"),
         PATHS.of_study("outcomes"),
         claims=project_file(CLAIMS),
     output:

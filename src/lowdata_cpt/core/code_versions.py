@@ -106,7 +106,9 @@ def _recorded() -> dict[str, str]:
     """Return source version -> version of what is recorded."""
     if not RECORDED.exists():
         return {}
-    return {unit["source"]: unit["version"] for unit in read_json(RECORDED)["units"].values()}
+    stored = read_json(RECORDED)
+    versions = {name: version for kind in stored["versions"].values() for name, version in kind.items()}
+    return {unit["source"]: versions[name] for name, unit in stored["units"].items()}
 
 
 def code_version(*modules: str) -> str:

@@ -345,8 +345,13 @@ def _digests_of_commit(names: list[str]) -> dict[str, str]:
 def record() -> None:
     """Compute the golden cells of changed units and write config/code_versions.json."""
     names, every = unrecorded(), units()
-    stored: dict[str, Any] = read_json(RECORDED) if RECORDED.exists() else {"machine": "", "units": {}}
-    known: dict[str, Any] = stored["units"]
+    empty: dict[str, Any] = {"machine": "", "versions": {"images": {}, "language": {}}, "units": {}}
+    stored: dict[str, Any] = read_json(RECORDED) if RECORDED.exists() else empty
+    known: dict[str, Any] = {
+        name: stored["units"][name] | {"version": version}
+        for of_kind in stored["versions"].values()
+        for name, version in of_kind.items()
+    }
     if names:
         outcomes = compute(names)
         if known and stored["machine"] != machine():
@@ -356,7 +361,11 @@ def record() -> None:
             old = known.get(name, {})
             known[name] = judge(old, every[name], outcomes[name])
             print(f"{name}: {'results unchanged' if known[name]['version'] == old.get('version') else 'new version'}")
-    write_json(RECORDED, {"machine": machine(), "units": {name: known[name] for name in every}})
+    # Versions apart from what they were judged by, and by kind of study: DVC's stages depend on them alone.
+    versions: dict[str, dict[str, str]] = {"images": {}, "language": {}}
+    for name in every:
+        versions["language" if name.startswith("language.") else "images"][name] = known[name].pop("version")
+    write_json(RECORDED, {"machine": machine(), "versions": versions, "units": {name: known[name] for name in every}})
 
 
 def main(arguments: list[str]) -> int:
