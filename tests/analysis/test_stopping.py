@@ -6,7 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lowdata_cpt.analysis.figures.learning import curve_of_scores
 from lowdata_cpt.analysis.stopping import chosen_milestones, stopped_gain
+from lowdata_cpt.analysis.style import step_zeros
+from lowdata_cpt.analysis.summary import gain_curve
 from lowdata_cpt.analysis.table import COLUMNS
 from lowdata_cpt.analysis.tables import stopping_markdown
 
@@ -62,6 +65,34 @@ def test_a_method_without_a_start_of_its_own_starts_at_base() -> None:
     assert row["at_start"] == 1
     # The seed that stays at the base gains nothing.
     assert row["mean"] == pytest.approx(100 * np.mean([0.58 - 0.52, 0.0, 0.60 - 0.53]))
+
+
+def test_a_variant_starts_at_what_its_own_settings_say() -> None:
+    """A study's settings decide, not the name: of two variants of DIET-CP one is not normalised by the domain."""
+    settings = {
+        "base": {},
+        "diet_cp_slow": {"normalisation": "domain"},
+        "diet_cp_raw": {"normalisation": "pretraining"},
+    }
+    before = step_zeros(settings)
+    assert before == {"base": "base", "diet_cp_slow": "base_domain_norm", "diet_cp_raw": "base"}
+    for method, start in (("diet_cp_slow", "base_domain_norm"), ("diet_cp_raw", "base")):
+        scores = table(method=method, before=start)
+        assert chosen_milestones(scores, before).set_index("seed")["images_seen"].to_dict() == CHOSEN
+        curve = gain_curve(scores[scores["split"] == "test"], before=before).set_index("images_seen")
+        gain = np.mean([run[0][2] - BASE for run in RUNS.values()]) if start != "base" else 0.0
+        assert curve.loc[0, "mean"] == pytest.approx(100 * gain)
+        assert stopped_gain(scores, before=before)["at_start"].item() == 1
+
+
+def test_step_zero_is_told_of_the_seeds_that_ran() -> None:
+    scores = table(method="diet_cp")
+    fewer = scores[(scores["n"] == 0) | (scores["seed"] < 2)]
+    curve = gain_curve(fewer[fewer["split"] == "test"]).set_index("images_seen")
+    assert curve.loc[0, "seeds"] == 2
+    assert curve.loc[0, "mean"] == pytest.approx(100 * np.mean([RUNS[seed][0][2] - BASE for seed in (0, 1)]))
+    drawn = curve_of_scores(fewer).set_index("images_seen")
+    assert drawn.loc[0, "score"] == pytest.approx(100 * np.mean([RUNS[seed][0][2] for seed in (0, 1)]))
 
 
 def test_the_table_has_both_gains_side_by_side() -> None:

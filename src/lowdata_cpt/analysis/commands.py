@@ -13,7 +13,7 @@ from lowdata_cpt.analysis.claims_file import read_claims
 from lowdata_cpt.analysis.measure import CELL
 from lowdata_cpt.analysis.outcomes import read_outcomes
 from lowdata_cpt.analysis.stopping import stopped_gain
-from lowdata_cpt.analysis.study_files import StudyFiles, read_absent, read_checks, read_waiting
+from lowdata_cpt.analysis.study_files import StudyFiles, read_absent, read_before, read_checks, read_waiting
 from lowdata_cpt.analysis.summary import (
     by_domain,
     cell_statistics,
@@ -40,13 +40,13 @@ def make_statistics(scores: Path, out_dir: Path) -> list[Path]:
     Raises:
         UserError: as `read_scores`; or a trained row lacks its base; or a file beside the table is wrong.
     """
-    table, outcomes = read_scores(scores), read_outcomes(scores.parent)
+    table, outcomes, before = read_scores(scores), read_outcomes(scores.parent), read_before(scores.parent)
     written = {
         "cells": cell_statistics(table, outcomes),
         "domains": by_domain(table, outcomes),
         "summary": summary(table, outcomes),
-        "curve": gain_curve(table, outcomes=outcomes),
-        "stopped": stopped_gain(table, outcomes),
+        "curve": gain_curve(table, outcomes=outcomes, before=before),
+        "stopped": stopped_gain(table, outcomes, before),
         "ranks": rank_table(table),
     }
     curves = scores.with_name("curves.csv")
@@ -112,7 +112,7 @@ def make_tables(study_dir: Path, out_dir: Path) -> list[Path]:
     files = StudyFiles(study_dir)
     answer, words = answer_of(files), out_dir / "sentences.md"
     # First what needs the scores: without them nothing is written.
-    written = write_tables(files.scores, out_dir, files.outcomes, files.checks, files.claims)
+    written = write_tables(files.scores, out_dir, files.outcomes, files.checks, files.claims, files.before)
     text = [*answer.sentences, f"*How sure:* {answer.how_sure}", f"*Not known:* {answer.not_known}"]
     write_text(words, "\n\n".join(text) + "\n")
     return [words, *written]

@@ -11,7 +11,7 @@ import pandas as pd
 from lowdata_cpt.analysis.claims import Result
 from lowdata_cpt.analysis.outcomes import Outcomes, read_outcomes
 from lowdata_cpt.analysis.preconditions import check_preconditions
-from lowdata_cpt.analysis.style import is_variant
+from lowdata_cpt.analysis.style import BEFORE_OF, is_variant, step_zeros
 from lowdata_cpt.analysis.summary import by_domain, main_sizes
 from lowdata_cpt.analysis.table import COST_COLUMNS, GEOMETRY_COLUMNS, at_end, read_curves, read_scores, read_table
 from lowdata_cpt.core.errors import UserError
@@ -84,6 +84,18 @@ def read_results(path: Path) -> list[Result]:
         raise UserError(f"{path}: expected a list of judged claims, as `make_claims` writes it") from None
 
 
+def read_before(study_dir: Path) -> dict[str, str]:
+    """Return each method's step zero, by its settings in `study.json`; without the file that of each method's source.
+
+    Raises:
+        UserError: the file is wrong.
+    """
+    path = study_dir / "study.json"
+    if not path.exists():
+        return BEFORE_OF
+    return step_zeros(read_json(of_study(path)).get("methods", {}))
+
+
 class StudyFiles:
     """A study's folder; every property raises `UserError` where its file is wrong."""
 
@@ -104,6 +116,11 @@ class StudyFiles:
     def checks(self) -> pd.DataFrame:
         """Which methods acted, as `check_preconditions`; empty without `curves.csv`."""
         return read_checks(self.folder)
+
+    @cached_property
+    def before(self) -> dict[str, str]:
+        """Each method's step zero, as `read_before`."""
+        return read_before(self.folder)
 
     @cached_property
     def cost(self) -> pd.DataFrame:

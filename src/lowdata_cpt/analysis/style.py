@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -53,6 +53,7 @@ STYLES = {name: MethodStyle(of.label, of.color, of.marker, of.line, of.filled) f
 MAIN = tuple(name for name, look in STYLES.items() if look.filled)
 # The step 0 from which a method's own source measures its gain, where it is not `base`.
 BEFORE_OF = {name: of.step_zero for name, of in FACTS.items() if of.step_zero != "base"}
+BY_DOMAIN = "base_domain_norm"  # the step 0 of whatever normalises by the domain
 # The control that a method is compared with at equal images seen.
 CONTROL_OF = {name: of.control for name, of in FACTS.items() if of.control}
 ACRONYMS = {"ema": "EMA", "lr": "LR", "tec": "TEC", "mae": "MAE", "dino": "DINO", "cls": "CLS"}
@@ -99,6 +100,14 @@ def house_style() -> Iterator[None]:
         mpl.rcdefaults()
         mpl.rcParams.update(RC)
         yield
+
+
+def step_zeros(methods: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return what each method of a study starts from, by its resolved settings: the backbone as it is, or normalised.
+
+    A variant may normalise otherwise than the method that it is of.
+    """
+    return {name: BY_DOMAIN if of.get("normalisation") == "domain" else "base" for name, of in methods.items()}
 
 
 def parent_of(method: str) -> str | None:

@@ -5,7 +5,7 @@ Whatever compares methods is about the ends of their runs, or their largest comm
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -80,23 +80,28 @@ def cell_statistics(scores: pd.DataFrame, outcomes: Outcomes | None = None) -> p
     return cells.join(measured_by(paired, CELL).rename(columns=shown)).reset_index()
 
 
-def gains_along(scores: pd.DataFrame, reference: str = "base", outcomes: Outcomes | None = None) -> pd.DataFrame:
+def gains_along(
+    scores: pd.DataFrame,
+    reference: str = "base",
+    outcomes: Outcomes | None = None,
+    before: Mapping[str, str] = BEFORE_OF,
+) -> pd.DataFrame:
     """Return the rows of `gains` on the test split at every milestone, with each method's own step zero at 0 images.
 
-    Step zero is the untouched backbone, or `base_domain_norm` for a method that normalises by the domain. It is
-    compared with `reference` where that is untrained, otherwise with `base`. Against a trained reference a milestone is
-    there if both have it.
+    Step zero is the untouched backbone, or `base_domain_norm` for a method that normalises by the domain (`before`
+    says which), at the seeds of the runs. It is compared with `reference` where that is untrained, otherwise with
+    `base`. Against a trained reference a milestone is there if both have it.
     """
     test = held_out(scores)
     parts = [gains(test, reference, outcomes, milestones=True)]
     zero = reference if reference in UNTRAINED else "base"
     for method, n in sorted(set(zip(parts[0]["method"], parts[0]["n"], strict=True))):
-        before = BEFORE_OF.get(method, "base")
-        own = test[test["method"] == before].assign(method=method, n=n)
+        name = before.get(method, "base")
+        own = test[test["method"] == name].assign(method=method, n=n)
         start = paired_gain(pd.concat([own, test[test["method"] == zero]]), zero).query("method == @method")
-        parts.append(with_replicates(start, outcomes, method=before, n=0))
+        parts.append(with_replicates(start, outcomes, method=name, n=0))
     rows = pd.concat([part for part in parts if not part.empty] or parts, ignore_index=True)
-    trained = parts[0][[*PLACE, "task", "metric", "method", "n"]].drop_duplicates()
+    trained = parts[0][[*PLACE, "task", "metric", "method", "n", "seed"]].drop_duplicates()
     return rows.merge(trained, on=list(trained.columns))
 
 
@@ -107,7 +112,12 @@ def measured_by(rows: pd.DataFrame, place: list[str]) -> pd.DataFrame:
     return pd.DataFrame(found, index=groups.size().index, columns=MEASURED)
 
 
-def gain_curve(scores: pd.DataFrame, reference: str = "base", outcomes: Outcomes | None = None) -> pd.DataFrame:
+def gain_curve(
+    scores: pd.DataFrame,
+    reference: str = "base",
+    outcomes: Outcomes | None = None,
+    before: Mapping[str, str] = BEFORE_OF,
+) -> pd.DataFrame:
     """Return the gain at every milestone (see `gains_along`).
 
     Intervals cover test images where the outcomes of a whole curve were kept: a band that covers them at its ends only
@@ -117,7 +127,7 @@ def gain_curve(scores: pd.DataFrame, reference: str = "base", outcomes: Outcomes
         One row per (backbone, domain, task, metric, method, n, images_seen) with `mean, ci_low, ci_high,
         interval_covers, mde, p, p_sign_flip, seeds, train_seconds` (median), in points or %.
     """
-    rows, place = gains_along(scores, reference, outcomes), [*CELL, "images_seen"]
+    rows, place = gains_along(scores, reference, outcomes, before), [*CELL, "images_seen"]
     kept = rows["replicates"].map(lambda one: isinstance(one, np.ndarray)).groupby([rows[name] for name in CELL])
     rows["replicates"] = rows["replicates"].where(kept.transform("all"), None)
     spent = rows.groupby(place).agg(seeds=("seed", "nunique"), train_seconds=("train_seconds", "median"))

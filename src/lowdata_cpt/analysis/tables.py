@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from lowdata_cpt.analysis.claims import Result, p_text, reproduced_line, signed,
 from lowdata_cpt.analysis.measure import CELL
 from lowdata_cpt.analysis.outcomes import Outcomes
 from lowdata_cpt.analysis.stopping import stopped_gain
-from lowdata_cpt.analysis.style import domain_label, ordered, style_of, without_variants
+from lowdata_cpt.analysis.style import BEFORE_OF, domain_label, ordered, style_of, without_variants
 from lowdata_cpt.analysis.summary import (
     LIMITS,
     by_domain,
@@ -163,10 +163,13 @@ def domain_markdown(scores: pd.DataFrame, outcomes: Outcomes | None = None, chec
 
 
 def stopping_markdown(
-    scores: pd.DataFrame, outcomes: Outcomes | None = None, checks: pd.DataFrame | None = None
+    scores: pd.DataFrame,
+    outcomes: Outcomes | None = None,
+    checks: pd.DataFrame | None = None,
+    before: Mapping[str, str] = BEFORE_OF,
 ) -> str:
     """Return the gain of runs stopped by validation beside that at their ends. Empty where nothing was trained."""
-    stopped, idle = stopped_gain(scores, outcomes), idle_cells(checks)
+    stopped, idle = stopped_gain(scores, outcomes, before), idle_cells(checks)
     ends = cell_statistics(scores, outcomes).set_index(CELL)
     lines = []
     for row in sorted(records(stopped), key=_order_of):
@@ -284,6 +287,7 @@ def write_tables(
     outcomes: Outcomes | None = None,
     checks: pd.DataFrame | None = None,
     results: Sequence[Result] = (),
+    before: Mapping[str, str] = BEFORE_OF,
 ) -> list[Path]:
     """Write `answer`, `domains`, `stopping`, `headline`, `verdicts` and each domain's scores; `headline.csv` too.
 
@@ -293,6 +297,7 @@ def write_tables(
         outcomes: with them, intervals cover test images too.
         checks: rows of `check_preconditions`, which mark the methods that did not act.
         results: judged claims, for the line above the answer and `verdicts.md`.
+        before: each method's step zero.
 
     Returns:
         The paths.
@@ -300,7 +305,7 @@ def write_tables(
     texts = {
         "answer.md": answer_markdown(scores, outcomes, checks, results),
         "domains.md": domain_markdown(scores, outcomes, checks),
-        "stopping.md": stopping_markdown(scores, outcomes, checks),
+        "stopping.md": stopping_markdown(scores, outcomes, checks, before),
         "headline.md": headline_markdown(scores, checks),
         "headline.csv": headline(scores).to_csv(index=False, float_format="%.6g", lineterminator="\n"),
     }

@@ -13,6 +13,7 @@ import pandas as pd
 
 from lowdata_cpt.analysis.outcomes import GROUPS, TRUTH
 from lowdata_cpt.analysis.stopping import chosen_milestones
+from lowdata_cpt.analysis.style import step_zeros
 from lowdata_cpt.analysis.table import COLUMNS, SELECTED_COLUMNS, STEP_COLUMNS, read_text, records
 from lowdata_cpt.core.io import read_arrays, read_json, write_arrays, write_json
 from lowdata_cpt.core.provenance import check, of_study, sidecar_path, write_sidecar
@@ -143,13 +144,14 @@ def _gather_outcomes(study: Study, paths: Paths, target: Path, scores: pd.DataFr
     Classes at every milestone; counts and errors of dense maps, which are a hundred times larger, at the end of a run
     and where validation would stop it.
     """
+    before = step_zeros({name: of.model_dump() for name, of in study.methods.items()})
     stops = {
         (
             Cell(row["backbone"], row["domain"], row["method"], row["n"], row["seed"]),
             f"i{row['images_seen']}",
             row["task"],
         )
-        for row in records(chosen_milestones(scores))
+        for row in records(chosen_milestones(scores, before))
     }
     gathered: dict[str, dict[str, np.ndarray]] = {}
     for cell in cells(study):

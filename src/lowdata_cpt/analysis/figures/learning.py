@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from lowdata_cpt.analysis.figures.axes import Panel, compact, log_axis, panels_o
 from lowdata_cpt.analysis.outcomes import Outcomes
 from lowdata_cpt.analysis.study_files import StudyFiles
 from lowdata_cpt.analysis.style import (
+    BEFORE_OF,
     INK,
     MUTED,
     PAGE_WIDTH,
@@ -24,7 +26,7 @@ from lowdata_cpt.analysis.style import (
     panels,
     style_of,
 )
-from lowdata_cpt.analysis.summary import covers_text, gain_curve, references_of, seeds_text
+from lowdata_cpt.analysis.summary import covers_text, gain_curve, seeds_text
 from lowdata_cpt.analysis.table import HEADLINE, METRICS, OWN_BANK, held_out, records
 from lowdata_cpt.analysis.tables import ACTED_NOT, IDLE, idle_cells
 
@@ -46,7 +48,9 @@ def draw_learning_seconds(files: StudyFiles) -> Drawing:
     return _draw(files, "train_seconds")
 
 
-def curve_of_scores(scores: pd.DataFrame, outcomes: Outcomes | None = None) -> pd.DataFrame:
+def curve_of_scores(
+    scores: pd.DataFrame, outcomes: Outcomes | None = None, before: Mapping[str, str] = BEFORE_OF
+) -> pd.DataFrame:
     """Return `gain_curve` over base with the mean score and its band, in what the axis shows: points, or metres.
 
     The band is the interval of the gain, which is paired by seed, laid around the mean score.
@@ -55,23 +59,25 @@ def curve_of_scores(scores: pd.DataFrame, outcomes: Outcomes | None = None) -> p
         The rows of `gain_curve` with `score, low, high, base`.
     """
     test = held_out(scores)
-    parts = [gain_curve(scores[scores["metric"].isin(HEADLINE)], outcomes=outcomes)]
+    parts = [gain_curve(scores[scores["metric"].isin(HEADLINE)], outcomes=outcomes, before=before)]
     own_bank = scores[scores["metric"] == OWN_BANK]
     for method in ordered(own_bank.loc[own_bank["images_seen"] == 0, "method"]):
         # Only the run's own start has the labels of its images, so the gain over it is what is drawn.
-        before = references_of(method).get("before", "base")
-        parts.append(gain_curve(own_bank[own_bank["method"] == method], before, outcomes))
+        own = before.get(method, "base")
+        parts.append(gain_curve(own_bank[own_bank["method"] == method], own, outcomes, before))
     curve = pd.concat(parts, ignore_index=True)
-    means = test.groupby(["backbone", "domain", "metric", "method", "n", "images_seen"])["value"].mean()
+    run = ["backbone", "domain", "metric", "method", "n"]
+    values = {key: part.set_index("seed")["value"] for key, part in test.groupby([*run, "images_seen"])}
+    seeds = {key: sorted(set(part["seed"])) for key, part in test.groupby(run)}
     rows = []
     for row in records(curve):
         metric, place = METRICS[row["metric"]], (row["backbone"], row["domain"], row["metric"])
-        own = (row["method"], row["n"], row["images_seen"])
-        before = references_of(row["method"]).get("before", "base")
         unit = 100.0 if metric.bounded else 1.0
         start = (row["method"], row["n"], 0) if metric.drawn else ("base", 0, 0)
-        base = unit * means[(*place, *start)]
-        score = unit * means[(*place, *(own if row["images_seen"] else (before, 0, 0)))]
+        base = unit * values[(*place, *start)].mean()
+        run_of = (row["method"], row["n"])
+        at = (*run_of, row["images_seen"]) if row["images_seen"] else (before.get(row["method"], "base"), 0, 0)
+        score = unit * values[(*place, *at)].reindex(seeds[(*place, *run_of)]).mean()
         # From the shown gain (points, % for an error) back to the axis.
         scale = (base / 100 if metric.relative else 1.0) * (1 if metric.higher else -1)
         ends = sorted(score + scale * (row[name] - row["mean"]) for name in ("ci_low", "ci_high"))
@@ -96,7 +102,7 @@ def source_lengths(files: StudyFiles) -> dict[tuple[str, str, str, int], float]:
 def _draw(files: StudyFiles, x: Literal["images_seen", "train_seconds"]) -> Drawing:
     if not (files.main["n"] > 0).any():
         return nothing("Nothing was trained: there is no learning curve.")
-    curve = curve_of_scores(files.main, files.outcomes)
+    curve = curve_of_scores(files.main, files.outcomes, files.before)
     lengths = source_lengths(files) if x == "images_seen" else {}
     shown, several = panels_of(curve), curve["backbone"].nunique() > 1
     columns = min(len(shown), 4 if len(shown) > 6 or len(shown) == 4 else 3)
