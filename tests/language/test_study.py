@@ -120,6 +120,32 @@ def test_missing_hub_files_and_models_are_one_sentence(
         tokens.tokens_of(HubModel(name="Some/Nothing"))
 
 
+def test_a_model_of_the_hub_that_cannot_be_had_is_told_by_validate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = tiny.raw()
+    learner = content["learners"]["tiny"] | {"model": {"kind": "hub", "name": "Qwen/Qwen2.5-0.5B"}}
+    del learner["pretraining"]
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(content | {"learners": {"tiny": learner}}))
+    monkeypatch.setenv("LOWDATA_DATA", str(tmp_path))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert main(["validate", str(file)]) == 2
+    said = capsys.readouterr().err
+    assert (
+        "learners.tiny.model: Qwen/Qwen2.5-0.5B would have to come from the model hub, and HF_HUB_OFFLINE is set"
+        in said
+    )
+    folder = tmp_path / "models/Qwen2.5-0.5B"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    assert main(["validate", str(file)]) == 2
+    assert f"{folder} has no config.json or no *.safetensors" in capsys.readouterr().err
+    (folder / "model.safetensors").touch()
+    assert main(["validate", str(file)]) == 0
+
+
 def test_a_cell_that_is_none_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     file = str(ROOT / "config/language.yaml")
     assert main(["language", "continue", "--study", file, "--cell", "bytes_1m/magic/s0"]) == 2

@@ -9,6 +9,9 @@ from lowdata_cpt.study.job_params import code_of, dump, study_params
 
 try:
     STUDY = language_config.validate(config, str(FILES[-1]))
+    # Not in the jobs that a cluster starts: a node may be cut off from the network.
+    if workflow.is_main_process:
+        plan.check_machine(STUDY, str(FILES[-1]))
 except UserError as error:
     raise WorkflowError(f"error: {error}") from None
 say_who_runs(STUDY.study)

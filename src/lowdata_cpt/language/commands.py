@@ -124,21 +124,19 @@ def report(folder: Path) -> None:
 
 
 def checked(file: Path) -> bool:
-    """Check a language study's file and its data; return False where it is of another kind.
+    """Check a language study's file, its data and its models; return False where it is of another kind.
 
     Raises:
-        UserError: it is wrong, or its data are not here.
+        UserError: it is wrong, or its data or models are not here.
     """
     from lowdata_cpt.language.config import is_language, load
     from lowdata_cpt.study.load import read
 
     if not is_language(read(file)):
         return False
-    from lowdata_cpt.language.plan import data_params
+    from lowdata_cpt.language.plan import check_machine
 
-    study = load(file)
-    for learner in study.learners:
-        data_params(study, learner)
+    check_machine(load(file), str(file))
     return True
 
 

@@ -50,7 +50,7 @@ def released(model: HubModel) -> nn.Module:
     """
     from transformers import AutoModelForCausalLM
 
-    opened: nn.Module = from_hub(AutoModelForCausalLM, model, dtype=torch.float32)
+    opened: nn.Module = from_hub(AutoModelForCausalLM, model, dtype=torch.float32, use_safetensors=True)
     return opened
 
 

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from lowdata_cpt.core.errors import UserError
+from lowdata_cpt.core.errors import UserError, several
 from lowdata_cpt.data.raw import file_hashes
-from lowdata_cpt.language.config import BASE, Hub, LanguageStudy
+from lowdata_cpt.language.config import BASE, ByteModel, Hub, HubModel, LanguageStudy
 from lowdata_cpt.language.data import files_of
 from lowdata_cpt.language.text import PROSE_SHA256
+from lowdata_cpt.language.tokens import model_folder
 from lowdata_cpt.study import paths as study_paths
+from lowdata_cpt.study.checks import in_hub_cache, no_hub
 from lowdata_cpt.study.job_params import Params, code_of
 
 
@@ -80,6 +82,34 @@ class Paths(study_paths.Paths):
     def base(self, learner: str) -> Path:
         """Return the model folder of a learner's start."""
         return self.cell(base_of(learner)) / "export" / "t0"
+
+
+def check_machine(study: LanguageStudy, where: str) -> None:
+    """Check that a study's data and models are here or can be fetched.
+
+    Raises:
+        UserError: some are not; one message with a line for every model.
+    """
+    for learner in study.learners:
+        data_params(study, learner)
+    lines = [f"learners.{name}.model: {reason}" for name, of in study.learners.items() if (reason := _absent(of.model))]
+    if lines:
+        raise several(where, lines)
+
+
+def _absent(model: ByteModel | HubModel) -> str | None:
+    """Say why a model cannot be had, or None."""
+    if isinstance(model, ByteModel):
+        return None
+    folder = model_folder(model)
+    if folder.is_dir():
+        found = (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+        return (
+            None if found else f"{folder} has no config.json or no *.safetensors; expected {model.name}'s files there"
+        )
+    if in_hub_cache(f"models--{model.name.replace('/', '--')}") or not (reason := no_hub()):
+        return None
+    return f"{model.name} would have to come from the model hub, and {reason}; expected its files in {folder}"
 
 
 def data_params(study: LanguageStudy, learner: str) -> Params:

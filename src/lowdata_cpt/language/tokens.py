@@ -78,13 +78,18 @@ def data_root() -> Path:
     return Path(os.environ.get(DATA_ROOT) or "data")
 
 
+def model_folder(model: HubModel) -> Path:
+    """Return the local folder of a released model."""
+    return data_root() / "models" / model.name.rpartition("/")[2]
+
+
 def from_hub(kind: Any, model: HubModel, **options: Any) -> Any:
     """Open what transformers keeps under a hub name, from the local folder where there is one.
 
     Raises:
         UserError: it cannot be had.
     """
-    folder = data_root() / "models" / model.name.rpartition("/")[2]
+    folder = model_folder(model)
     try:
         return kind.from_pretrained(
             *((folder,) if folder.is_dir() else (model.name,)), revision=model.revision, **options

@@ -210,7 +210,7 @@ def _no_weights(backbone: Backbone) -> str | None:
                 f"{path} is not safetensors; expected timm's state dict, which whoever has it in another format writes "
                 "by `safetensors.torch.save_file`"
             )
-    if kind == "timm" and not _is_cached(backbone.model) and (reason := _no_hub()):
+    if kind == "timm" and not _is_cached(backbone.model) and (reason := no_hub()):
         return (
             f"{backbone.model} would have to come from the model hub, and {reason}; expected a network, "
             "`file:<safetensors>`, or `embedded:imgfocus`"
@@ -219,14 +219,19 @@ def _no_weights(backbone: Backbone) -> str | None:
 
 
 def _is_cached(model: str) -> bool:
-    """Say whether the hub's cache holds weights of a timm model (the hub's rules: HF_HUB_CACHE, HF_HOME, ~/.cache)."""
+    """Say whether the hub's cache holds weights of a timm model."""
+    folders = f"models--*--{model}" if "." in model else f"models--*--{model}.*"
+    return in_hub_cache(folders)
+
+
+def in_hub_cache(folders: str) -> bool:
+    """Say whether the hub's cache holds weights in `folders` (the hub's rules: HF_HUB_CACHE, HF_HOME, ~/.cache)."""
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
     cache = Path(os.environ.get("HF_HUB_CACHE") or Path(home, "hub")).expanduser()
-    folders = f"models--*--{model}" if "." in model else f"models--*--{model}.*"
     return any(path.stat().st_size for path in cache.glob(f"{folders}/snapshots/*/*model*"))
 
 
-def _no_hub() -> str | None:
+def no_hub() -> str | None:
     """Return why the model hub cannot be asked, None where it answers, whatever it says."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
         return "HF_HUB_OFFLINE is set"
