@@ -15,4 +15,4 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     """A job that waits for room in its queue tries again at once."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(waiting, "FIRST_PAUSE", 0.0)
-    return Cluster()
+    return Cluster(monkeypatch)

@@ -31,7 +31,8 @@ def base(job_id: str) -> str:
 class Cluster:
     """SLURM as a dictionary: job id -> [state, name]. scancel ends a job at once, unless its node is dead."""
 
-    def __init__(self) -> None:
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.patch = patch  # by which a run of Snakemake is put on this cluster
         self.jobs: dict[str, list[str]] = {}
         self.down = False
         self.dead_node = False
@@ -166,9 +167,8 @@ class Logger:
 class Run:
     """One run of Snakemake: an executor on a cluster, and what it has reported."""
 
-    def __init__(
-        self, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, jobs: Sequence[FakeJob] = (), **settings: Any
-    ) -> None:
+    def __init__(self, cluster: Cluster, jobs: Sequence[FakeJob] = (), **settings: Any) -> None:
+        monkeypatch = cluster.patch
         monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
         monkeypatch.setattr("time.sleep", lambda seconds: None)
         monkeypatch.setattr(job_submission, "submit", cluster.submit)

@@ -70,7 +70,7 @@ def simulate(number: int, array_size: int) -> list[float]:
         real, which = job_submission.submit, __import__("shutil").which
         patch.setenv("QUEUE", str(queue))
         patch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
-        run = Run(Cluster(), patch, array_size=array_size)
+        run = Run(Cluster(patch), array_size=array_size)
         patch.setattr(job_submission, "submit", real)
         patch.setattr("shutil.which", which)
         run.executor.status_query._runner = run_command
@@ -91,7 +91,7 @@ def simulate(number: int, array_size: int) -> list[float]:
         held = memory_mb() - before
         pause = max(INTERVAL, run.executor.next_seconds_between_status_checks)
         a_minute = (called() - done) / ROUNDS * 60 / (pause + seconds)
-        again = Run(Cluster(), patch)
+        again = Run(Cluster(patch))
         again.executor.status_query._runner = run_command
         start = time.perf_counter()
         for job in jobs:

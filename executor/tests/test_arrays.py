@@ -15,19 +15,15 @@ from snakemake_executor_plugin_submitit.job_status_query import parse_sacct
 from snakemake_executor_plugin_submitit.job_wrapper import Job, own_id
 
 
-def arrays(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, names: str = "abcd", size: int = 100
-) -> tuple[Run, list[FakeJob]]:
+def arrays(cluster: Cluster, names: str = "abcd", size: int = 100) -> tuple[Run, list[FakeJob]]:
     """Hand jobs to an executor at once; return both."""
-    run, jobs = Run(cluster, monkeypatch, array_size=size), [FakeJob(name) for name in names]
+    run, jobs = Run(cluster, array_size=size), [FakeJob(name) for name in names]
     run.executor.run_jobs(jobs)
     return run, jobs
 
 
-def test_equal_jobs_go_up_with_one_sbatch_and_each_ends_by_itself(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run, jobs = arrays(cluster, monkeypatch)
+def test_equal_jobs_go_up_with_one_sbatch_and_each_ends_by_itself(cluster: Cluster) -> None:
+    run, jobs = arrays(cluster)
     assert cluster.calls.count("sbatch") == 1
     assert list(cluster.jobs) == ["100_0", "100_1", "100_2", "100_3"]
     assert len({name for _, name in cluster.jobs.values()}) == 1
@@ -49,39 +45,37 @@ def test_equal_jobs_go_up_with_one_sbatch_and_each_ends_by_itself(
 
 
 @pytest.mark.parametrize("size", [0, 1])
-def test_no_arrays_unless_asked_for(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    arrays(cluster, monkeypatch, size=size)
+def test_no_arrays_unless_asked_for(cluster: Cluster, size: int) -> None:
+    arrays(cluster, size=size)
     assert list(cluster.jobs) == ["100", "101", "102", "103"]
 
 
-def test_unequal_jobs_are_apart_and_an_array_has_its_size_at_most(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = Run(cluster, monkeypatch, array_size=2)
+def test_unequal_jobs_are_apart_and_an_array_has_its_size_at_most(cluster: Cluster) -> None:
+    run = Run(cluster, array_size=2)
     jobs = [FakeJob("a"), FakeJob("b", mem_mb=5), FakeJob("c"), FakeJob("d", rule="other"), FakeJob("e")]
     run.executor.run_jobs(jobs)
     assert [job.registered for job in jobs] == [["100_0"], ["102"], ["100_1"], ["103"], ["101"]]
 
 
-def test_one_invalid_job_fails_alone(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Run(cluster, monkeypatch, array_size=9)
+def test_one_invalid_job_fails_alone(cluster: Cluster) -> None:
+    run = Run(cluster, array_size=9)
     jobs = [FakeJob("a"), FakeJob("b", mem_mb="much"), FakeJob("c")]
     run.executor.run_jobs(jobs)
     assert run.failed == [jobs[1]]
     assert list(cluster.jobs) == ["100_0", "100_1"]
 
 
-def test_a_cluster_with_a_lower_maximum_gets_smaller_arrays(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_with_a_lower_maximum_gets_smaller_arrays(cluster: Cluster) -> None:
     cluster.largest_array = 2
-    run, _ = arrays(cluster, monkeypatch, "abcdefgh")
+    run, _ = arrays(cluster, "abcdefgh")
     assert list(cluster.jobs) == [f"{array}_{task}" for array in range(100, 104) for task in (0, 1)]
     assert run.text.count("SLURM refuses an array") == 2  # of 8, of 4: never again of those sizes
     assert not run.failed
 
 
-def test_a_cluster_without_arrays_gets_single_jobs(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_without_arrays_gets_single_jobs(cluster: Cluster) -> None:
     cluster.largest_array = 1
-    run, _ = arrays(cluster, monkeypatch)
+    run, _ = arrays(cluster)
     assert list(cluster.jobs) == ["100", "101", "102", "103"]
     assert len({name for _, name in cluster.jobs.values()}) == 4
     before = cluster.calls.count("sbatch")
@@ -90,17 +84,17 @@ def test_a_cluster_without_arrays_gets_single_jobs(cluster: Cluster, monkeypatch
     assert not run.failed
 
 
-def test_a_refused_array_says_why_for_each_job(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_array_says_why_for_each_job(cluster: Cluster) -> None:
     cluster.answers = [job_submission.RefusedError("Invalid account")] * 3
-    run, jobs = arrays(cluster, monkeypatch, "ab")
+    run, jobs = arrays(cluster, "ab")
     assert run.failed == jobs
     assert all("Invalid account" in job.errors[0] for job in jobs)
     assert not list(run.executor.records.all())
 
 
-def test_what_has_room_is_submitted_and_the_rest_waits(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_has_room_is_submitted_and_the_rest_waits(cluster: Cluster) -> None:
     cluster.limit = 3
-    run, jobs = arrays(cluster, monkeypatch, "abcdef")
+    run, jobs = arrays(cluster, "abcdef")
     assert list(cluster.jobs) == ["100_0", "100_1", "100_2"]
     assert len(run.executor.waiting) == 3
     assert len(list(run.executor.records.all())) == 3
@@ -114,10 +108,8 @@ def test_what_has_room_is_submitted_and_the_rest_waits(cluster: Cluster, monkeyp
     assert run.text.count("queue is full") == 1
 
 
-def test_an_interrupted_task_is_submitted_again_as_a_single_job(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run, jobs = arrays(cluster, monkeypatch)
+def test_an_interrupted_task_is_submitted_again_as_a_single_job(cluster: Cluster) -> None:
+    run, jobs = arrays(cluster)
     cluster.jobs["100_1"][0] = "NODE_FAIL"
     run.check()
     record = run.record(jobs[1])
@@ -126,8 +118,8 @@ def test_an_interrupted_task_is_submitted_again_as_a_single_job(
     assert len(run.executor.active_jobs) == 4
 
 
-def test_ctrl_c_cancels_every_task(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, _ = arrays(cluster, monkeypatch)
+def test_ctrl_c_cancels_every_task(cluster: Cluster) -> None:
+    run, _ = arrays(cluster)
     cluster.start("100_0")
     run.executor.cancel_jobs([])
     assert set(cluster.cancelled) == set(cluster.jobs)
@@ -136,7 +128,7 @@ def test_ctrl_c_cancels_every_task(cluster: Cluster, monkeypatch: pytest.MonkeyP
 
 
 def test_ctrl_c_while_sbatch_answers_cancels_every_task(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, jobs = Run(cluster, monkeypatch, array_size=9), [FakeJob("a"), FakeJob("b")]
+    run, jobs = Run(cluster, array_size=9), [FakeJob("a"), FakeJob("b")]
 
     def submit(*arguments: object) -> list[str]:
         run.executor.cancel_jobs([])
@@ -149,21 +141,21 @@ def test_ctrl_c_while_sbatch_answers_cancels_every_task(cluster: Cluster, monkey
     assert not any(cluster.start(job_id) for job_id in cluster.jobs)
 
 
-def test_a_lost_answer_is_found_by_name_for_every_task(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_answer_is_found_by_name_for_every_task(cluster: Cluster) -> None:
     cluster.answers = [job_submission.UnreachableError("Socket timed out")]
-    run = Run(cluster, monkeypatch, array_size=100, controller_patience=900)
+    run = Run(cluster, array_size=100, controller_patience=900)
     jobs = [FakeJob(name) for name in "abc"]
     run.executor.run_jobs(jobs)
     assert cluster.calls.count("sbatch") == 1
     assert [run.record(job).job_id for job in jobs] == list(cluster.jobs) == ["100_0", "100_1", "100_2"]
 
 
-def test_the_next_run_reattaches_to_each_task(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, jobs = arrays(cluster, monkeypatch)
+def test_the_next_run_reattaches_to_each_task(cluster: Cluster) -> None:
+    run, jobs = arrays(cluster)
     forgotten = run.record(jobs[3])
     forgotten.job_id = None  # killed before sbatch answered
     run.executor.records.save(forgotten)
-    again, _ = Run(cluster, monkeypatch, array_size=100), cluster.start("100_2")
+    again, _ = Run(cluster, array_size=100), cluster.start("100_2")
     again.executor.run_jobs(jobs)
     assert cluster.calls.count("sbatch") == 1
     assert [job.registered[-1] for job in jobs] == ["100_0", "100_1", "100_2", "100_3"]
@@ -172,10 +164,10 @@ def test_the_next_run_reattaches_to_each_task(cluster: Cluster, monkeypatch: pyt
     assert again.succeeded == [jobs[3]]
 
 
-def test_changed_work_of_one_task_cancels_that_task_only(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, jobs = arrays(cluster, monkeypatch)
+def test_changed_work_of_one_task_cancels_that_task_only(cluster: Cluster) -> None:
+    _, jobs = arrays(cluster)
     cluster.start("100_1")
-    again = Run(cluster, monkeypatch, array_size=100)
+    again = Run(cluster, array_size=100)
     jobs[1].shellcmd = "something else"
     again.executor.run_jobs(jobs)
     assert cluster.cancelled == ["100_1"]

@@ -50,12 +50,8 @@ def test_nothing_to_warn_of(tmp_path: Path, changes: dict[str, Any]) -> None:
     assert efficiency.warnings(efficiency.by_rule(lines(tmp_path, **changes))) == []
 
 
-def test_the_report_is_written_and_the_warnings_are_said_at_the_end_of_a_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    cluster = Cluster()
-    run, job = Run(cluster, monkeypatch), FakeJob("a", mem_mb=64000, runtime=600, gpu=1)
+def test_the_report_is_written_and_the_warnings_are_said_at_the_end_of_a_run(cluster: Cluster) -> None:
+    run, job = Run(cluster), FakeJob("a", mem_mb=64000, runtime=600, gpu=1)
     run.executor.run_job(job)
     record = run.record(job)
     write_json(record.path / "attempt-001.json", {"start": 0.0, "end": 7200.0, "max_rss_mb": 900.0, "cpu_seconds": 1e4})

@@ -19,8 +19,8 @@ def states(run: Run) -> list[str]:
 LOST_ANSWER = job_submission.UnreachableError("sbatch: error: Socket timed out")
 
 
-def test_a_job_from_submission_to_the_ledger(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, job = Run(cluster, monkeypatch), FakeJob("a", cpus_per_task=3, nodes=2)
+def test_a_job_from_submission_to_the_ledger(cluster: Cluster) -> None:
+    run, job = Run(cluster), FakeJob("a", cpus_per_task=3, nodes=2)
     run.executor.run_job(job)
     run.check()
     record = run.record(job)
@@ -40,10 +40,8 @@ def test_a_job_from_submission_to_the_ledger(cluster: Cluster, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("resources", [{"gpu": "two"}, {"nodes": "x"}, {"gpu": 3, "nodes": 2}, {"slurm_extra": "x"}])
-def test_an_invalid_resource_fails_that_job_only(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, resources: dict[str, Any]
-) -> None:
-    run, good, bad = Run(cluster, monkeypatch), FakeJob("a"), FakeJob("b", **resources)
+def test_an_invalid_resource_fails_that_job_only(cluster: Cluster, resources: dict[str, Any]) -> None:
+    run, good, bad = Run(cluster), FakeJob("a"), FakeJob("b", **resources)
     run.executor.run_job(good)
     run.executor.run_job(bad)
     assert run.failed == [bad]
@@ -51,8 +49,8 @@ def test_an_invalid_resource_fails_that_job_only(
     assert not list(Path(".snakemake/submitit/jobs/train/all").glob("*/claim.json"))
 
 
-def test_any_other_exception_fails_that_job_only(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, job = Run(cluster, monkeypatch), FakeJob("a")
+def test_any_other_exception_fails_that_job_only(cluster: Cluster) -> None:
+    run, job = Run(cluster), FakeJob("a")
     cluster.answers = [OSError("no space left on device")]
     run.executor.run_job(job)
     assert run.failed == [job]
@@ -60,10 +58,8 @@ def test_any_other_exception_fails_that_job_only(cluster: Cluster, monkeypatch: 
     assert not list(run.executor.records.all())
 
 
-def test_a_controller_that_stays_down_fails_that_job_and_it_never_starts(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run, job = Run(cluster, monkeypatch), FakeJob("a")
+def test_a_controller_that_stays_down_fails_that_job_and_it_never_starts(cluster: Cluster) -> None:
+    run, job = Run(cluster), FakeJob("a")
     cluster.answers, cluster.down = [LOST_ANSWER], True
     run.executor.run_job(job)
     assert run.failed == [job]
@@ -73,7 +69,7 @@ def test_a_controller_that_stays_down_fails_that_job_and_it_never_starts(
 def test_a_full_disk_at_the_end_of_a_job_does_not_stop_the_others(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, job = Run(cluster, monkeypatch), FakeJob("a")
+    run, job = Run(cluster), FakeJob("a")
     run.executor.run_job(job)
     cluster.finish(run.record(job))
     run.check()
@@ -86,8 +82,8 @@ def test_a_full_disk_at_the_end_of_a_job_does_not_stop_the_others(
     assert "no space left" in run.text
 
 
-def test_shutdown_keeps_the_folder_that_live_jobs_need(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, job = Run(cluster, monkeypatch), FakeJob("a")
+def test_shutdown_keeps_the_folder_that_live_jobs_need(cluster: Cluster) -> None:
+    run, job = Run(cluster), FakeJob("a")
     folder = Path(run.executor.tmpdir)
     run.executor.run_job(job)
     run.executor.shutdown()
@@ -100,8 +96,8 @@ def test_shutdown_keeps_the_folder_that_live_jobs_need(cluster: Cluster, monkeyp
 # --- lost answers -------------------------------------------------------------------------------------------
 
 
-def test_a_lost_answer_is_found_by_name(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, job = Run(cluster, monkeypatch, controller_patience=900), FakeJob("a")
+def test_a_lost_answer_is_found_by_name(cluster: Cluster) -> None:
+    run, job = Run(cluster, controller_patience=900), FakeJob("a")
     cluster.answers = [LOST_ANSWER]
     run.executor.run_job(job)
     assert list(cluster.jobs) == [run.record(job).job_id] == ["100"]
@@ -110,7 +106,7 @@ def test_a_lost_answer_is_found_by_name(cluster: Cluster, monkeypatch: pytest.Mo
 def test_a_job_that_started_before_it_could_be_blocked_is_monitored(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, job = Run(cluster, monkeypatch, controller_patience=-1), FakeJob("a")
+    run, job = Run(cluster, controller_patience=-1), FakeJob("a")
 
     def submit(*arguments: Any) -> list[str]:
         try:
@@ -126,8 +122,8 @@ def test_a_job_that_started_before_it_could_be_blocked_is_monitored(
 
 
 @pytest.mark.parametrize("end", ["finished", "killed"])
-def test_the_copy_that_started_is_monitored(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
-    run, job = Run(cluster, monkeypatch), FakeJob("a")
+def test_the_copy_that_started_is_monitored(cluster: Cluster, end: str) -> None:
+    run, job = Run(cluster), FakeJob("a")
     run.executor.run_job(job)
     record = run.record(job)
     first = cluster.add(record.name, record.path)  # the one whose answer was lost
@@ -150,8 +146,8 @@ def test_the_copy_that_started_is_monitored(cluster: Cluster, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("state", ["NODE_FAIL", "FAILED"])
-def test_a_discarded_job_cannot_start_again(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, state: str) -> None:
-    run, job = Run(cluster, monkeypatch), FakeJob("a")
+def test_a_discarded_job_cannot_start_again(cluster: Cluster, state: str) -> None:
+    run, job = Run(cluster), FakeJob("a")
     run.executor.run_job(job)
     old = run.record(job)
     assert cluster.start("100")
@@ -168,8 +164,8 @@ def test_a_discarded_job_cannot_start_again(cluster: Cluster, monkeypatch: pytes
         assert run.failed == [job]
 
 
-def test_a_cancelled_job_cannot_start_again(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, job = Run(cluster, monkeypatch), FakeJob("a")
+def test_a_cancelled_job_cannot_start_again(cluster: Cluster) -> None:
+    run, job = Run(cluster), FakeJob("a")
     run.executor.run_job(job)
     assert cluster.start("100")
     run.executor.cancel_jobs([])
@@ -178,8 +174,8 @@ def test_a_cancelled_job_cannot_start_again(cluster: Cluster, monkeypatch: pytes
     assert states(run) == ["cancelled"]
 
 
-def test_ctrl_c_cancels_both_copies(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, job = Run(cluster, monkeypatch), FakeJob("a")
+def test_ctrl_c_cancels_both_copies(cluster: Cluster) -> None:
+    run, job = Run(cluster), FakeJob("a")
     run.executor.run_job(job)
     record = run.record(job)
     assert cluster.start(cluster.add(record.name, record.path))
@@ -188,7 +184,7 @@ def test_ctrl_c_cancels_both_copies(cluster: Cluster, monkeypatch: pytest.Monkey
 
 
 def test_a_full_disk_does_not_stop_ctrl_c_from_cancelling(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Run(cluster, monkeypatch)
+    run = Run(cluster)
     for name in "ab":
         run.executor.run_job(FakeJob(name))
 
@@ -200,10 +196,8 @@ def test_a_full_disk_does_not_stop_ctrl_c_from_cancelling(cluster: Cluster, monk
     assert cluster.cancelled == ["100", "101"]
 
 
-def test_jobs_lost_before_they_start_are_not_submitted_forever(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run, job = Run(cluster, monkeypatch), FakeJob("a")
+def test_jobs_lost_before_they_start_are_not_submitted_forever(cluster: Cluster) -> None:
+    run, job = Run(cluster), FakeJob("a")
     run.executor.run_job(job)
     for _ in range(10):
         for entry in cluster.jobs.values():
@@ -215,8 +209,8 @@ def test_jobs_lost_before_they_start_are_not_submitted_forever(
     assert "lost 4 times in a row before it started" in said
 
 
-def test_a_failing_resubmission_fails_that_job_only(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, job = Run(cluster, monkeypatch), FakeJob("a")
+def test_a_failing_resubmission_fails_that_job_only(cluster: Cluster) -> None:
+    run, job = Run(cluster), FakeJob("a")
     run.executor.run_job(job)
     cluster.jobs["100"][0] = "NODE_FAIL"
     job.resources["nodes"] = "x"
@@ -231,7 +225,7 @@ def test_a_failing_resubmission_fails_that_job_only(cluster: Cluster, monkeypatc
 def test_ctrl_c_during_a_resubmission_leaves_nothing_in_the_queue(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, lost: bool
 ) -> None:
-    run, job = Run(cluster, monkeypatch, controller_patience=900), FakeJob("a")
+    run, job = Run(cluster, controller_patience=900), FakeJob("a")
     run.executor.run_job(job)
     cluster.jobs["100"][0] = "NODE_FAIL"
 
@@ -250,8 +244,8 @@ def test_ctrl_c_during_a_resubmission_leaves_nothing_in_the_queue(
     assert not run.executor.live
 
 
-def test_ctrl_c_ends_the_wait_for_a_controller(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, job = Run(cluster, monkeypatch, controller_patience=900), FakeJob("a")
+def test_ctrl_c_ends_the_wait_for_a_controller(cluster: Cluster) -> None:
+    run, job = Run(cluster, controller_patience=900), FakeJob("a")
     cluster.answers, cluster.down = [LOST_ANSWER], True
     waits: list[float] = []
 
@@ -267,30 +261,28 @@ def test_ctrl_c_ends_the_wait_for_a_controller(cluster: Cluster, monkeypatch: py
     assert len(waits) == 3
 
 
-def test_a_result_that_comes_with_ctrl_c_counts(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_result_that_comes_with_ctrl_c_counts(cluster: Cluster) -> None:
     job = FakeJob("a")
-    run = Run(cluster, monkeypatch)
+    run = Run(cluster)
     run.executor.run_job(job)
     assert cluster.start("100")
     cluster.finish(run.record(job))
     run.executor.cancel_jobs([])
     assert states(run) == []
-    again = Run(cluster, monkeypatch, [job])
+    again = Run(cluster, [job])
     assert again.remembered == [job]
     assert states(again) == ["finished"]
 
 
 @pytest.mark.parametrize("wanted", [False, True])
-def test_a_result_that_comes_just_after_ctrl_c_counts_too(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, wanted: bool
-) -> None:
+def test_a_result_that_comes_just_after_ctrl_c_counts_too(cluster: Cluster, wanted: bool) -> None:
     job = FakeJob("a")
-    run = Run(cluster, monkeypatch)
+    run = Run(cluster)
     run.executor.run_job(job)
     assert cluster.start("100")
     run.executor.cancel_jobs([])
     cluster.finish(run.record(job))
-    again = Run(cluster, monkeypatch, [] if wanted else [job])
+    again = Run(cluster, [] if wanted else [job])
     if wanted:
         again.executor.run_job(job)
         again.check()
@@ -304,23 +296,21 @@ def test_a_result_that_comes_just_after_ctrl_c_counts_too(
     assert ledger.summarise(lines)[("train",)]["cancelled"] == 0
 
 
-def test_a_finished_job_is_kept_on_record_until_snakemake_confirms_it(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finished_job_is_kept_on_record_until_snakemake_confirms_it(cluster: Cluster) -> None:
     job = FakeJob("a")
-    run = Run(cluster, monkeypatch)
+    run = Run(cluster)
     run.executor.run_job(job)
     cluster.finish(run.record(job))
     run.check()
     assert run.succeeded == [job]  # and here Snakemake is killed
     assert holder(run.record(job)) == {}
-    again = Run(cluster, monkeypatch, [job])
+    again = Run(cluster, [job])
     assert again.remembered == [job]
     assert not list(again.executor.records.all())
 
 
-def test_a_job_whose_outputs_are_missing_keeps_its_logs(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, job = Run(cluster, monkeypatch), FakeJob("a")
+def test_a_job_whose_outputs_are_missing_keeps_its_logs(cluster: Cluster) -> None:
+    run, job = Run(cluster), FakeJob("a")
     run.executor.run_job(job)
     record = run.record(job)
     cluster.finish(record)

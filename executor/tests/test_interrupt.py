@@ -12,8 +12,8 @@ from fake_cluster import Cluster, FakeJob, Run, holder
 from snakemake_executor_plugin_submitit import job_submission, ledger
 
 
-def test_kept_jobs_go_on_and_are_reattached(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, running, pending = Run(cluster, monkeypatch, on_interrupt="keep"), FakeJob("a"), FakeJob("b")
+def test_kept_jobs_go_on_and_are_reattached(cluster: Cluster) -> None:
+    run, running, pending = Run(cluster, on_interrupt="keep"), FakeJob("a"), FakeJob("b")
     folder = Path(run.executor.tmpdir)
     for job in (running, pending):
         run.executor.run_job(job)
@@ -24,7 +24,7 @@ def test_kept_jobs_go_on_and_are_reattached(cluster: Cluster, monkeypatch: pytes
     assert "2 jobs continue without Snakemake" in run.text
     assert folder.exists()  # the pending job needs it
     assert cluster.start("101")
-    again = Run(cluster, monkeypatch)
+    again = Run(cluster)
     for job in (running, pending):
         again.executor.run_job(job)
     assert (running.registered[-1], pending.registered[-1]) == ("100", "101")
@@ -36,7 +36,7 @@ def test_kept_jobs_go_on_and_are_reattached(cluster: Cluster, monkeypatch: pytes
 
 
 def test_a_job_being_submitted_is_kept_with_its_id(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, job = Run(cluster, monkeypatch, on_interrupt="keep"), FakeJob("a")
+    run, job = Run(cluster, on_interrupt="keep"), FakeJob("a")
 
     def submit(*arguments: Any) -> list[str]:
         run.executor.cancel_jobs([])
@@ -48,12 +48,12 @@ def test_a_job_being_submitted_is_kept_with_its_id(cluster: Cluster, monkeypatch
     assert (record.job_id, record.cancelled, cluster.cancelled) == ("100", False, [])
     assert holder(record) == {}
     monkeypatch.setattr(job_submission, "submit", cluster.submit)
-    Run(cluster, monkeypatch).executor.run_job(job)
+    Run(cluster).executor.run_job(job)
     assert list(cluster.jobs) == ["100"]
 
 
-def test_an_interrupted_job_is_left_to_the_next_run(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, job = Run(cluster, monkeypatch, on_interrupt="keep"), FakeJob("a")
+def test_an_interrupted_job_is_left_to_the_next_run(cluster: Cluster) -> None:
+    run, job = Run(cluster, on_interrupt="keep"), FakeJob("a")
     run.executor.run_job(job)
     run.executor.cancel_jobs([])
     cluster.jobs["100"][0] = "NODE_FAIL"
@@ -62,6 +62,6 @@ def test_an_interrupted_job_is_left_to_the_next_run(cluster: Cluster, monkeypatc
     assert not run.failed
 
 
-def test_any_other_word_is_refused(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_other_word_is_refused(cluster: Cluster) -> None:
     with pytest.raises(WorkflowError, match="must be cancel or keep, not 'maybe'"):
-        Run(cluster, monkeypatch, on_interrupt="maybe")
+        Run(cluster, on_interrupt="maybe")

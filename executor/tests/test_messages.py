@@ -13,8 +13,8 @@ from snakemake_executor_plugin_submitit.job_status_query import Snapshot
 from snakemake_executor_plugin_submitit.records import RESULT
 
 
-def test_squeue_tells_what_runs(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, job = Run(cluster, monkeypatch), FakeJob("out/a b.txt")
+def test_squeue_tells_what_runs(cluster: Cluster) -> None:
+    run, job = Run(cluster), FakeJob("out/a b.txt")
     job.wildcards_dict = {"model": "vits14", "seed": "3", "data": "x,y" + "z" * 90}
     run.executor.run_job(job)
     record = run.record(job)
@@ -29,15 +29,15 @@ def test_squeue_tells_what_runs(cluster: Cluster, monkeypatch: pytest.MonkeyPatc
     assert comment.endswith("-> out/a b.txt")
 
 
-def test_a_users_own_comment_is_kept(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Run(cluster, monkeypatch)
+def test_a_users_own_comment_is_kept(cluster: Cluster) -> None:
+    run = Run(cluster)
     run.executor.run_job(FakeJob("a", slurm_comment="mine"))
     assert cluster.parameters[0]["additional_parameters"]["comment"] == "mine"
 
 
 @pytest.mark.parametrize("group", [False, True])
-def test_the_reason_reaches_the_user_once(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, group: bool) -> None:
-    run = Run(cluster, monkeypatch)
+def test_the_reason_reaches_the_user_once(cluster: Cluster, group: bool) -> None:
+    run = Run(cluster)
     job = FakeJob(group=[FakeJob("a"), FakeJob("b")]) if group else FakeJob("a")
     run.executor.run_job(job)
     write_json(run.record(job).path / RESULT, {"uid": run.record(job).uid, "outcome": "failed", "reason": "the reason"})
@@ -47,8 +47,8 @@ def test_the_reason_reaches_the_user_once(cluster: Cluster, monkeypatch: pytest.
     assert job.errors[0].count("the reason") == 1
 
 
-def test_a_silent_controller_is_complained_of_once(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Run(cluster, monkeypatch)
+def test_a_silent_controller_is_complained_of_once(cluster: Cluster) -> None:
+    run = Run(cluster)
     for name in "ab":
         run.executor.run_job(FakeJob(name))
     for cluster.down in (True, True, True, False, False):
@@ -60,8 +60,8 @@ def test_a_silent_controller_is_complained_of_once(cluster: Cluster, monkeypatch
     assert run.text.count("SLURM does not answer") == run.text.count("SLURM answers again") == 2
 
 
-def test_only_our_own_jobs_are_asked_for(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, asked = Run(cluster, monkeypatch), []
+def test_only_our_own_jobs_are_asked_for(cluster: Cluster) -> None:
+    run, asked = Run(cluster), []
     for name in "ab":
         run.executor.run_job(FakeJob(name))
     cluster.add("somebody-elses", Path())
@@ -72,10 +72,8 @@ def test_only_our_own_jobs_are_asked_for(cluster: Cluster, monkeypatch: pytest.M
     assert "--jobs=100,101" in command
 
 
-def test_a_job_submitted_just_before_slurm_was_asked_is_not_taken_for_lost(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run, first, second = Run(cluster, monkeypatch), FakeJob("a"), FakeJob("b")
+def test_a_job_submitted_just_before_slurm_was_asked_is_not_taken_for_lost(cluster: Cluster) -> None:
+    run, first, second = Run(cluster), FakeJob("a"), FakeJob("b")
     run.executor.run_job(first)
     ask = run.executor.status_query.snapshot
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,10 +76,8 @@ def test_without_a_table_slurm_decides() -> None:
     assert job_submission.sbatch_parameters({"runtime": 5}, 2, 120)["partition"] is None
 
 
-def test_a_job_that_fits_nowhere_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    cluster = Cluster()
-    run = Run(cluster, monkeypatch, partitions="short runtime=60", clusters="big")
+def test_a_job_that_fits_nowhere_fails_alone(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(cluster, partitions="short runtime=60", clusters="big")
     good, bad = FakeJob("a", runtime=60), FakeJob("b", runtime=61)
     monkeypatch.delenv("SLURM_CLUSTERS")  # set by the setting, and not to be left to other tests
     for job in (good, bad):

@@ -14,28 +14,28 @@ from snakemake_executor_plugin_submitit.job_status_query import Snapshot
 from snakemake_executor_plugin_submitit.records import CLAIM
 
 
-def killed(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, job: FakeJob, start: bool = True) -> Run:
+def killed(cluster: Cluster, job: FakeJob, start: bool = True) -> Run:
     """A run that has submitted a job and was killed."""
-    run = Run(cluster, monkeypatch)
+    run = Run(cluster)
     run.executor.run_job(job)
     if start:
         assert cluster.start("100")
     return run
 
 
-def test_a_live_job_is_reattached(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_live_job_is_reattached(cluster: Cluster) -> None:
     job = FakeJob("a")
-    killed(cluster, monkeypatch, job)
-    run = Run(cluster, monkeypatch)
+    killed(cluster, job)
+    run = Run(cluster)
     run.executor.run_job(job)
     assert list(cluster.jobs) == ["100"]
     assert job.registered == ["100", "100"]
 
 
-def test_changed_work_is_cancelled_for_good(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_work_is_cancelled_for_good(cluster: Cluster) -> None:
     job = FakeJob("a")
-    killed(cluster, monkeypatch, job)
-    run = Run(cluster, monkeypatch)
+    killed(cluster, job)
+    run = Run(cluster)
     job.shellcmd = "false"
     run.executor.run_job(job)
     assert cluster.jobs["100"][0] == "CANCELLED"
@@ -50,24 +50,20 @@ def group(*names: str) -> FakeJob:
 @pytest.mark.parametrize(
     ("old", "new"), [(group("a", "b", "c"), group("b", "c")), (FakeJob("a"), FakeJob("a", "a.log"))]
 )
-def test_other_outputs_do_not_hide_a_live_submission(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, old: FakeJob, new: FakeJob
-) -> None:
-    killed(cluster, monkeypatch, old)
-    run = Run(cluster, monkeypatch)
+def test_other_outputs_do_not_hide_a_live_submission(cluster: Cluster, old: FakeJob, new: FakeJob) -> None:
+    killed(cluster, old)
+    run = Run(cluster)
     run.executor.run_job(new)
     assert [state for state, _ in cluster.jobs.values()] == ["CANCELLED", "PENDING"]
     assert not cluster.start("100")
     assert [record.job_id for record in run.executor.records.all()] == ["101"]
 
 
-def test_a_smaller_group_archives_the_larger_one_that_has_ended(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_smaller_group_archives_the_larger_one_that_has_ended(cluster: Cluster) -> None:
     old = group("a", "b", "c")
-    record = killed(cluster, monkeypatch, old).record(old)
+    record = killed(cluster, old).record(old)
     cluster.finish(record, "failed")
-    run = Run(cluster, monkeypatch)
+    run = Run(cluster)
     run.executor.run_job(group("b", "c"))
     assert [line["state"] for line in ledger.read(run.executor.root / "ledger")] == ["failed"]
     assert cluster.cancelled == []
@@ -81,9 +77,9 @@ def test_jobs_of_this_run_and_of_other_directories_are_left_alone(
         (tmp_path / name).mkdir()
         (tmp_path / name / ".snakemake").symlink_to(tmp_path)
     monkeypatch.chdir(tmp_path / "one")
-    killed(cluster, monkeypatch, group("a", "b"))
+    killed(cluster, group("a", "b"))
     monkeypatch.chdir(tmp_path / "two")
-    run = Run(cluster, monkeypatch)
+    run = Run(cluster)
     run.executor.run_job(FakeJob("b"))
     run.executor.run_job(FakeJob("c"))
     assert cluster.cancelled == []
@@ -93,10 +89,10 @@ def test_jobs_of_this_run_and_of_other_directories_are_left_alone(
 def test_a_dead_node_affects_one_job_only(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reattach, "CANCEL_TIMEOUT", -1.0)
     job, other = FakeJob("a"), FakeJob("b")
-    killed(cluster, monkeypatch, job)
+    killed(cluster, job)
     cluster.dead_node = True
     job.shellcmd = "false"
-    run = Run(cluster, monkeypatch)
+    run = Run(cluster)
     run.executor.run_job(job)
     run.executor.run_job(other)
     assert run.failed == [job]
@@ -104,27 +100,25 @@ def test_a_dead_node_affects_one_job_only(cluster: Cluster, monkeypatch: pytest.
     assert not cluster.start("100")  # the node comes back, and SLURM requeues the job
 
 
-def test_both_copies_of_a_submission_are_cancelled(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_copies_of_a_submission_are_cancelled(cluster: Cluster) -> None:
     job = FakeJob("a")
-    record = killed(cluster, monkeypatch, job, start=False).record(job)
+    record = killed(cluster, job, start=False).record(job)
     other = cluster.add(record.name, record.path)
     assert cluster.start(other)
     job.shellcmd = "false"
-    Run(cluster, monkeypatch).executor.run_job(job)
+    Run(cluster).executor.run_job(job)
     assert [cluster.jobs[job_id][0] for job_id in ("100", other)] == ["CANCELLED", "CANCELLED"]
 
 
-def test_an_interrupted_submission_is_found_by_name_or_never_starts(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_submission_is_found_by_name_or_never_starts(cluster: Cluster) -> None:
     found, lost = FakeJob("a"), FakeJob("b")
-    run = Run(cluster, monkeypatch)
+    run = Run(cluster)
     for job in (found, lost):  # Snakemake was killed before sbatch's answer
         record = job_submission.new_record(job, run.executor.records)
         run.executor.records.save(record)
         if job is found:
             cluster.add(record.name, record.path)
-    again = Run(cluster, monkeypatch)
+    again = Run(cluster)
     again.executor.run_job(found)
     assert again.record(found).job_id == "100"
     again.executor.run_job(lost)
@@ -132,20 +126,18 @@ def test_an_interrupted_submission_is_found_by_name_or_never_starts(
     assert again.record(lost).job_id == "101"
 
 
-def test_finished_work_whose_outputs_are_missing_is_run_again(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_finished_work_whose_outputs_are_missing_is_run_again(cluster: Cluster) -> None:
     job = FakeJob("a")
-    cluster.finish(killed(cluster, monkeypatch, job).record(job))
+    cluster.finish(killed(cluster, job).record(job))
     Path("a").unlink()
-    Run(cluster, monkeypatch).executor.run_job(job)
+    Run(cluster).executor.run_job(job)
     assert list(cluster.jobs) == ["100", "101"]
 
 
-def test_an_answer_about_other_jobs_says_nothing_of_this_one(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_about_other_jobs_says_nothing_of_this_one(cluster: Cluster) -> None:
     job = FakeJob("a")
-    killed(cluster, monkeypatch, job)
-    run = Run(cluster, monkeypatch, controller_patience=900)
+    killed(cluster, job)
+    run = Run(cluster, controller_patience=900)
     query = run.executor.status_query
     ask, answers = query.snapshot, [Snapshot(taken=float("inf"), asked=frozenset({"5"}), complete=True)]
 

@@ -42,11 +42,9 @@ def test_without_a_reason_it_is_not_certain_that_the_queue_is_full() -> None:
     assert str(certain) == "QOSMaxSubmitJobPerUserLimit"
 
 
-def test_five_jobs_under_a_limit_of_three_all_run_and_it_is_said_once(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_five_jobs_under_a_limit_of_three_all_run_and_it_is_said_once(cluster: Cluster) -> None:
     cluster.limit = 3
-    run, jobs = Run(cluster, monkeypatch), [FakeJob(name) for name in "abcde"]
+    run, jobs = Run(cluster), [FakeJob(name) for name in "abcde"]
     for job in jobs:
         run.executor.run_job(job)
     run.check()
@@ -69,7 +67,7 @@ def test_five_jobs_under_a_limit_of_three_all_run_and_it_is_said_once(
 def test_sbatch_is_not_called_for_each_waiting_job(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "FIRST_PAUSE", 1000.0)
     cluster.limit = 1
-    run = Run(cluster, monkeypatch)
+    run = Run(cluster)
     run.executor.waiting.interval = 1000.0
     jobs = [FakeJob(str(number)) for number in range(20)]
     for job in jobs:
@@ -83,8 +81,8 @@ def test_sbatch_is_not_called_for_each_waiting_job(cluster: Cluster, monkeypatch
     assert list(cluster.jobs) == ["100", "101"]
 
 
-def test_a_resubmission_waits_for_room_too(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, job = Run(cluster, monkeypatch), FakeJob("a")
+def test_a_resubmission_waits_for_room_too(cluster: Cluster) -> None:
+    run, job = Run(cluster), FakeJob("a")
     run.executor.run_job(job)
     cluster.jobs["100"][0] = "NODE_FAIL"
     cluster.limit = 0
@@ -97,11 +95,9 @@ def test_a_resubmission_waits_for_room_too(cluster: Cluster, monkeypatch: pytest
     assert not run.failed
 
 
-def test_ctrl_c_drops_what_waits_and_nothing_is_left_on_record(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_drops_what_waits_and_nothing_is_left_on_record(cluster: Cluster) -> None:
     cluster.limit = 1
-    run = Run(cluster, monkeypatch)
+    run = Run(cluster)
     for name in "ab":
         run.executor.run_job(FakeJob(name))
     run.executor.cancel_jobs([])
@@ -112,7 +108,7 @@ def test_ctrl_c_drops_what_waits_and_nothing_is_left_on_record(
 
 
 def test_a_full_queue_after_a_lost_answer_keeps_the_record(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, job = Run(cluster, monkeypatch, controller_patience=900), FakeJob("a")
+    run, job = Run(cluster, controller_patience=900), FakeJob("a")
     answers: list[Exception] = [UnreachableError("Socket timed out"), FullError("QOSMaxSubmitJobPerUserLimit")]
     kept = []
 
@@ -128,11 +124,9 @@ def test_a_full_queue_after_a_lost_answer_keeps_the_record(cluster: Cluster, mon
     assert list(cluster.jobs) == ["100"]
 
 
-def test_a_job_that_may_be_against_the_rules_does_not_wait_for_ever(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_that_may_be_against_the_rules_does_not_wait_for_ever(cluster: Cluster) -> None:
     cluster.limit, cluster.full = 1, FullError("Job violates accounting/QOS policy (job submit limit, …)", False)
-    run, first, second = Run(cluster, monkeypatch), FakeJob("a"), FakeJob("b")
+    run, first, second = Run(cluster), FakeJob("a"), FakeJob("b")
     run.executor.run_job(first)
     run.executor.run_job(second)
     run.check()

@@ -22,7 +22,6 @@ def write_store(
     *,
     resolution: int = 16,
     rows: dict[str, tuple[str, list[int]]] | None = None,
-    content: str = CONTENT,
 ) -> Store:
     """Write a store whose sets are its arrays, plus `rows`: set name -> (array, rows)."""
     root.mkdir(parents=True, exist_ok=True)
@@ -41,7 +40,7 @@ def write_store(
     meta = {
         "files": files,
         "domain": "toy",
-        "content_sha256": content,
+        "content_sha256": CONTENT,
         "resolution": resolution,
         "pool": next(iter(arrays)),
         "sets": sets,
@@ -67,11 +66,9 @@ def splits(prefix: str = "") -> dict[str, str]:
 COUNTS = {"train": 24, "val": 12, "test": 12}
 
 
-def dense_toy(
-    root: Path, *, seed: int = 0, counts: dict[str, int] = COUNTS, grid: int = 4, side: int = 16, width: int = 8
-) -> tuple[Store, FeatureSet]:
+def dense_toy(root: Path, *, counts: dict[str, int] = COUNTS) -> tuple[Store, FeatureSet]:
     """Class maps and depths that a linear head can read off the patch tokens; 20 % of the pixels are unlabelled."""
-    rng = np.random.default_rng(seed)
+    rng, grid, side, width = np.random.default_rng(0), 4, 16, 8
     arrays: dict[str, dict[str, np.ndarray]] = {}
     features = FeatureSet()
     columns = np.arange(grid)
@@ -103,10 +100,10 @@ def dense_toy(
 
 
 def linear_toy(
-    root: Path, *, seed: int = 0, counts: dict[str, int] = COUNTS, classes: int = 3, width: int = 8, noise: float = 0.1
+    root: Path, *, counts: dict[str, int] = COUNTS, classes: int = 3, noise: float = 0.1
 ) -> tuple[Store, FeatureSet]:
     """Class tokens around one direction per class."""
-    rng = np.random.default_rng(seed)
+    rng, width = np.random.default_rng(0), 8
     centres = np.eye(classes, width)
     arrays: dict[str, dict[str, np.ndarray]] = {}
     features = FeatureSet()

@@ -53,13 +53,11 @@ class JobMonitor:
 
     def check(self, record: Record, snapshot: Snapshot) -> Decision:
         """Decide what has become of a submission."""
-        result = record.result()
+        result, status = record.result(), snapshot.find(record.job_id, record.name)
+        state = status.state if status is not None else None
         if result is not None:
-            known = snapshot.find(record.job_id, record.name)
-            state = known.state if known is not None else None
             return decide(Evidence(result, answered=True, state=state, unchanged_for=0.0, patience=self.patience))
         history = self._histories.setdefault(record.uid, _History(since=self._clock()))
-        status = snapshot.find(record.job_id, record.name)
         answered = snapshot.taken >= history.since and record.job_id in snapshot.asked
         if status is not None or snapshot.complete:
             history.unlisted_since = None
@@ -67,7 +65,6 @@ class JobMonitor:
             if history.unlisted_since is None:
                 history.unlisted_since = snapshot.taken
             answered = snapshot.taken - history.unlisted_since >= SACCT_TIMEOUT
-        state = status.state if status is not None else None
         if not answered or state in LIVE_STATES:
             history.final = None
             return decide(

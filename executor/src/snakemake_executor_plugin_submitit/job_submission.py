@@ -329,12 +329,10 @@ def submit(jobs: Sequence[Job], name: str, parameters: Mapping[str, Any]) -> lis
     executor.update_parameters(job_name=name, **settings)
     if len(jobs) > 1:
         executor.parameters |= {"map_count": len(jobs), "array_parallelism": len(jobs)}
-        executor.parameters["additional_parameters"] = {"output": "/dev/null"} | settings.get(
-            "additional_parameters", {}
-        )
+        executor.parameters["additional_parameters"] = {"output": "/dev/null"} | settings["additional_parameters"]
     if not limited:
         executor.parameters["time"] = 365 * 24 * 60  # for submitit's own time-out only
-    executor.no_limit = not limited and "time" not in settings.get("additional_parameters", {})
+    executor.no_limit = not limited and "time" not in settings["additional_parameters"]
     for job in jobs:
         pickle = Path(job.folder) / "job.pkl"
         if not pickle.exists():  # a job of an earlier call may be reading it
@@ -343,7 +341,7 @@ def submit(jobs: Sequence[Job], name: str, parameters: Mapping[str, Any]) -> lis
             delayed.dump(pickle)
     try:
         # submitit prints sbatch's errors at each attempt. Environment and sys.stderr belong to all threads.
-        flags = [*settings, *settings.get("additional_parameters", {})]
+        flags = [*settings, *settings["additional_parameters"]]
         with _SUBMITTING, _clean_environment(flags), contextlib.redirect_stderr(io.StringIO()):
             job_id = str(executor._submit_command(executor._submitit_command_str).job_id)
     except (FailedJobError, FailedSubmissionError) as error:

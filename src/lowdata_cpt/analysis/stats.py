@@ -87,7 +87,6 @@ def bootstrap_interval(
     statistic: Callable[[ArrayLike], Array] = iqm,
     *,
     resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> Interval:
     """Stratified percentile bootstrap: clusters are redrawn with replacement within every stratum.
 
@@ -101,7 +100,6 @@ def bootstrap_interval(
         clusters: [count], e.g. the seed.
         statistic: reduces the last axis.
         resamples: number of bootstrap samples.
-        seed: of the random generator.
 
     Returns:
         The statistic and its interval; no interval if any stratum has one cluster only.
@@ -110,7 +108,7 @@ def bootstrap_interval(
     estimate = float(statistic(np.concatenate([matrix.ravel() for matrix in matrices])))
     if any(len(matrix) < 2 for matrix in matrices):
         return Interval(estimate)
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     drawn = []
     for matrix in matrices:
         index = generator.integers(len(matrix), size=(resamples, len(matrix)))
@@ -185,17 +183,11 @@ def mean_of_intervals(parts: Sequence[Interval]) -> Interval:
     return _student(estimate, shares, [part.degrees_of_freedom for part in parts], covers)
 
 
-def sign_flip_test(
-    differences: ArrayLike,
-    clusters: Sequence[Hashable] | None = None,
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> float:
+def sign_flip_test(differences: ArrayLike, clusters: Sequence[Hashable] | None = None) -> float:
     """Two-sided paired permutation test of a zero mean: whole clusters change sign together.
 
     Exact up to `EXACT_CLUSTERS` clusters (the smallest possible p is then 2/2^clusters: .25 for three seeds);
-    beyond, `resamples` random flips with the +1 correction.
+    beyond, `RESAMPLES` random flips with the +1 correction.
 
     Returns:
         The p value in (0, 1].
@@ -209,8 +201,8 @@ def sign_flip_test(
     if len(sums) <= EXACT_CLUSTERS:
         signs = np.array(list(itertools.product((1.0, -1.0), repeat=len(sums))))
         return float((np.abs(signs @ sums) >= observed - tolerance).mean())
-    signs = np.random.default_rng(seed).choice((1.0, -1.0), size=(resamples, len(sums)))
-    return float((1 + (np.abs(signs @ sums) >= observed - tolerance).sum()) / (1 + resamples))
+    signs = np.random.default_rng(0).choice((1.0, -1.0), size=(RESAMPLES, len(sums)))
+    return float((1 + (np.abs(signs @ sums) >= observed - tolerance).sum()) / (1 + RESAMPLES))
 
 
 def holm(p_values: ArrayLike) -> Array:

@@ -134,16 +134,6 @@ def gain_curve(
     return measured_by(rows, place).join(spent).reset_index()
 
 
-def strata_of(rows: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return (backbone, domain) of each row: the strata of every pooled statistic."""
-    return list(zip(rows["backbone"], rows["domain"], strict=True))
-
-
-def clusters_of(rows: pd.DataFrame) -> list[tuple[str, str, int]]:
-    """Return (backbone, domain, seed) of each row: what is redrawn or sign-flipped together."""
-    return list(zip(rows["backbone"], rows["domain"], rows["seed"], strict=True))
-
-
 def references_of(method: str) -> dict[str, str]:
     """Return what a method is compared with: family name → reference method."""
     parent = parent_of(method) if is_variant(method) else None
@@ -194,8 +184,9 @@ def summary(scores: pd.DataFrame, outcomes: Outcomes | None = None) -> pd.DataFr
     rows = []
     for row, part in comparisons(scores, outcomes):
         pooled = pooled_gain(part)
-        robust = stats.bootstrap_interval(part["shown_gain"], strata_of(part), clusters_of(part))
-        counts = {"over": " ".join(sorted(part["domain"].unique())), "domains": len(set(strata_of(part)))}
+        places = list(zip(part["backbone"], part["domain"], strict=True))
+        robust = stats.bootstrap_interval(part["shown_gain"], places, part["seed"].tolist())
+        counts = {"over": " ".join(sorted(part["domain"].unique())), "domains": len(set(places))}
         counts |= {"cells": len(part[[*PLACE, "n"]].drop_duplicates()), "clusters": pooled.clusters}
         robust_row = {"iqm": robust.estimate, "iqm_low": robust.low, "iqm_high": robust.high}
         seen = (part["images_seen"] == part["reference_images_seen"]).all()

@@ -71,23 +71,11 @@ def _order_of(row: dict[str, Any]) -> tuple[str, str, int]:
     return _order(_place(row))
 
 
-def _main_gains(scores: pd.DataFrame, outcomes: Outcomes | None) -> pd.DataFrame:
-    """Return the rows of `by_domain` against base at each domain's main n, without variants."""
-    chosen = main_sizes(scores)
-    table = by_domain(without_variants(chosen), outcomes)
-    return table if table.empty else table[table["family"] == "base"]
-
-
-def domain_table(
-    scores: pd.DataFrame, outcomes: Outcomes | None = None, checks: pd.DataFrame | None = None
-) -> tuple[Row, list[Row]]:
-    """Return header and rows (domain × headline metric) of each method's gain over base, at the domain's main n.
+def domain_table(table: pd.DataFrame, checks: pd.DataFrame | None = None) -> tuple[Row, list[Row]]:
+    """Return header and rows (domain × headline metric) of each method's gain over base: rows of `by_domain`.
 
     Bold: significant after Holm's correction over the table; `IDLE` marks a method that did not act.
     """
-    table = _main_gains(scores, outcomes)
-    if table.empty:
-        return [], []
     idle, several = idle_cells(checks), table["backbone"].nunique() > 1
     methods = ordered(table["method"])
     gains = {(*_place(row), str(row["method"])): row for row in records(table)}
@@ -111,18 +99,19 @@ def answer_markdown(
     checks: pd.DataFrame | None = None,
     results: Sequence[Result] = (),
 ) -> str:
-    """Return `domain_table` as Markdown, under a line on what was reproduced of the papers, with its caption.
+    """Return `domain_table` at each domain's main n as Markdown, under a line on what was reproduced of the papers.
 
     Empty where nothing was trained.
     """
-    header, rows = domain_table(scores, outcomes, checks)
-    if not rows:
+    table = by_domain(without_variants(main_sizes(scores)), outcomes)
+    if table.empty:
         return ""
+    table = table[table["family"] == "base"]
+    header, rows = domain_table(table, checks)
     test = main_sizes(held_out(scores))
     trained = without_variants(test[test["n"] > 0])
     seen = trained.groupby("method")["images_seen"].max()
     lengths = ", ".join(f"{style_of(name).label} {seen[name]:,}" for name in ordered(seen.index))
-    table = _main_gains(scores, outcomes)
     known = bool(table["ci_low"].notna().any())
     caption = (
         "Gain over the untouched backbone on each domain's test split, in points (depth RMSE in %), positive is "

@@ -343,19 +343,9 @@ def nyu_depth(frame: int) -> np.ndarray:
 
 
 MAKERS: dict[str, Callable[[Path], Expected]] = {
-    "ade20k": ade20k,
-    "aircraft": aircraft,
-    "camvid": camvid,
-    "cifar10": cifar10,
-    "cityscapes": cityscapes,
-    "eurosat": eurosat,
-    "food101": food101,
-    "galaxy10": galaxy10,
-    "imagefolder": imagefolder,
-    "loveda": loveda,
-    "medmnist": medmnist,
-    "neu_steel": neu_steel,
-    "nuclei": nuclei,
-    "nyuv2": nyuv2,
-    "pascal_context": pascal_context,
+    maker.__name__: maker
+    for maker in (
+        *(ade20k, aircraft, camvid, cifar10, cityscapes, eurosat, food101, galaxy10),
+        *(imagefolder, loveda, medmnist, neu_steel, nuclei, nyuv2, pascal_context),
+    )
 }
