@@ -413,7 +413,11 @@ def test_of_kept_models_only_the_starts_are_packed(tmp_path: Path, monkeypatch: 
 
 def test_an_interrupted_evaluation_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    of, paths, cell = tiny.study(training={"steps": 2}), plan.Paths("results/x"), plan.Cell("tiny", "next_token", 1)
+    of, paths, cell = (
+        tiny.study(training={"steps": 2}, every=1),
+        plan.Paths("results/x"),
+        plan.Cell("tiny", "next_token", 1),
+    )
     assert isinstance(of.learners["tiny"].model, ByteModel)
     jobs.make_data(plan.data_params(of, "tiny"), "tiny", paths)
     jobs.make_base(plan.base_params(of, "tiny"), "tiny", paths, device="cpu", checkpoint_seconds=300.0)
