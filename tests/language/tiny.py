@@ -25,6 +25,18 @@ def raw(**designer: Any) -> dict[str, Any]:
     return content
 
 
+def changed(change: dict[str, Any]) -> dict[str, Any]:
+    """Return the golden study's configuration with the values of dotted keys changed."""
+    content = raw()
+    for key, value in change.items():
+        at: Any = content
+        *path, last = key.split(".")
+        for step in path:
+            at = at[step]
+        at[last] = value
+    return content
+
+
 def study(
     *, lora: bool = False, architecture: str = "llama", training: dict[str, Any] | None = None, **designer: Any
 ) -> LanguageStudy:
