@@ -17,7 +17,7 @@ from lowdata_cpt.analysis import measure
 from lowdata_cpt.analysis.claims import signed
 from lowdata_cpt.analysis.study_files import StudyFiles, read_absent
 from lowdata_cpt.analysis.style import domain_label, ordered, style_of
-from lowdata_cpt.analysis.summary import LIMITS, covers_text, references_of, seeds_text
+from lowdata_cpt.analysis.summary import LIMITS, covers_text, seeds_text
 from lowdata_cpt.analysis.table import HEADLINE, METRICS, OWN_BANK, UNTRAINED, held_out, records
 from lowdata_cpt.analysis.tables import idle_cells
 
@@ -73,7 +73,7 @@ def own_bank_gains(files: StudyFiles) -> dict[Cell, str]:
     rows = rows[rows["metric"] == OWN_BANK]
     found: dict[Cell, str] = {}
     for method in ordered(rows["method"]):
-        step_zero = references_of(method).get("before", "base")
+        step_zero = files.before.get(method, "base")
         paired = measure.gains(rows[rows["method"] == method], step_zero, files.outcomes)
         for (backbone, domain, n), part in paired.groupby(["backbone", "domain", "n"]):
             words = gain_words({"metric": "knn_accuracy", **measure.domain_gain(part).row()})

@@ -23,7 +23,7 @@ class Thumbnail(NamedTuple):
 
 
 def thumbnail(path: Path, width: int) -> Thumbnail:
-    """Return a PNG as WebP of at most `width` pixels: of two encodings (256 colours, photograph) the smaller."""
+    """Return a PNG as WebP of at most `width` pixels: of two encodings (64 colours, photograph) the smaller."""
     with Image.open(path) as image:
         flat = Image.new("RGB", image.size, "white")
         flat.paste(image, mask=image.getchannel("A") if "A" in image.getbands() else None)
