@@ -12,6 +12,10 @@ from lowdata_cpt.study.load import read
 # Rules call the package of the interpreter that runs Snakemake, activated or not; matplotlib's backend is ours to choose.
 shell.prefix(f'PATH="{Path(sys.executable).parent}:$PATH"; export MPLBACKEND=Agg; ')
 
+# What every command is given: its device and threads, and its log, with errors shown too.
+COMPUTE = "--device {resources.device} --threads {threads}"
+LOG = ">> {log} 2> >(tee -a {log} >&2)"
+
 # Snakemake has read these files itself: there the last of two equal keys wins, and 0100 is 64.
 FILES = [Path(file) for file in workflow.configfiles]
 try:

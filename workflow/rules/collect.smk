@@ -17,8 +17,7 @@ rule collect:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=RESOURCES.mem_mb,
-        runtime=RESOURCES.runtime,
+        **LIMITS,
     params:
         code=code("jobs.collect"),
         job=job(job_params.study_params),
@@ -70,8 +69,7 @@ rule trivial_baselines:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=RESOURCES.mem_mb,
-        runtime=RESOURCES.runtime,
+        **LIMITS,
     params:
         code=code("probes.metrics"),
     message:
@@ -96,8 +94,7 @@ rule examples:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=RESOURCES.mem_mb,
-        runtime=RESOURCES.runtime,
+        **LIMITS,
     params:
         code=code("jobs.collect"),
         folder=PATHS.root,
@@ -127,8 +124,7 @@ rule figure:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=RESOURCES.mem_mb,
-        runtime=RESOURCES.runtime,
+        **LIMITS,
     params:
         code=lambda wildcards: job_params.code_of(*code_modules(wildcards.figure)),
         folder=PATHS.root,
@@ -231,8 +227,7 @@ rule report:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=RESOURCES.mem_mb,
-        runtime=RESOURCES.runtime,
+        **LIMITS,
     params:
         code=code("jobs.report", *FACTS),
         template=lambda wildcards: sha256_file(

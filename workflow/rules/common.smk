@@ -31,6 +31,8 @@ for domain, reason in NOT_RUN.items():
     print(f"not run: domain {domain}: {reason}", file=sys.stderr)
 
 RESOURCES = STUDY.resources
+LIMITS = RESOURCES.model_dump(include={"mem_mb", "runtime"})
+ON_DEVICE = LIMITS | {"device": RESOURCES.device, "gpu": RESOURCES.gpu}
 PATHS = Paths(f"results/{STUDY.study}")
 CELL = PATHS.cell(ANY)
 MANIFESTS = [PATHS.manifest(domain) for domain in STUDY.domains]
@@ -43,8 +45,6 @@ FIGURES = [PATHS.of_study(f"figures/{name}.png") for name in figure_names(STUDY)
 # The options by which a command is told what the workflow decided.
 STEP = f"--results {PATHS.root} --params {{params.job:q}}"
 CELL_OPTION = f"--cell {ANY.name}".replace("{", "{wildcards.")
-COMPUTE = "--device {resources.device} --threads {threads}"
-LOG = ">> {log} 2> >(tee -a {log} >&2)"
 
 
 wildcard_constraints:

@@ -16,10 +16,7 @@ rule evaluate:
         "../../environment.yml"
     threads: RESOURCES.threads
     resources:
-        device=RESOURCES.device,
-        gpu=RESOURCES.gpu,
-        mem_mb=RESOURCES.mem_mb,
-        runtime=RESOURCES.runtime,
+        **ON_DEVICE,
     params:
         job=job_of_cell(job_params.evaluate_params),
     message:

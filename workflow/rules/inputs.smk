@@ -15,8 +15,7 @@ rule data:
         "../../environment.yml"
     threads: 2
     resources:
-        mem_mb=RESOURCES.mem_mb,
-        runtime=RESOURCES.runtime,
+        **LIMITS,
     params:
         job=job(job_params.data_params, "domain"),
     message:

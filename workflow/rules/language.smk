@@ -17,6 +17,8 @@ except UserError as error:
 say_who_runs(STUDY.study)
 
 RESOURCES = STUDY.resources
+LIMITS = RESOURCES.model_dump(include={"mem_mb", "runtime"})
+ON_DEVICE = LIMITS | {"device": RESOURCES.device, "gpu": RESOURCES.gpu}
 PATHS = plan.Paths(f"results/{STUDY.study}")
 CELLS = list(plan.cells(STUDY))
 BASES = [base_of(learner) for learner in STUDY.learners]
@@ -27,8 +29,6 @@ BASE = PATHS.cell(base_of("{learner}"))
 MANIFEST = PATHS.data("{learner}") / "manifest.json"
 STEP = f"--results {PATHS.root} --params {{params.job:q}}"
 CELL_OPTION = f"--cell {ANY.name}".replace("{", "{wildcards.")
-COMPUTE = "--device {resources.device} --threads {threads}"
-LOG = ">> {log} 2> >(tee -a {log} >&2)"
 
 
 wildcard_constraints:
@@ -49,8 +49,7 @@ rule language_data:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=RESOURCES.mem_mb,
-        runtime=RESOURCES.runtime,
+        **LIMITS,
     params:
         job=lambda wildcards: dump(plan.data_params(STUDY, wildcards.learner)),
     message:
@@ -73,11 +72,8 @@ rule language_base:
         "../../environment.yml"
     threads: RESOURCES.threads
     resources:
-        device=RESOURCES.device,
+        **ON_DEVICE,
         checkpoint_seconds=str(RESOURCES.checkpoint_seconds),
-        gpu=RESOURCES.gpu,
-        mem_mb=RESOURCES.mem_mb,
-        runtime=RESOURCES.runtime,
     params:
         job=lambda wildcards: dump(plan.base_params(STUDY, wildcards.learner)),
     message:
@@ -106,11 +102,8 @@ rule language_continue:
         "../../environment.yml"
     threads: RESOURCES.threads
     resources:
-        device=RESOURCES.device,
+        **ON_DEVICE,
         checkpoint_seconds=str(RESOURCES.checkpoint_seconds),
-        gpu=RESOURCES.gpu,
-        mem_mb=RESOURCES.mem_mb,
-        runtime=RESOURCES.runtime,
     params:
         job=lambda wildcards: dump(
             plan.continue_params(STUDY, plan.parse_cell(ANY.name.format(**wildcards)))
@@ -136,10 +129,7 @@ rule language_evaluate:
         "../../environment.yml"
     threads: RESOURCES.threads
     resources:
-        device=RESOURCES.device,
-        gpu=RESOURCES.gpu,
-        mem_mb=RESOURCES.mem_mb,
-        runtime=RESOURCES.runtime,
+        **ON_DEVICE,
     params:
         job=lambda wildcards: dump(
             plan.evaluate_params(STUDY, plan.parse_cell(ANY.name.format(**wildcards)))

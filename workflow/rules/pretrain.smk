@@ -16,11 +16,8 @@ rule pretrain:
         "../../environment.yml"
     threads: RESOURCES.threads
     resources:
-        device=RESOURCES.device,
+        **ON_DEVICE,
         checkpoint_seconds=str(RESOURCES.checkpoint_seconds),
-        gpu=RESOURCES.gpu,
-        mem_mb=RESOURCES.mem_mb,
-        runtime=RESOURCES.runtime,
     params:
         job=job_of_cell(job_params.pretrain_params),
     message:
@@ -44,10 +41,7 @@ rule diagnostics:
         "../../environment.yml"
     threads: RESOURCES.threads
     resources:
-        device=RESOURCES.device,
-        gpu=RESOURCES.gpu,
-        mem_mb=RESOURCES.mem_mb,
-        runtime=RESOURCES.runtime,
+        **ON_DEVICE,
     params:
         job=lambda wildcards: job_params.dump(
             job_params.diagnostics_params(STUDY, DIAGNOSTICS[tuple(wildcards)])

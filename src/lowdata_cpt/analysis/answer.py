@@ -200,11 +200,8 @@ def sentences(
     nothing = f"No method{' that acted' * bool(idle)} helps beyond chance on"
     last = _where_not(bare, worse, several, nothing if told else "")
     if not told:
-        return (
-            f"{nothing} {_domains(rows, several)}.",
-            _nearest(rows, spent, several),
-            last,
-        )
+        everywhere = _listed(list(dict.fromkeys(_place(row, several) for row in rows)))
+        return f"{nothing} {everywhere}.", _nearest(rows, spent, several), last
     more = "; ".join(told[1 : LISTED + 1]) + f"; and {len(told) - LISTED - 1} more" * (len(told) > LISTED + 1)
     return f"{told[0]}.", f"Also: {more}." if more else "Nothing else gained beyond chance.", last
 
@@ -269,11 +266,6 @@ def _where_not(bare: list[Row], worse: list[Row], several: bool, nothing: str) -
 def _listed(items: list[str], between: str = ", ") -> str:
     more = f"{between}and {len(items) - LISTED} more" if len(items) > LISTED else ""
     return between.join(items[:LISTED]) + more
-
-
-def _domains(rows: list[Row], several: bool) -> str:
-    places = list(dict.fromkeys(_place(row, several) for row in rows))
-    return _listed(places)
 
 
 def _nearest(rows: list[Row], spent: Mapping[Cell, str], several: bool) -> str:

@@ -27,12 +27,11 @@ REDUCED = (
     "random weights of the same architecture, hidden 32, 3 layers, over bytes; windows of 128; generated problems in "
     "the sets' layout; 2 steps; the designer hidden 16, 1 layer, 8 candidates; bf16 stays"
 )
-ARCHITECTURES = ("qwen2", "llama")
 
 
 def architecture(name: str) -> str:
     """Return the architecture of a hub name: Qwen1.5's and Qwen2.5's is qwen2."""
-    return ARCHITECTURES[not name.rpartition("/")[2].lower().startswith("qwen")]
+    return "qwen2" if name.rpartition("/")[2].lower().startswith("qwen") else "llama"
 
 
 def fixture(source: Source, root: Path, kinds: tuple[str, ...], name: str, count: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -26,9 +25,7 @@ def _name(context: click.Context, parameter: click.Parameter, given: str) -> str
     return given
 
 
-def _of_study(function: Callable[..., None]) -> Callable[..., None]:
-    of = click.option("--study", default="quick", show_default=True, callback=_name, help="Name of the study.")
-    return of(function)
+_of_study = click.option("--study", default="quick", show_default=True, callback=_name, help="Name of the study.")
 
 
 @click.command()

@@ -17,7 +17,6 @@ from lowdata_cpt.backbones.weights import MODEL
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import read_json, sha256_file
 from lowdata_cpt.core.provenance import read_records
-from lowdata_cpt.jobs.pretrain import inputs_of
 from lowdata_cpt.study.grid import Cell
 from lowdata_cpt.study.paths import Paths
 
@@ -78,23 +77,19 @@ def _threads(folder: Path, artifact: Path) -> str:
     return str(command[command.index("--threads") + 1]) if "--threads" in command else "1"
 
 
-def recompute(study_file: Path, cell: Cell, folder: Path, device: str = "auto") -> Recomputed:
+def recompute(cell: Cell, folder: Path, device: str = "auto") -> Recomputed:
     """Train and evaluate one cell in a temporary folder below work/; nothing in `folder` is changed.
 
     Args:
-        study_file: the study's configuration.
         cell: which cell.
         folder: the study's results; needs its backbone, data manifest, decoded images and, for a trained
             method, the cell's subset.
         device: auto, cpu or cuda.
 
     Raises:
-        UserError: an input is missing, the cell has no row in scores.csv, or a step fails.
+        UserError: the cell has no row in scores.csv, or a step fails.
     """
     stored, paths, trained = _stored(folder / "scores.csv", cell), Paths(folder), cell.trained
-    for path in inputs_of(trained, paths):
-        if not path.exists():
-            raise UserError(f"{path}: missing; `make pull` gets it, `make reproduce` makes it")
     end = f"i{max(images for *_, images in stored)}"
     original = paths.cell(trained) / "export" / end / MODEL
     WORK.mkdir(parents=True, exist_ok=True)
@@ -104,7 +99,7 @@ def recompute(study_file: Path, cell: Cell, folder: Path, device: str = "auto") 
             if (folder / part).exists():
                 again.of_study(part).symlink_to((folder / part).resolve())
         for step, of in (("pretrain", trained), ("evaluate", cell)):
-            options = ["--study", str(study_file), "--results", name, "--cell", of.name, "--device", device]
+            options = ["--study", str(folder / "study.json"), "--results", name, "--cell", of.name, "--device", device]
             _command(step, *options, "--threads", _threads(folder, paths.cell(trained) / "cost.json"))
         found = {
             (probe, metric, split, int(images)): float(value)

@@ -210,18 +210,13 @@ def _no_weights(backbone: Backbone) -> str | None:
                 f"{path} is not safetensors; expected timm's state dict, which whoever has it in another format writes "
                 "by `safetensors.torch.save_file`"
             )
-    if kind == "timm" and not _is_cached(backbone.model) and (reason := no_hub()):
+    tag = "" if "." in backbone.model else ".*"  # without one any that the cache has
+    if kind == "timm" and not in_hub_cache(f"models--*--{backbone.model}{tag}") and (reason := no_hub()):
         return (
             f"{backbone.model} would have to come from the model hub, and {reason}; expected a network, "
             "`file:<safetensors>`, or `embedded:imgfocus`"
         )
     return None
-
-
-def _is_cached(model: str) -> bool:
-    """Say whether the hub's cache holds weights of a timm model."""
-    folders = f"models--*--{model}" if "." in model else f"models--*--{model}.*"
-    return in_hub_cache(folders)
 
 
 def in_hub_cache(folders: str) -> bool:
