@@ -62,7 +62,7 @@ format: .venv/.ready ## rewrite the formatting
 	@$(RUN)/ruff format .
 	@$(RUN)/snakefmt Snakefile workflow
 
-config docs: .venv/.ready ## regenerate schema, defaults, deviations ledger, environment.yml's requirements
+config docs: .venv/.ready ## regenerate schema, defaults, requirements.txt, deviations ledger, data cards, marked blocks of README and docs/probes.md
 	@$(RUN)/python -m lowdata_cpt.dev.generate
 
 golden: .venv/.ready ## after a change of code: compute the golden cells and record whether results changed

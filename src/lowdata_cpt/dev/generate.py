@@ -1,7 +1,8 @@
 """Files that are generated from the code, so that they cannot drift: run it to write, `--check` to compare.
 
 config/schema.json and config/defaults.yaml come from the pydantic models, docs/deviations.md from the ledgers
-beside the methods, docs/data/cards.md from the domains, requirements.txt (which environment.yml installs) from uv.lock.
+beside the methods, docs/data/cards.md from the domains, requirements.txt (which environment.yml installs) from uv.lock,
+and the blocks between markers in README.md and docs/probes.md from published studies.
 """
 
 from __future__ import annotations
