@@ -169,7 +169,7 @@ def test_sizes_of_one_seed_are_one_replicate() -> None:
 @pytest.mark.parametrize(
     ("cells", "reason"),
     [
-        ({"domain": "food101"}, "domain food101"),
+        ({"domain": "food101"}, "food101 is not in the study"),
         ({"method": "mystery"}, "method mystery"),
         ({"reference": "mystery"}, "method mystery"),
         ({"backbone": "*vit_large*"}, "vit_large"),
@@ -180,6 +180,16 @@ def test_absent_cells_are_not_run_with_a_reason(scores: pd.DataFrame, cells: dic
     found = evaluate(claim(cells=cells), Evidence(scores))
     assert (found.verdict, found.measured) == ("not run", None)
     assert reason in found.reason
+
+
+def test_what_a_domain_of_the_study_lacks_is_the_reason(scores: pd.DataFrame) -> None:
+    wanted = claim(cells={"domain": "tabletop"})
+    unlabelled = scores[(scores["domain"] != "tabletop") | (scores["metric"] != wanted.metric)]
+    elsewhere = scores[(scores["domain"] != "tabletop") | (scores["method"] != "diet_cp")]
+    for table, reason in ((unlabelled, "tabletop has no miou"), (elsewhere, "none of diet_cp's cells on tabletop")):
+        found = evaluate(wanted, Evidence(pd.concat([table, scores.assign(domain="pets")])))
+        assert found.verdict == "not run"
+        assert found.reason.startswith(reason)
 
 
 def test_data_that_was_not_there_is_the_reason(scores: pd.DataFrame) -> None:

@@ -171,7 +171,8 @@ def _missing(claim: Claim, test: pd.DataFrame, rows: pd.DataFrame, found: pd.Dat
         wanted = "" if pick.backbone == "any" else f" with backbone {', '.join(pick.backbone)}"
         return f"{claim.metric} was not measured{wanted}"
     if found.empty:
-        return f"domain {', '.join(pick.domain)} is not in the study (or has no {claim.metric})"
+        known = not _lacking(claim, test)
+        return f"{', '.join(pick.domain)} {f'has no {claim.metric}' if known else 'is not in the study'}"
     if pick.n == "largest":
         waiting = {name: evidence.waiting.get((name, pick.method), 0) for name in sorted(set(found["domain"]))}
         if places := [f"n = {n} of {name}" for name, n in waiting.items() if n]:
@@ -179,6 +180,9 @@ def _missing(claim: Claim, test: pd.DataFrame, rows: pd.DataFrame, found: pd.Dat
     if pick.n not in ("any", "largest"):
         sizes = ", ".join(str(n) for n in (*pick.n, *(pick.n_minus or ())))
         return f"n = {sizes} of {pick.method} and {pick.reference} is not in the study"
+    for name in (pick.method, pick.reference):
+        if not (found["method"] == name).any():
+            return f"none of {name}'s cells on {', '.join(sorted(set(found['domain'])))} is computed yet, or in the study"
     return f"{pick.method} and {pick.reference} share no seed of one cell at equal images seen"
 
 

@@ -30,8 +30,8 @@ Let d be the direction (+1 better, −1 worse), and *need* the effect the claim 
 tolerance) where a tolerance is given, else 0 (direction only: the reported value comes from other data or is unknown).
 All in the claimed direction:
 
-- **not run**: no cell of the claim is in the table; the reason says what is missing. (Of several domains or
-  sizes those present are used, and the reason names the others.)
+- **not run**: no cell of the claim is in the table, or none of one of its domains; the reason says what is missing. (Of
+  several sizes those present are used, and the reason names the others.)
 - **budget too small**: in no cell of the claim did the method act; the reason says how much of its source's run it had.
 - **inconclusive**: a domain has one seed; or the interval touches zero; or anything else.
 - **reproduced**: the whole interval is on the claimed side of zero and the measured value reaches *need*.
