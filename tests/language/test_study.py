@@ -77,7 +77,15 @@ def finished(folder: Path, gain: float, worth: float = 1.0) -> Path:
     pd.DataFrame(rows).to_csv(folder / "scores.csv", index=False)
     outcomes["tiny/groups"] = np.array([], dtype=np.int32)
     write_arrays(folder / "outcomes.npz", outcomes)
-    same = {"learner": "tiny", "arm": "v_pretraining_text", "seed": 0, "cosine": 0.1, "meta_loss": 1.0, "lr": 0.1}
+    same = {
+        "learner": "tiny",
+        "arm": "v_pretraining_text",
+        "seed": 0,
+        "cosine": 0.1,
+        "meta_loss": 1.0,
+        "lr": 0.1,
+        "alpha": 0.2,
+    }
     values = [
         {**same, "step": i, "tokens_seen": i, "value": 9 + v, "value_uniform": 9.0, "value_one_hot": 10.5}
         | {"predicted": 0.1 * (9 + v), "realised": v}
@@ -104,11 +112,14 @@ def test_gains_are_paired_and_claims_judged(tmp_path: Path) -> None:
     row = table.loc[("v_pretraining_text", "next_token", "pass_at_1")]
     assert row["low"] < row["gain"] < row["high"]
     assert row["gain"] == pytest.approx(40, abs=8)
+    # The noncentrality of 80 % power at .05 is 2.8 where the degrees of freedom are many, more where they are few.
+    assert row["detectable"] > 2.8 * (row["high"] - row["low"]) / (2 * 4.31)
     assert row["covers"] == "seeds and test images"
     assert table.loc[("uniform_topk", "next_token", "answer_nll")]["gain"] == 0
     value = pd.read_csv(folder / "designer.csv").iloc[0]
     assert (value["updates"], value["share_positive"], value["pearson_r"]) == (8, 1.0, 1.0)
     assert (value["share_above_uniform"], value["share_above_one_hot"]) == (0.875, 0.625)
+    assert (value["late_above_one_hot"], value["rank_r"]) == (0.75, 1.0)
     assert table.loc[("v_pretraining_text", "base", "prose_accuracy")]["gain"] == 0
     results.claims(folder, claims_file(tmp_path / "claims.yaml"))
     verdicts = {one["id"]: one["verdict"] for one in json.loads((folder / "claims.json").read_text())}
@@ -116,13 +127,16 @@ def test_gains_are_paired_and_claims_judged(tmp_path: Path) -> None:
     assert verdicts == {"a": "reproduced", "b": "not run"} | ours
     said = results.headline(folder)
     assert "V-pretraining against next token, Pass@1" in said
-    assert "V-pretraining trained 1.50 times as long as next token" in said
+    assert "V-pretraining trained 1.50 times as long as next token, the measurement of L_down's fall included" in said
+    assert "uniform top-K trained 1.00 times as long as next token\n" in said
     assert "NLL of" not in said.replace("of NLL:", "")
     for told in (said, (folder / "claims.md").read_text()):
         assert "not another start" in told
         assert "not equal compute or labels" in told
         assert "where φ starts, on 87.5% of 8 updates, and above that of one-hot targets" in told
-        assert "(worth more than next-token targets) on 62.5%" in told
+        assert (
+            "(worth more than next-token targets) on 62.5%; in the second half on 75.0%, at a mean α of 0.200" in told
+        )
 
 
 def test_correlation_is_within_seeds_and_without_the_schedule() -> None:
@@ -137,6 +151,10 @@ def test_correlation_is_within_seeds_and_without_the_schedule() -> None:
     assert abs(results.within_seed(values)) < 0.15
     assert results.within_seed(values.assign(realised=2 * values["predicted"])) == pytest.approx(1.0)
     assert np.isnan(results.within_seed(values[:2]))
+    shock = pd.DataFrame([{"seed": seed, "lr": 1.0, "predicted": 100.0, "realised": 900.0} for seed in (0, 1)])
+    shocked = pd.concat([values, shock])
+    assert results.within_seed(shocked) > 0.9
+    assert abs(results.within_seed(shocked, ranks=True)) < 0.2
 
 
 def test_the_predicted_fall_is_of_the_targets_that_theta_got() -> None:

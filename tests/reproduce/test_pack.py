@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lowdata_cpt.core.errors import UserError
@@ -40,6 +41,24 @@ def test_a_cell_made_by_other_code_is_packed_anew_though_its_scores_are_equal(
     assert (archive.read_bytes() != before) == taken
     with zipfile.ZipFile(archive) as stored:
         assert f'"{code}"'.encode() in stored.read(f"s0/{SCORES}.prov.json")
+
+
+def test_a_large_archive_lies_in_files_that_git_may_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert packing.LARGEST <= 2 * 2**20
+    monkeypatch.setattr(packing, "LARGEST", 1000)
+    archive, entries = tmp_path / "x.zip", {"s0/weights": np.random.default_rng(0).bytes(2500), "s0/a.json": b"{}"}
+    packing._write(archive, entries)
+    names = ["x.zip", "x.zip.01", "x.zip.02"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert max(path.stat().st_size for path in tmp_path.iterdir()) == 1000
+    assert packing._read(archive) == entries
+    last = (tmp_path / names[-1]).read_bytes()
+    for damage in (b"", last[:-1], last[:-30] + b"x" + last[-29:]):
+        (tmp_path / names[-1]).write_bytes(damage)
+        with pytest.raises(UserError, match="damaged"):
+            packing._read(archive)
+    packing._write(archive, {"s0/a.json": b"{}"})
+    assert [path.name for path in tmp_path.iterdir()] == ["x.zip"]
 
 
 def test_any_flipped_bit_of_an_archive_is_a_sentence_or_changes_nothing(tmp_path: Path) -> None:

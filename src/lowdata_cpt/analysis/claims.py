@@ -182,7 +182,9 @@ def _missing(claim: Claim, test: pd.DataFrame, rows: pd.DataFrame, found: pd.Dat
         return f"n = {sizes} of {pick.method} and {pick.reference} is not in the study"
     for name in (pick.method, pick.reference):
         if not (found["method"] == name).any():
-            return f"none of {name}'s cells on {', '.join(sorted(set(found['domain'])))} is computed yet, or in the study"
+            return (
+                f"none of {name}'s cells on {', '.join(sorted(set(found['domain'])))} is computed yet, or in the study"
+            )
     return f"{pick.method} and {pick.reference} share no seed of one cell at equal images seen"
 
 

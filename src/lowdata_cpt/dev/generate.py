@@ -104,14 +104,9 @@ def requirements() -> str:
     return "# Generated from uv.lock by `make config`; environment.yml installs it.\n" + done.stdout
 
 
-FIRST = "reproduced"
-"""The marker that shows a file's first paragraph only."""
 # page -> marker -> the study's table that is shown between `<!-- marker:begin -->` and `<!-- marker:end -->`
 SHOWN = {
-    "README.md": {
-        "sentences": "results/embedded/tables/sentences.md",
-        FIRST: "results/embedded/tables/answer.md",
-    },
+    "README.md": {"gains": "results/embedded/tables/answer.md"},
     "docs/probes.md": {"selected": "results/quick/statistics/selected.csv"},
 }
 
@@ -121,9 +116,7 @@ def page(name: str) -> str:
     text = (ROOT / name).read_text(encoding="utf-8")
     for marker, of in SHOWN[name].items():
         if (ROOT / of).exists():
-            table = _markdown(ROOT / of)
-            shown = table.split("\n\n")[0] if marker == FIRST else table
-            block = f"<!-- {marker}:begin -->\n\n{shown}\n\n<!-- {marker}:end -->"
+            block = f"<!-- {marker}:begin -->\n\n{_markdown(ROOT / of)}\n\n<!-- {marker}:end -->"
             parts = re.split(rf"<!-- {marker}:begin -->.*<!-- {marker}:end -->", text, flags=re.DOTALL)
             text = block.join(parts)
     return text

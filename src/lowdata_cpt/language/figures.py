@@ -86,7 +86,8 @@ def value(folder: Path) -> Drawing:
         axis.scatter(part["predicted"], part["realised"], s=4, color=LOOK[arm][0], alpha=0.4, linewidths=0)
         axis.axhline(0, color="#767676", linewidth=0.6)
         axis.axvline(0, color="#767676", linewidth=0.6)
-        axis.set_title(f"{LABELS[arm]}: r = {within_seed(part):.2f}, n = {len(part)}")
+        r, of_ranks = within_seed(part), within_seed(part, ranks=True)
+        axis.set_title(f"{LABELS[arm]}: r = {r:.2f}, of ranks {of_ranks:.2f}, n = {len(part)}")
         axis.set_xlabel("predicted: rate · V (nats)")
         axis.set_ylabel("realised fall of L_down (nats)")
     return Drawing(figure, "Fall of the feedback's loss to first order, learning rate · V of the targets that θ got, "

@@ -18,7 +18,7 @@ from pydantic import Field
 from lowdata_cpt.analysis.claims_file import Direction, Statement
 from lowdata_cpt.analysis.outcomes import draws_of_images
 from lowdata_cpt.analysis.preconditions import mostly_positive
-from lowdata_cpt.analysis.stats import Interval, joint_interval
+from lowdata_cpt.analysis.stats import Interval, joint_interval, minimum_detectable_effect
 from lowdata_cpt.analysis.verdicts import ANSWERS, Verdict, judge, why
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import read_arrays, read_json, write_arrays, write_json, write_text
@@ -51,6 +51,8 @@ LABELS = {
 }
 TAUGHT: Arm = "v_pretraining_text"
 """The arm whose φ is taught by feedback: it acted where its V is mostly above that of the uniform control."""
+DESIGNED: tuple[Arm, ...] = ("random_feedback", TAUGHT)
+"""The arms with a φ: their seconds hold a pass over the feedback after each update, which the method does not need."""
 SCOPE = """\
 Gains in points (of NLL: nats), positive = better, at the end of the runs, with 95 % intervals. These cover batch order,
 feedback draws, φ's start and test problems, not another start: all cells of a learner begin at one. Arms have equal
@@ -115,7 +117,7 @@ def collect(study: LanguageStudy, paths: Paths, target: Path | None = None) -> N
     write_arrays(target / "outcomes.npz", outcomes)
     curve_columns = [*KEY, "step", "tokens_seen", "loss", "alpha", "entropy"]
     value_columns = [*KEY, "step", "tokens_seen", "value", "value_one_hot", "value_uniform", "cosine", "meta_loss",
-                     "lr", "predicted", "realised"]  # fmt: skip
+                     "alpha", "lr", "predicted", "realised"]  # fmt: skip
     tables = {
         "scores.csv": pd.DataFrame(scores),
         "cost.csv": pd.DataFrame(costs),
@@ -216,6 +218,7 @@ def statistics(folder: Path) -> None:
                         "learner": learner, "arm": arm, "reference": reference, "metric": metric, "tokens_seen": last,
                         "mean": at_end.loc[at_end["tokens_seen"] == last, "value"].mean(), "gain": interval.estimate,
                         "low": interval.low, "high": interval.high, "p_value": interval.p_value,
+                        "detectable": minimum_detectable_effect(interval.standard_error, interval.degrees_of_freedom),
                         "covers": interval.covers, "seeds": seeds,
                     })  # fmt: skip
     write_table(folder / "statistics.csv", pd.DataFrame(rows).round(6))
@@ -224,31 +227,35 @@ def statistics(folder: Path) -> None:
         write_sidecar(folder / name, inputs=[folder / "scores.csv", folder / "value.csv"])
 
 
-def within_seed(values: pd.DataFrame) -> float:
+def within_seed(values: pd.DataFrame, *, ranks: bool = False) -> float:
     """Return Pearson's r of predicted and realised fall, both divided by the rate of their step, mean over seeds.
 
     Pooled and undivided, the schedule and differences between seeds would correlate by themselves. NaN if unknown.
+    Of `ranks` (Spearman's r), the few large changes where θ first gets designed targets count as any other.
     """
     found = []
     for _, part in values[values["lr"] > 0].groupby("seed"):
         pairs = part[["predicted", "realised"]].div(part["lr"], axis=0).dropna()
+        pairs = pairs.rank() if ranks else pairs
         if len(pairs) > 2 and (pairs.std() > 0).all():
             found.append(np.corrcoef(pairs["predicted"], pairs["realised"])[0, 1])
     return float(np.mean(found)) if found else math.nan
 
 
 def designer_table(values: pd.DataFrame) -> pd.DataFrame:
-    """Return per learner and arm: updates of φ, shares with V above 0 and the references, `within_seed`'s r."""
+    """Return per learner and arm: updates of φ, shares with V above 0 and the references, `within_seed`'s r.
+
+    `late_…` are of the second half of the runs: a gate that closes makes q one-hot, and V that of one-hot.
+    """
     rows = []
     for (learner, arm), part in values.groupby(["learner", "arm"], sort=False):
-        rows.append(
-            {"learner": learner, "arm": arm, "updates": len(part), "share_positive": (part["value"] > 0).mean(),
-             "share_above_uniform": (part["value"] > part["value_uniform"]).mean(),
-             "share_above_one_hot": (part["value"] > part["value_one_hot"]).mean(),
-             "mean_cosine": part["cosine"].mean(), "pearson_r": within_seed(part)}
-        )  # fmt: skip
+        late = part[part["step"] > part["step"].max() / 2]
+        above = [(of["value"] > of["value_one_hot"]).mean() for of in (part, late)]
+        worth = ((part["value"] > 0).mean(), (part["value"] > part["value_uniform"]).mean(), *above)
+        fit = (within_seed(part), within_seed(part, ranks=True))
+        rows.append((learner, arm, len(part), *worth, late["alpha"].mean(), part["cosine"].mean(), *fit))
     columns = ["learner", "arm", "updates", "share_positive", "share_above_uniform", "share_above_one_hot",
-               "mean_cosine", "pearson_r"]  # fmt: skip
+               "late_above_one_hot", "late_alpha", "mean_cosine", "pearson_r", "rank_r"]  # fmt: skip
     return pd.DataFrame(rows, columns=columns).round(6)
 
 
@@ -258,7 +265,8 @@ def acted(values: pd.DataFrame) -> list[str]:
     return [
         f"{row['learner']}: V of the taught φ is above that of uniform top-K targets, where φ starts, on "
         f"{row['share_above_uniform']:.1%} of {row['updates']} updates, and above that of one-hot targets (worth more "
-        f"than next-token targets) on {row['share_above_one_hot']:.1%}."
+        f"than next-token targets) on {row['share_above_one_hot']:.1%}; in the second "
+        f"half on {row['late_above_one_hot']:.1%}, at a mean α of {row['late_alpha']:.3f}."
         for row in table[table["arm"] == TAUGHT].to_dict("records")
     ]
 
@@ -328,5 +336,8 @@ def headline(folder: Path) -> str:
         )
         if row["metric"] == SHOWN[-1]:
             ratio = seconds[row["learner"], row["arm"]] / seconds[row["learner"], "next_token"]
-            lines.append(f"{row['learner']}: {LABELS[row['arm']]} trained {ratio:.2f} times as long as next token")
+            also = ", the measurement of L_down's fall included" if row["arm"] in DESIGNED else ""
+            lines.append(
+                f"{row['learner']}: {LABELS[row['arm']]} trained {ratio:.2f} times as long as next token{also}"
+            )
     return "\n".join([*lines, *acted(pd.read_csv(check(folder / "value.csv"))), f"figures: {folder / 'figures'}"])

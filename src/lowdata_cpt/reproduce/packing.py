@@ -2,12 +2,13 @@
 
 `make pack` puts what a study's tables are made from into results/<study>/finished/<backbone>-<domain>-<method>.zip:
 scores, outcomes of test images, cost, log, and how they came about; of a language study, whose start has few weights,
-those too. `make restore` puts it back where Snakemake looks for it: those cells that are of today's configuration,
-code and data.
+those too. What is too large for one file in git goes on in `….zip.01`, `….zip.02`. `make restore` puts it back where
+Snakemake looks for it: those cells that are of today's configuration, code and data.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 import zlib
@@ -23,6 +24,9 @@ from lowdata_cpt.study import job_params
 
 SAME_DATE = (1980, 1, 1, 0, 0, 0)
 """Of every entry of an archive: equal cells give equal bytes."""
+
+LARGEST = 1_900_000
+"""Bytes of one file of an archive: below 2 MiB, the most that git is to keep of one."""
 
 Entries = dict[str, bytes]
 """Name below a cell's place in an archive -> content."""
@@ -43,7 +47,7 @@ def pack(name: str) -> list[Path]:
         name: of the study; its configuration is config/<name>.yaml.
 
     Returns:
-        The archives, sorted.
+        The archives' files, sorted.
 
     Raises:
         UserError: the configuration is wrong, or an archive is damaged.
@@ -65,8 +69,8 @@ def pack(name: str) -> list[Path]:
         if entries and entries != packed:
             _write(archive, entries)
         if entries:
-            written.append(archive)
-    for stale in {path for archive in archives for path in archive.parent.glob("*.zip")} - set(written):
+            written += _files(archive)
+    for stale in {path for archive in archives for path in archive.parent.glob("*.zip*")} - set(written):
         stale.unlink()
     return sorted(written)
 
@@ -76,11 +80,16 @@ def _settings(entries: Entries) -> list[Any]:
     return [json.loads(content)["config"] for name, content in sorted(entries.items()) if name.endswith(SUFFIX)]
 
 
+def _files(archive: Path) -> list[Path]:
+    """Return the files of an archive, which are one when laid end to end."""
+    return [archive, *sorted(archive.parent.glob(f"{archive.name}.[0-9][0-9]"))]
+
+
 def _read(archive: Path) -> Entries:
     if not archive.exists():
         return {}
     try:
-        with zipfile.ZipFile(archive) as stored:
+        with zipfile.ZipFile(io.BytesIO(b"".join(file.read_bytes() for file in _files(archive)))) as stored:
             return {name: stored.read(name) for name in stored.namelist()}
     # What zipfile raises of a damaged archive: a flipped flag says that it is encrypted, or packed by another method.
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError) as error:
@@ -88,9 +97,16 @@ def _read(archive: Path) -> Entries:
 
 
 def _write(archive: Path, entries: Entries) -> None:
-    with atomic_path(archive) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as stored:
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as stored:
         for name in sorted(entries):
             stored.writestr(zipfile.ZipInfo(name, SAME_DATE), entries[name], zipfile.ZIP_DEFLATED, 9)
+    for old in _files(archive)[1:]:
+        old.unlink()
+    for number, start in enumerate(range(0, whole.tell(), LARGEST)):
+        file = archive.with_name(f"{archive.name}.{number:02}") if number else archive
+        with atomic_path(file) as temporary:
+            temporary.write_bytes(whole.getbuffer()[start : start + LARGEST])
 
 
 def restore(name: str) -> Restored:
