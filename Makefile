@@ -89,7 +89,7 @@ report: .venv/.ready ## STUDY's report again, from its tables and figures
 	@$(RUN)/lowdata-cpt report results/$(STUDY)
 
 pull: .venv/.ready ## get STUDY's models, predictions and data by DVC (FORCE=1 replaces files that differ)
-	@$(RUN)/lowdata-cpt pull --study $(STUDY) $(if $(FORCE),--force)
+	@$(RUN)/lowdata-cpt pull --study $(STUDY) $(if $(filter-out 0 no false,$(FORCE)),--force)
 
 push: .venv/.ready ## send them to the DVC remote
 	@$(RUN)/lowdata-cpt push --study $(STUDY)
@@ -106,8 +106,8 @@ dvc-commit: .venv/.ready ## write dvc.lock from a complete run of STUDY
 forecast: .venv/.ready ## print jobs, GPU-hours and disk of STUDY before it runs, at the rates of benchmarks/gpu.json (TFLOPS=60: at that)
 	@$(RUN)/lowdata-cpt forecast --study $(FILE) $(if $(TFLOPS),--tflops $(TFLOPS),--measured benchmarks/gpu.json)
 
-scale-down: .venv/.ready ## run two steps of every distinct cell type of config/paper.yaml on fixtures, on the CPU
-	@$(RUN)/lowdata-cpt scale-down --study config/$(if $(filter quick,$(STUDY)),paper,$(STUDY)).yaml
+scale-down: .venv/.ready ## run two steps of every distinct cell type of STUDY (paper, if it is not given) on fixtures, on the CPU
+	@$(RUN)/lowdata-cpt scale-down --study config/$(if $(filter file,$(origin STUDY)),paper,$(STUDY)).yaml
 
 chaos: .venv/.ready ## full counts of kills, damaged files and full disks (half an hour); rewrites the table of docs/reliability.md
 	@tools/install-gl

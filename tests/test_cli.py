@@ -9,8 +9,11 @@ import pytest
 import torch
 
 from lowdata_cpt import cli
+from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import write_json
+from lowdata_cpt.language import plan
 from lowdata_cpt.reproduce import dvc
+from lowdata_cpt.study import grid
 from lowdata_cpt.study.load import load
 
 STUDY = """study: small
@@ -93,6 +96,14 @@ def test_a_cell_that_is_none_is_refused_before_the_table(
     shown = capsys.readouterr()
     assert f"error: cell '{name}': " in shown.err
     assert not shown.out
+
+
+@pytest.mark.parametrize("end", ["s01", "s٠", f"s{'9' * 5000}"])
+def test_a_number_of_a_cell_is_written_one_way(end: str) -> None:
+    for parse, name in ((grid.parse_cell, f"a/b/c/n1/{end}"), (plan.parse_cell, f"a/b/{end}")):
+        with pytest.raises(UserError, match="expected ") as error:
+            parse(name)
+        assert len(str(error.value)) < 300
 
 
 @pytest.mark.parametrize("command", ["headline", "report", "tables"])

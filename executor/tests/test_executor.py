@@ -106,7 +106,7 @@ def test_a_lost_answer_is_found_by_name(cluster: Cluster) -> None:
 def test_a_job_that_started_before_it_could_be_blocked_is_monitored(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, job = Run(cluster, controller_patience=-1), FakeJob("a")
+    run, job = Run(cluster, controller_patience=0), FakeJob("a")
 
     def submit(*arguments: Any) -> list[str]:
         try:

@@ -62,6 +62,12 @@ def test_an_interrupted_job_is_left_to_the_next_run(cluster: Cluster) -> None:
     assert not run.failed
 
 
+@pytest.mark.parametrize("name", ["requeue_limit", "signal_delay", "controller_patience", "array_size"])
+def test_a_negative_number_is_refused(cluster: Cluster, name: str) -> None:
+    with pytest.raises(WorkflowError, match=f"submitit-{name.replace('_', '-')} must be . or more, not -5"):
+        Run(cluster, **{name: -5})
+
+
 def test_any_other_word_is_refused(cluster: Cluster) -> None:
     with pytest.raises(WorkflowError, match="must be cancel or keep, not 'maybe'"):
         Run(cluster, on_interrupt="maybe")

@@ -87,7 +87,10 @@ def test_a_user_can_forbid_requeues(resources: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("resources", "words"),
-    [({"mem_mb": "much"}, "mem_mb must be a whole number"), ({"gpu": 3, "nodes": 2}, "does not divide"),
+    [({"mem_mb": "much"}, "mem_mb must be a whole number"), ({"mem_mb": -5}, "mem_mb must be a whole number, not -5"),
+     ({"nodes": -2}, "nodes must be"), ({"gpu": -1}, "gpu must be"), ({"gpu": 1.5}, "gpu must be"),
+     ({"runtime": float("inf")}, "runtime must be"), ({"slurm_extra": "--a='b"}, "slurm_extra: .* is no shell words"),
+     ({"gpu": 3, "nodes": 2}, "does not divide"),
      ({"slurm_extra": "nice"}, "--flag=value")],
 )  # fmt: skip
 def test_an_invalid_resource_is_named(resources: dict[str, Any], words: str) -> None:

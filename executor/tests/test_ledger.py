@@ -49,3 +49,10 @@ def test_a_line_written_twice_counts_once_and_a_truncated_one_not_at_all(tmp_pat
 def test_a_job_that_never_started_costs_nothing_but_is_recorded(tmp_path: Path) -> None:
     (line,) = ledger.lines_of(record(tmp_path, "u", "tec"), "cancelled", "run1")
     assert (line["state"], line["elapsed"], line["attempts"]) == ("cancelled", 0.0, 0)
+
+
+def test_lines_that_are_none_are_skipped(tmp_path: Path) -> None:
+    (line,) = ledger.lines_of(record(tmp_path, "u", "glare"), "failed", "run1")
+    ledger.append(tmp_path / "a.jsonl", [line])
+    (tmp_path / "b.jsonl").write_bytes(b'5\nnull\n[1]\n{}\n{"outputs": ["a"]}\n\xff\xfe\n{"cut')
+    assert ledger.read(tmp_path) == [line]

@@ -66,7 +66,13 @@ def test_a_wrong_word_in_the_table_is_named(word: str) -> None:
         partitions.parse(f"short {word}")
 
 
-@pytest.mark.parametrize("line", ["runtime=60 mem_mb=64000", "short: runtime=60"])
+@pytest.mark.parametrize("words", ["runtime=60 runtime=90", "gpu_model=a gpu_model=b"])
+def test_a_limit_that_is_given_twice_is_named(words: str) -> None:
+    with pytest.raises(WorkflowError, match=f"{words.split('=')[0]} is given twice in the line 'short {words}'"):
+        partitions.parse(f"short {words}")
+
+
+@pytest.mark.parametrize("line", ["runtime=60 mem_mb=64000", "short: runtime=60", "-x runtime=5", ", cpus=1"])
 def test_a_line_without_a_name_is_refused(line: str) -> None:
     with pytest.raises(WorkflowError, match="is no name of a partition"):
         partitions.parse(line)

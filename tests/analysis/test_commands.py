@@ -11,7 +11,7 @@ from scipy.stats import t as student
 
 from lowdata_cpt.analysis import commands
 from lowdata_cpt.analysis.outcomes import Outcomes
-from lowdata_cpt.analysis.study_files import read_results
+from lowdata_cpt.analysis.study_files import StudyFiles, read_before, read_results
 from lowdata_cpt.analysis.summary import (
     by_domain,
     cell_statistics,
@@ -268,6 +268,18 @@ def test_mean_scores_hold_the_test_means(tmp_path: Path) -> None:
     assert commands.mean_scores(pd.read_csv(tmp_path / "scores.csv")) == {
         "b": {"camvid": {"tec": {"n100": {"segmentation.miou": 0.45}}}}
     }
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "null", "5", '{"methods": null}', '{"methods": {"dino": 5}}', '{"methods": {"dino": {"optimiser": null}}}',
+     '{"domains": [1]}', '{"domains": {"a": 5}}'],
+)  # fmt: skip
+def test_wrong_settings_are_one_clear_error(content: str, tmp_path: Path) -> None:
+    (tmp_path / "study.json").write_text(content)
+    for read in (read_before, lambda folder: StudyFiles(folder).own):
+        with pytest.raises(UserError, match=r"study.json: expected a study's settings"):
+            read(tmp_path)
 
 
 def test_wrong_claims_json_is_one_clear_error(tmp_path: Path) -> None:

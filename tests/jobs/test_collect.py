@@ -10,9 +10,10 @@ import pytest
 
 from lowdata_cpt.analysis.summary import selection_table
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.core.io import write_json
+from lowdata_cpt.core.io import read_json, write_json
 from lowdata_cpt.data.domains.camvid import CamVid
 from lowdata_cpt.jobs import collect
+from lowdata_cpt.study.grid import cells
 from lowdata_cpt.study.load import validate
 from lowdata_cpt.study.paths import Paths
 
@@ -97,3 +98,24 @@ def test_what_is_no_table_is_not_compared(tmp_path: Path) -> None:
     other.write_text("a\n1,2\n3,4,5\n")
     with pytest.raises(UserError, match=r"b\.csv: not a CSV table"):
         collect.differences(table, other)
+
+
+def test_a_damaged_cell_leaves_what_was_collected_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = validate(
+        {
+            "study": "s",
+            "backbones": {"b": {"model": "test_vit"}},
+            "domains": {"camvid": {"sizes": [4]}},
+            "methods": {"base": {}},
+            "training": {"epochs": 2},
+        }
+    )
+    paths = Paths("s")
+    write_json(paths.of_study("study.json"), "of before")
+    write_json(paths.cell(next(cells(study))) / "cost.json", {})
+    (paths.cell(next(cells(study))) / "log.csv").write_text("step")
+    with pytest.raises(UserError):
+        collect.collect(study, {}, paths)
+    assert read_json(paths.of_study("study.json")) == "of before"
+    assert not paths.of_study("not_run.json").exists()

@@ -159,6 +159,14 @@ def test_a_table_that_is_none_is_refused(table: Any, said: str, of: str, tmp_pat
         Assumptions.of(study(of), None, None, None, tmp_path / "gpu.json")
 
 
+@pytest.mark.parametrize("content", [[], {}, None, {"tasks": [], "images": {}}, {"tasks": {"a": {"sets": {"t": "x"}}}}])
+def test_a_damaged_manifest_is_named(content: Any, tmp_path: Path) -> None:
+    for name in study("quick").domains:
+        write_json(Paths(tmp_path).manifest(name), content)
+    with pytest.raises(UserError, match=r"manifest.json: damaged, expected tasks"):
+        forecast(study("quick"), Paths(tmp_path), A)
+
+
 def test_the_pages_say_what_is_forecast(tmp_path: Path) -> None:
     paper, embedded = study("paper"), study("embedded")
     found = Assumptions.of(paper, None, None, None, ROOT / "benchmarks/gpu.json")

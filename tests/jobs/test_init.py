@@ -140,6 +140,13 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
         job.init(folder, tmp_path / "Walks.yaml")
 
 
+def test_home_is_understood_in_both_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    pets(tmp_path / "pets")
+    job.init(Path("~/pets"), Path("~/new.yaml"))
+    assert load(tmp_path / "new.yaml").study == "new"
+
+
 @pytest.mark.parametrize("name", ["2024", "no", "x" * 90])
 def test_any_name_of_a_file_is_a_name_of_a_study(name: str, tmp_path: Path) -> None:
     job.init(pets(tmp_path / "pets"), tmp_path / f"{name}.yaml")

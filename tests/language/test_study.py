@@ -229,6 +229,33 @@ def test_a_report_of_another_kind_of_study_says_so(tmp_path: Path, capsys: pytes
     assert "none/study.json: no such file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        *((name, b"", "not a CSV table") for name in ("scores.csv", "value.csv")),
+        *((name, bytes(range(256)), "not a CSV table") for name in ("scores.csv", "value.csv")),
+        *((name, b"a,b\n1,2\n", "missing column learner") for name in ("scores.csv", "value.csv")),
+        ("scores.csv", b"learner,arm,seed,tokens_seen,metric,value,train_seconds\ntiny,base,0,9,a,x,1\n", "no number"),
+        ("scores.csv", b"learner,arm,seed,tokens_seen,metric,value,train_seconds\ntiny,b,0,9,a,1,1\n", "arm 'b'"),
+        ("scores.csv", b"learner,arm,seed,tokens_seen,metric,value,train_seconds\n", "no row of tiny/next_token"),
+    ],
+)
+def test_a_damaged_table_is_one_sentence(
+    name: str, content: bytes, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (finished(tmp_path, 0.1) / name).write_bytes(content)
+    assert main(["language", "report", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert name in said
+    assert expected in said
+
+
+def test_outcomes_of_another_study_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_arrays(finished(tmp_path, 0.1) / "outcomes.npz", {"other": np.zeros(3)})
+    assert main(["language", "report", str(tmp_path)]) == 2
+    assert "outcomes.npz: has no tiny/next_token/s0/pass_at_1" in capsys.readouterr().err
+
+
 def test_a_command_for_studies_of_images_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["forecast", "--study", str(ROOT / "config/language.yaml")]) == 2
     assert "a study of kind 'language', expected one of images" in capsys.readouterr().err

@@ -79,3 +79,20 @@ def test_any_flipped_bit_of_an_archive_is_a_sentence_or_changes_nothing(tmp_path
             assert set(found.values()) <= set(entries.values())
     assert len(refused) > 400
     assert all("x.zip: damaged (" in line for line in refused)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("s0/../../../elsewhere", b"x", "would lie outside of a cell"),
+        ("/elsewhere", b"x", "would lie outside of a cell"),
+        *((f"s0/{SCORES}.prov.json", content, "") for content in (b"x", b"[]", b"{}", b"\xff")),
+    ],
+)
+def test_an_archive_that_pack_did_not_write_is_refused(
+    name: str, content: bytes, expected: str, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr(name, content)
+    with pytest.raises(UserError, match=rf"x\.zip: damaged .*{expected}"):
+        packing._read(tmp_path / "x.zip")

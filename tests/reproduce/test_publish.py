@@ -84,6 +84,16 @@ def test_a_damaged_benchmark_is_named(folder: Path) -> None:
         publish("quick")
 
 
+@pytest.mark.parametrize(
+    ("name", "content"), [("benchmarks.csv", ""), ("benchmarks.csv", "a\n1\n"), ("scores.csv", "")]
+)
+def test_a_damaged_table_is_named(folder: Path, name: str, content: str) -> None:
+    publish("quick")
+    write_text(folder / name, content)
+    with pytest.raises(UserError, match=rf"{name}: (not a CSV table|missing column rule)"):
+        gather_benchmarks(folder)
+
+
 def test_images_stand_once_in_drawn_order(folder: Path) -> None:
     table = gather_subsets(folder)
     assert table.columns.tolist() == ["domain", "seed", "place", "id", "sha256"]

@@ -341,3 +341,10 @@ def test_cells_are_named_as_their_folders() -> None:
             cell_of(wrong, study)
     with pytest.raises(UserError, match="for example"):
         cell_of(cell.name.replace("/s0", "/s9"), study)
+
+
+def test_brackets_in_a_row_are_text(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not print_table([Row("cell", "results/[/x]", "failed", "expected [a, b], got [/]")])
+    said = capsys.readouterr().out
+    assert "results/[/x]" in said
+    assert "expected [a, b], got [/]" in said

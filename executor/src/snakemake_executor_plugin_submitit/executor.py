@@ -24,6 +24,9 @@ from snakemake_executor_plugin_submitit.records import REQUEUES, Record, Records
 from snakemake_executor_plugin_submitit.submitter import Submission, Submitter, equal, message_of
 from snakemake_executor_plugin_submitit.waiting import WaitingRoom
 
+LEAST = {"requeue_limit": 0, "signal_delay": 1, "controller_patience": 0, "array_size": 1}
+"""Smallest value of each setting that is a number."""
+
 
 class Executor(RemoteExecutor):  # type: ignore[misc]
     """Runs each Snakemake job, or group of jobs, as one SLURM job through submitit."""
@@ -39,6 +42,9 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
         interval = float(remote.seconds_between_status_checks)
         if settings.on_interrupt not in ("cancel", "keep"):
             raise WorkflowError(f"submitit-on-interrupt must be cancel or keep, not {settings.on_interrupt!r}")
+        for name, least in LEAST.items():
+            if (number := getattr(settings, name)) < least:
+                raise WorkflowError(f"submitit-{name.replace('_', '-')} must be {least} or more, not {number}")
         if settings.clusters:
             os.environ["SLURM_CLUSTERS"] = settings.clusters  # obeyed by sbatch, squeue, sacct and scancel
         self.partitions = partitions.parse(settings.partitions or "")

@@ -76,14 +76,13 @@ class RefusedError(Exception):
 
 
 def _number(resources: Mapping[str, Any], name: str) -> int | None:
-    """Return a resource as a whole number, None if it is not given; raises WorkflowError for anything else."""
+    """Return a resource as a whole number ≥ 0, None if it is not given; raises WorkflowError for anything else."""
     value = resources.get(name)
     if value is None or value == "":
         return None
-    try:
-        return int(value)
-    except (TypeError, ValueError):
-        raise WorkflowError(f"resource {name} must be a whole number, not {value!r}") from None
+    if isinstance(value, bool) or not re.fullmatch(r"[0-9]+(\.0+)?", str(value)):
+        raise WorkflowError(f"resource {name} must be a whole number, not {value!r}")
+    return int(float(value))
 
 
 def cpus_of(resources: Mapping[str, Any], threads: int) -> int:
@@ -145,7 +144,11 @@ def sbatch_parameters(
     for name, value in resources.items():
         if name.startswith("slurm_") and name not in RESERVED and value not in (None, "", False):
             extra[name.removeprefix("slurm_").replace("_", "-")] = value
-    for word in shlex.split(str(resources.get("slurm_extra") or "")):
+    try:
+        words = shlex.split(str(resources.get("slurm_extra") or ""))
+    except ValueError as error:
+        raise WorkflowError(f"slurm_extra: {resources['slurm_extra']!r} is no shell words ({error})") from None
+    for word in words:
         flag, has_value, value = word.removeprefix("--").partition("=")
         if not word.startswith("--"):
             raise WorkflowError(f"slurm_extra takes words such as --flag=value, not {word!r}")

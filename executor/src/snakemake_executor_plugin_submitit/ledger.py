@@ -10,6 +10,8 @@ from typing import Any
 
 from snakemake_executor_plugin_submitit.records import Record
 
+NEEDED = {"submission", "attempts", "state", "elapsed", "cpus", "gpus"}
+"""The keys of a line that are summed up."""
 STATES = ("finished", "failed", "requeued", "cancelled")
 
 
@@ -64,14 +66,16 @@ def append(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """Read the ledgers of all runs in a folder, oldest run first; a line truncated by a crash is skipped."""
+    """Read the ledgers of all runs in a folder, oldest run first; a line that a crash cut or damaged is skipped."""
     lines = []
     for path in sorted(folder.glob("*.jsonl")):
-        for text in path.read_text(encoding="utf-8").splitlines():
+        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                lines.append(json.loads(text))
+                line = json.loads(text)
             except ValueError:
                 continue
+            if isinstance(line, dict) and line.keys() >= NEEDED and isinstance(line.get("outputs", []), list):
+                lines.append(line)
     return lines
 
 

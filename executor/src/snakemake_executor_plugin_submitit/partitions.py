@@ -45,12 +45,14 @@ def parse(text: str) -> list[Partition]:
     partitions = []
     for line in text.splitlines():
         name, *words = line.split("#")[0].split() or [""]
-        if not re.fullmatch(r"[\w.,-]*", name):
+        if not re.fullmatch(r"(\w[\w.,-]*)?", name):
             raise WorkflowError(f"submitit-partitions: {name!r} in the line {line.strip()!r} is no name of a partition")
         limits: dict[str, int] = {}
         model = ""
         for word in words:
             key, _, value = word.partition("=")
+            if key in limits or (key == "gpu_model" and model):
+                raise WorkflowError(f"submitit-partitions: {key} is given twice in the line {line.strip()!r}")
             if key == "gpu_model" and value:
                 model = value
             elif key in LIMITS and value.isdecimal():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -21,18 +22,36 @@ from lowdata_cpt.core.provenance import check, of_study
 OWN_IMAGES = "imagefolder"
 
 
+def read_settings(study_dir: Path) -> dict[str, Any]:
+    """Return a study's resolved configuration, `study.json`; {} where it is not here.
+
+    Raises:
+        UserError: it is damaged, or its methods and domains are no mappings of names to settings.
+    """
+    path = study_dir / "study.json"
+    if not path.exists():
+        return {}
+    found = read_json(of_study(path))
+    blocks = [found.get(kind, {}) for kind in ("methods", "domains")] if isinstance(found, dict) else [None]
+    entries = [entry for block in blocks if isinstance(block, dict) for entry in block.values()]
+    inner = [entry.get("optimiser", {}) for entry in entries if isinstance(entry, dict)]
+    if not all(isinstance(one, dict) for one in (*blocks, *entries, *inner)):
+        raise UserError(f"{path}: expected a study's settings, with methods and domains by name")
+    settings: dict[str, Any] = found
+    return settings
+
+
 def read_checks(study_dir: Path) -> pd.DataFrame:
     """Return `check_preconditions` of a study's `curves.csv`, `study.json` and `cost.csv`; empty without curves.
 
     Raises:
         UserError: one of the files is wrong.
     """
-    files = {name: study_dir / name for name in ("curves.csv", "study.json", "cost.csv")}
+    files = {name: study_dir / name for name in ("curves.csv", "cost.csv")}
     if not files["curves.csv"].exists():
         return pd.DataFrame()
-    study = read_json(of_study(files["study.json"])) if files["study.json"].exists() else None
     cost = read_table(files["cost.csv"], (*COST_COLUMNS, "steps")) if files["cost.csv"].exists() else None
-    return check_preconditions(read_curves(files["curves.csv"]), study, cost)
+    return check_preconditions(read_curves(files["curves.csv"]), read_settings(study_dir), cost)
 
 
 def read_not_run(study_dir: Path) -> dict[str, str]:
@@ -90,10 +109,8 @@ def read_before(study_dir: Path) -> dict[str, str]:
     Raises:
         UserError: the file is wrong.
     """
-    path = study_dir / "study.json"
-    if not path.exists():
-        return BEFORE_OF
-    return step_zeros(read_json(of_study(path)).get("methods", {}))
+    settings = read_settings(study_dir)
+    return step_zeros(settings.get("methods", {})) if settings else BEFORE_OF
 
 
 class StudyFiles:
@@ -148,8 +165,7 @@ class StudyFiles:
     @cached_property
     def own(self) -> bool:
         """Whether `study.json` names folders of own images only: its reader asks about these, not about domains."""
-        path = self.folder / "study.json"
-        domains = read_json(of_study(path))["domains"] if path.exists() else {}
+        domains = read_settings(self.folder).get("domains", {})
         return bool(domains) and all(domain.get("kind") == OWN_IMAGES for domain in domains.values())
 
     @cached_property

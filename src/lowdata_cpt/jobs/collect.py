@@ -47,8 +47,6 @@ def collect(study: Study, not_run: dict[str, str], paths: Paths, target: Path | 
     Images without labels have costs and curves only; where no domain has labels, there is no scores.csv.
     """
     target = target or paths.root
-    write_json(target / "study.json", json.loads(dump(study_params(study))))
-    write_json(target / "not_run.json", not_run)
     scores: list[dict[str, Any]] = []
     selected: list[dict[str, Any]] = []
     costs: list[dict[str, Any]] = []
@@ -85,6 +83,9 @@ def collect(study: Study, not_run: dict[str, str], paths: Paths, target: Path | 
         "curves.csv": (pd.concat([pd.DataFrame(columns=STEP_COLUMNS), *curves]), sources["log.csv"]),
     }
     outcomes = _gather_outcomes(study, paths, target / "outcomes", table) if labelled else []
+    # From here on every cell has been read: one that is damaged leaves what was collected before.
+    write_json(target / "study.json", json.loads(dump(study_params(study))))
+    write_json(target / "not_run.json", not_run)
     for name, (frame, inputs) in tables.items():
         of_all = [target / "study.json", target / "not_run.json", *outcomes] if name == "scores.csv" else []
         if labelled or name in ("cost.csv", "curves.csv"):

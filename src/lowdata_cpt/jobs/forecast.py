@@ -164,8 +164,13 @@ def labelled_images(domain: Domain, manifest: Path, assumptions: Assumptions) ->
     """Return the number of labelled images: of the decoded store if there is one, else as the domain counts them."""
     if manifest.exists():
         facts = read_json(manifest)
-        sets = {name for task in facts["tasks"].values() for name in task["sets"].values()}
-        return int(sum(facts["images"][name] for name in sets))
+        try:
+            sets = {name for task in facts["tasks"].values() for name in task["sets"].values()}
+            return int(sum(facts["images"][name] for name in sets))
+        except (AttributeError, KeyError, TypeError):
+            raise UserError(
+                f"{manifest}: damaged, expected tasks and counts of images; delete it, and the run decodes again"
+            ) from None
     counted = domain.count()
     return assumptions.unknown_images if counted is None else counted
 

@@ -52,7 +52,7 @@ def init(folder: Path, out: Path | None = None) -> str:
     Raises:
         UserError: the folder or its labels cannot be used, or the configuration or results of that name exist.
     """
-    folder = expanded(folder).resolve()
+    folder, out = expanded(folder).resolve(), expanded(out) if out else None
     name = re.sub(r"[^a-z0-9]+", "_", (out.stem if out else folder.name).lower()).strip("_")[:64] or "mine"
     out = out or REPOSITORY / "config" / f"{name}.yaml"
     for taken in (out, Path("results", name)):

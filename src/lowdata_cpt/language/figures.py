@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 
 from lowdata_cpt.analysis.figures.axes import compact
 from lowdata_cpt.analysis.style import PAGE_WIDTH, Drawing, house_style, nothing, panels, save
-from lowdata_cpt.core.provenance import check, write_sidecar
+from lowdata_cpt.core.provenance import write_sidecar
 from lowdata_cpt.language.config import BASE
-from lowdata_cpt.language.results import LABELS, METRICS, SHOWN, claims, statistics, within_seed
+from lowdata_cpt.language.results import LABELS, METRICS, SHOWN, claims, read_table, statistics, within_seed
 
 LOOK = {
     BASE: ("#222222", "o", "-"),
@@ -37,7 +37,7 @@ def _line(axis: Axes, arm: str, part: pd.DataFrame, column: str, marked: bool) -
 
 def learning(folder: Path) -> Drawing:
     """Draw each metric of `SHOWN` against tokens seen, an arm a line."""
-    scores = pd.read_csv(check(folder / "scores.csv"))
+    scores = read_table(folder / "scores.csv")
     learners = list(dict.fromkeys(scores["learner"]))
     figure, axes = panels(len(SHOWN) * len(learners), len(SHOWN), PAGE_WIDTH, 2.2)
     places = [(learner, metric) for learner in learners for metric in SHOWN]
@@ -60,7 +60,7 @@ def learning(folder: Path) -> Drawing:
 
 def targets(folder: Path) -> Drawing:
     """Draw α and the entropy of q over time."""
-    curves = pd.read_csv(check(folder / "curves.csv"))
+    curves = read_table(folder / "curves.csv")
     curves = curves[curves["alpha"].notna()]
     if curves.empty:
         return nothing("no arm of this study has soft targets")
@@ -76,7 +76,7 @@ def targets(folder: Path) -> Drawing:
 
 def value(folder: Path) -> Drawing:
     """Draw V against the fall of the feedback's loss over the step that followed."""
-    values = pd.read_csv(check(folder / "value.csv")).dropna(subset=["predicted", "realised"])
+    values = read_table(folder / "value.csv").dropna(subset=["predicted", "realised"])
     if values.empty:
         return nothing("no arm of this study has a taught designer")
     arms = [name for name in LOOK if name in set(values["arm"])]

@@ -15,6 +15,7 @@ from lowdata_cpt.language.text import PROSE_SHA256
 from lowdata_cpt.language.tokens import model_folder
 from lowdata_cpt.study import paths as study_paths
 from lowdata_cpt.study.checks import in_hub_cache, no_hub
+from lowdata_cpt.study.grid import NUMBER
 from lowdata_cpt.study.job_params import Params, code_of
 
 
@@ -54,9 +55,9 @@ def parse_cell(text: str) -> Cell:
     Raises:
         UserError: not of that form.
     """
-    match = re.fullmatch(r"([^/]+)/([^/]+)/s(\d+)", text.strip("/"))
+    match = re.fullmatch(f"([^/]+)/([^/]+)/s{NUMBER}", text.strip("/"))
     if match is None:
-        raise UserError(f"cell {text!r}: expected LEARNER/ARM/sSEED")
+        raise UserError(f"cell {text[:200]!r}: expected LEARNER/ARM/sSEED")
     return Cell(match[1], match[2], int(match[3]))
 
 

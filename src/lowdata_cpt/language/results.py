@@ -61,6 +61,16 @@ stream tokens, not equal compute or labels.
 CLAIMS = "config/language_claims.yaml"
 CURVE_STEPS = 200
 KEY = ["learner", "arm", "seed"]
+TEXT = ("learner", "arm", "reference", "metric", "covers")
+COLUMNS = {
+    "scores.csv": (*KEY, "tokens_seen", "metric", "value", "train_seconds"),
+    "curves.csv": (*KEY, "tokens_seen", "alpha", "entropy"),
+    "value.csv": (
+        *(*KEY, "step", "value", "value_one_hot", "value_uniform", "cosine", "alpha", "lr", "predicted", "realised"),
+    ),
+    "statistics.csv": ("learner", "arm", "reference", "metric", "gain", "low", "high", "seeds"),
+}
+"""What is read of each table."""
 
 
 class LanguageClaim(Statement):
@@ -172,9 +182,30 @@ def read_study(folder: Path) -> LanguageStudy:
     return validate(raw, str(path))
 
 
+def read_table(path: Path) -> pd.DataFrame:
+    """Read one of a study's tables: those of `COLUMNS`, numbers in all that are not of `TEXT`, arms that there are.
+
+    Raises:
+        UserError: it is damaged, or no such table.
+    """
+    try:
+        table = pd.read_csv(check(path))
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a CSV table ({str(error).strip()})") from None
+    columns = COLUMNS[path.name]
+    if missing := [name for name in columns if name not in table]:
+        raise UserError(f"{path}: missing column {', '.join(missing)}, expected {','.join(columns)}")
+    for name in columns:
+        if len(table) and name not in TEXT and not pd.api.types.is_numeric_dtype(table[name]):
+            raise UserError(f"{path}: the column {name} has what is no number")
+    if unknown := sorted(set(table["arm"].astype(str)) - set(LABELS)):
+        raise UserError(f"{path}: unknown arm {unknown[0]!r}, expected one of {', '.join(LABELS)}")
+    return table
+
+
 def read_scores(folder: Path) -> pd.DataFrame:
     """Read a study's scores."""
-    return pd.read_csv(check(folder / "scores.csv"))
+    return read_table(folder / "scores.csv")
 
 
 def gain(
@@ -189,11 +220,19 @@ def gain(
 
     def of(name: str, seed: int) -> np.ndarray:
         cell = base_of(learner) if name == BASE else Cell(learner, name, seed)
-        return outcomes[f"{cell.name}/{metric}"].astype(float)
+        return entry(f"{cell.name}/{metric}").astype(float)
+
+    def entry(name: str) -> np.ndarray:
+        if name not in outcomes:
+            raise UserError(f"outcomes.npz: has no {name}; expected the file that was collected with scores.csv")
+        return outcomes[name]
+
+    if not seeds:
+        raise UserError(f"scores.csv: has no row of {learner}/{arm}, which study.json names")
 
     sign = -1.0 if metric.endswith("_nll") else 100.0
     rows = sign * np.stack([of(arm, seed) - of(reference, seed) for seed in seeds])
-    groups = () if metric.startswith("prose_") else tuple(outcomes[f"{learner}/groups"].tolist())
+    groups = () if metric.startswith("prose_") else tuple(entry(f"{learner}/groups").tolist())
     weights = draws_of_images(rows.shape[1], groups)
     drawn = len(set(groups)) or rows.shape[1]
     return joint_interval(rows.mean(axis=1), rows @ weights.T / weights.sum(axis=1), drawn), len(seeds)
@@ -222,7 +261,7 @@ def statistics(folder: Path) -> None:
                         "covers": interval.covers, "seeds": seeds,
                     })  # fmt: skip
     write_table(folder / "statistics.csv", pd.DataFrame(rows).round(6))
-    write_table(folder / "designer.csv", designer_table(pd.read_csv(check(folder / "value.csv"))))
+    write_table(folder / "designer.csv", designer_table(read_table(folder / "value.csv")))
     for name in ("statistics.csv", "designer.csv"):
         write_sidecar(folder / name, inputs=[folder / "scores.csv", folder / "value.csv"])
 
@@ -282,7 +321,7 @@ def verdict(claim: LanguageClaim, study: LanguageStudy, folder: Path) -> dict[st
     outcomes = read_arrays(of_study(folder / "outcomes.npz"))
     interval, seeds = gain(read_scores(folder), outcomes, claim.learner, claim.arm, claim.reference, claim.metric)
     said |= {"measured": interval.estimate, "low": interval.low, "high": interval.high, "seeds": seeds}
-    values = pd.read_csv(check(folder / "value.csv"))
+    values = read_table(folder / "value.csv")
     values = values[(values["learner"] == claim.learner) & (values["arm"] == claim.arm)]
     above = values["value"] - values["value_uniform"]
     if claim.arm == TAUGHT and not mostly_positive(above):
@@ -313,7 +352,7 @@ def claims(folder: Path, file: Path | None = None) -> None:
         paper = "–" if one["paper_value"] is None else f"{one['paper_value']:+.2f}"
         reason = f": {one['reason']}" if one["reason"] else ""
         lines.append(f"| {one['statement']} | {paper} | {measured} | {one['verdict']}{reason} |")
-    told = "".join(f"{one}\n" for one in acted(pd.read_csv(check(folder / "value.csv"))))
+    told = "".join(f"{one}\n" for one in acted(read_table(folder / "value.csv")))
     write_text(folder / "claims.md", f"{SCOPE}{told}\n" + "\n".join(lines) + "\n")
     write_sidecar(folder / "claims.json", inputs=[folder / "scores.csv", folder / "value.csv", path])
 
@@ -326,7 +365,7 @@ def headline(folder: Path) -> str:
     """
     if not (folder / "statistics.csv").exists():
         raise UserError(f"{folder}: no statistics.csv; expected the folder of a language study that has run")
-    table = pd.read_csv(check(folder / "statistics.csv"))
+    table = read_table(folder / "statistics.csv")
     seconds = read_scores(folder).groupby(KEY)["train_seconds"].max().groupby(level=[0, 1]).mean()
     lines = [SCOPE.rstrip("\n")]
     for row in table[(table["reference"] == "next_token") & table["metric"].isin(SHOWN)].to_dict("records"):
@@ -340,4 +379,4 @@ def headline(folder: Path) -> str:
             lines.append(
                 f"{row['learner']}: {LABELS[row['arm']]} trained {ratio:.2f} times as long as next token{also}"
             )
-    return "\n".join([*lines, *acted(pd.read_csv(check(folder / "value.csv"))), f"figures: {folder / 'figures'}"])
+    return "\n".join([*lines, *acted(read_table(folder / "value.csv")), f"figures: {folder / 'figures'}"])

@@ -90,9 +90,18 @@ def _read(archive: Path) -> Entries:
         return {}
     try:
         with zipfile.ZipFile(io.BytesIO(b"".join(file.read_bytes() for file in _files(archive)))) as stored:
-            return {name: stored.read(name) for name in stored.namelist()}
+            if outside := [name for name in stored.namelist() if ".." in Path(name).parts or Path(name).is_absolute()]:
+                raise ValueError(f"{outside[0]!r} would lie outside of a cell")
+            entries = {name: stored.read(name) for name in stored.namelist()}
+        for name, content in entries.items():
+            if name.endswith(SUFFIX):
+                record = json.loads(content)
+                facts = [record["config"], *(one["sha256"] for one in (record["artifact"], *record["inputs"]))]
+                if None in facts:
+                    raise ValueError(f"{name} is no record")
+        return entries
     # What zipfile raises of a damaged archive: a flipped flag says that it is encrypted, or packed by another method.
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise UserError(f"{archive}: damaged ({error}); `git checkout` on it brings it back") from None
 
 
@@ -101,12 +110,13 @@ def _write(archive: Path, entries: Entries) -> None:
     with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as stored:
         for name in sorted(entries):
             stored.writestr(zipfile.ZipInfo(name, SAME_DATE), entries[name], zipfile.ZIP_DEFLATED, 9)
-    for old in _files(archive)[1:]:
-        old.unlink()
-    for number, start in enumerate(range(0, whole.tell(), LARGEST)):
-        file = archive.with_name(f"{archive.name}.{number:02}") if number else archive
+    pieces = [whole.getbuffer()[start : start + LARGEST] for start in range(0, whole.tell(), LARGEST)]
+    files = [archive, *(archive.with_name(f"{archive.name}.{number:02}") for number in range(1, len(pieces)))]
+    for file, piece in zip(files, pieces, strict=True):
         with atomic_path(file) as temporary:
-            temporary.write_bytes(whole.getbuffer()[start : start + LARGEST])
+            temporary.write_bytes(piece)
+    for old in set(_files(archive)) - set(files):
+        old.unlink()
 
 
 def restore(name: str) -> Restored:
@@ -156,6 +166,8 @@ def _difference(cell: Packed, scores: Entries, training: Entries) -> str | None:
         return "its training is not packed"
     for name, params in cell.made_with().items():
         entries = training if name == COST else scores
+        if sidecar_path(name).name not in entries:
+            return f"the record of {name} is not packed"
         record = json.loads(entries[sidecar_path(name).name])
         if name == SCORES and sha256_bytes(entries[name]) != record["artifact"]["sha256"]:
             return f"{name} is not the file that its record describes"

@@ -85,12 +85,17 @@ def partial(name: str, workers: int = 1) -> str:
         for cell in wanted
         if cell.domain in part.domains and cell[1:4] not in runs
     }
-    for folder in ("outcomes", "statistics", "tables"):  # an earlier answer may have had other domains
+    collect.collect(part, not_run | waiting, paths)
+    # An earlier answer may have had other domains; where a cell is damaged it stays.
+    kept = {f"{backbone}-{domain}.npz" for backbone, domain in pairs(part)}
+    for gathered in paths.of_study("outcomes").glob("*.npz"):
+        if gathered.name not in kept:
+            gathered.unlink()
+    for folder in ("statistics", "tables"):
         shutil.rmtree(paths.of_study(folder), ignore_errors=True)
     for drawn in paths.of_study("figures").glob("*"):
         if drawn.stem not in figure_names(part):
             drawn.unlink()
-    collect.collect(part, not_run | waiting, paths)
     manifests = [paths.manifest(domain) for domain in part.domains if probes_of(part, domain)]
     collect.trivial_baselines(manifests, paths.of_study("trivial_baselines.csv"))
     for backbone, domain in pairs(part):

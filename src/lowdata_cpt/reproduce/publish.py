@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lowdata_cpt.analysis.table import read_text
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import write_text
 from lowdata_cpt.core.provenance import write_provenance
@@ -61,8 +62,10 @@ def gather_benchmarks(folder: Path) -> pd.DataFrame:
         rows.append(_job(path.relative_to(folder / "benchmarks")) | {str(key): one for key, one in measured.items()})
     table = pd.DataFrame(rows)
     if (folder / BENCHMARKS).exists():
-        old = pd.read_csv(folder / BENCHMARKS, dtype=str, keep_default_na=False)
-        scores = pd.read_csv(folder / "scores.csv", dtype=str, keep_default_na=False)
+        old, scores = read_text(folder / BENCHMARKS), read_text(folder / "scores.csv")
+        for name, read, columns in ((BENCHMARKS, old, ("rule", "job", *PLACE)), ("scores.csv", scores, PLACE)):
+            if missing := [column for column in columns if column not in read]:
+                raise UserError(f"{folder / name}: missing column {', '.join(missing)}; `git checkout` on it")
         known = {name: {"", *scores[name]} for name in PLACE}
         old = old[old["rule"].isin(LAYOUTS)]
         old = old[[all(row[name] in known[name] for name in PLACE) for _, row in old.iterrows()]]

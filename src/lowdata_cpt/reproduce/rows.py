@@ -83,6 +83,7 @@ def compare_scores(committed: Path, again: Path) -> Row:
 def print_table(rows: list[Row]) -> bool:
     """Print the table and the three counts; return whether nothing failed."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -90,7 +91,8 @@ def print_table(rows: list[Row]) -> bool:
         table.add_column(column, overflow="fold")
     colours = {"held": "green", "failed": "red", "not here": "yellow"}
     for row in rows:
-        table.add_row(row.check, row.subject, f"[{colours[row.verdict]}]{row.verdict}[/]", row.detail)
+        verdict = f"[{colours[row.verdict]}]{row.verdict}[/]"
+        table.add_row(row.check, escape(row.subject), verdict, escape(row.detail))
     console = Console(width=None if Console().is_terminal else 160, markup=True, highlight=False)
     console.print(table)
     counts = {verdict: sum(row.verdict == verdict for row in rows) for verdict in colours}

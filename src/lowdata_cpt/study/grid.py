@@ -34,6 +34,8 @@ class Cell(NamedTuple):
         return self if method is None or method.facts.seeded else self._replace(seed=0)
 
 
+NUMBER = "(0|[1-9][0-9]{0,17})"
+"""In a cell's name, written one way only."""
 ANY = Cell("{backbone}", "{domain}", "{method}", cast(int, "{n}"), cast(int, "{seed}"))
 """Every cell, for the patterns of Snakemake's rules."""
 
@@ -44,9 +46,9 @@ def parse_cell(text: str) -> Cell:
     Raises:
         UserError: not of that form.
     """
-    match = re.fullmatch(r"([^/]+)/([^/]+)/([^/]+)/n(\d+)/s(\d+)", text.strip("/"))
+    match = re.fullmatch(f"([^/]+)/([^/]+)/([^/]+)/n{NUMBER}/s{NUMBER}", text.strip("/"))
     if match is None:
-        raise UserError(f"cell {text!r}: expected BACKBONE/DOMAIN/METHOD/nN/sSEED")
+        raise UserError(f"cell {text[:200]!r}: expected BACKBONE/DOMAIN/METHOD/nN/sSEED")
     return Cell(match[1], match[2], match[3], int(match[4]), int(match[5]))
 
 
