@@ -15,12 +15,16 @@ from lowdata_cpt.analysis.commands import make_tables
 from lowdata_cpt.analysis.table import METRICS, read_scores
 from lowdata_cpt.core.io import read_json
 from lowdata_cpt.jobs.collect import read_study
+from lowdata_cpt.language import plan
+from lowdata_cpt.language import results as language
+from lowdata_cpt.language.config import is_language
 from lowdata_cpt.study.grid import Cell, cells, only
 from lowdata_cpt.study.job_params import dump, study_params
 from lowdata_cpt.study.load import load
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
-STUDIES = sorted(path.parent.name for path in RESULTS.glob("*/study.json"))
+STUDIES = sorted(path.parent.name for path in RESULTS.glob("*/study.json") if not is_language(read_json(path)))
+LANGUAGE = sorted({path.parent.name for path in RESULTS.glob("*/study.json")} - set(STUDIES))
 KEY = list(Cell._fields)
 
 
@@ -59,7 +63,17 @@ def test_the_tables_are_what_the_code_makes_of_the_scores(study: str, tmp_path: 
         assert (RESULTS / study / "tables" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
-@pytest.mark.parametrize("study", STUDIES)
+@pytest.mark.parametrize("study", LANGUAGE)
+def test_a_language_table_holds_the_whole_grid(study: str) -> None:
+    of = language.read_study(RESULTS / study)
+    table = language.read_scores(RESULTS / study)
+    wanted = {*map(plan.base_of, of.learners), *plan.cells(of)}
+    assert set(table[language.KEY].itertuples(index=False, name=None)) == wanted
+    assert not table.duplicated([*language.KEY, "tokens_seen", "metric"]).any()
+    assert table.groupby([*language.KEY, "tokens_seen"])["metric"].agg(set).map(set(language.METRICS).__eq__).all()
+
+
+@pytest.mark.parametrize("study", [*STUDIES, *LANGUAGE])
 def test_files_in_git_stay_small(study: str) -> None:
     carried = ("backbones", "cells", "data", "qualitative", "logs")  # by DVC, or by nobody
     files = [path for path in (RESULTS / study).rglob("*") if path.relative_to(RESULTS / study).parts[0] not in carried]
@@ -68,19 +82,21 @@ def test_files_in_git_stay_small(study: str) -> None:
     } == {}
 
 
-@pytest.mark.parametrize("text", ["README.md", "docs/findings.md"])
+@pytest.mark.parametrize("text", ["README.md", "docs/findings.md", *(["docs/language.md"] if LANGUAGE else [])])
 def test_every_gain_in_the_texts_is_a_row_of_a_table(text: str) -> None:
     names = ("summary", "domains", "stopped")
     tables = [pd.read_csv(path) for name in names for path in RESULTS.glob(f"*/statistics/{name}.csv")]
-    rows = np.concatenate([table[["mean", "ci_low", "ci_high"]].to_numpy(float) for table in tables])
+    found = [table[["mean", "ci_low", "ci_high"]] for table in tables]
+    found += [pd.read_csv(RESULTS / name / "statistics.csv")[["gain", "low", "high"]] for name in LANGUAGE]
+    rows = np.concatenate([table.to_numpy(float) for table in found])
     page = re.sub(r"\s+", " ", (RESULTS.parent / text).read_text())
-    gain = r"[+−]\d+\.\d\d \[[+−]\d+\.\d\d, [+−]\d+\.\d\d\]"
-    gains = re.findall(rf"{gain}(?!, commit)", page)  # a commit's table is in its commit
+    shown = r"[+−]\d+\.\d\d \[[+−]\d+\.\d\d, [+−]\d+\.\d\d\]"
+    gains = re.findall(rf"{shown}(?!, commit)", page)  # a commit's table is in its commit
     assert gains
-    for found in gains:
+    for gain in gains:
         # The tables have six digits: the last one of a text may be rounded the other way.
-        numbers = [float(number.replace("−", "-")) for number in re.findall(r"[+−]\d+\.\d\d", found)]
-        assert np.abs(rows - numbers).max(axis=1).min() < 0.0051, found
+        numbers = [float(number.replace("−", "-")) for number in re.findall(r"[+−]\d+\.\d\d", gain)]
+        assert np.abs(rows - numbers).max(axis=1).min() < 0.0051, gain
 
 
 @pytest.mark.parametrize("lost", ["method == 'tec'", "method == 'tec' and metric == 'miou'"])
