@@ -24,7 +24,7 @@ from snakemake_executor_plugin_submitit.records import REQUEUES, Record, Records
 from snakemake_executor_plugin_submitit.submitter import Submission, Submitter, equal, message_of
 from snakemake_executor_plugin_submitit.waiting import WaitingRoom
 
-LEAST = {"requeue_limit": 0, "signal_delay": 1, "controller_patience": 0, "array_size": 1}
+LEAST = {"requeue_limit": 0, "signal_delay": 1, "controller_patience": 0, "array_size": 0}
 """Smallest value of each setting that is a number."""
 
 
