@@ -82,7 +82,7 @@ def test_files_in_git_stay_small(study: str) -> None:
     } == {}
 
 
-@pytest.mark.parametrize("text", ["README.md", "docs/findings.md", *(["docs/language.md"] if LANGUAGE else [])])
+@pytest.mark.parametrize("text", ["README.md", "docs/findings.md", "docs/language.md"])
 def test_every_gain_in_the_texts_is_a_row_of_a_table(text: str) -> None:
     names = ("summary", "domains", "stopped")
     tables = [pd.read_csv(path) for name in names for path in RESULTS.glob(f"*/statistics/{name}.csv")]

@@ -19,6 +19,7 @@ from lowdata_cpt.analysis.claims_file import Direction, Statement
 from lowdata_cpt.analysis.outcomes import draws_of_images
 from lowdata_cpt.analysis.preconditions import mostly_positive
 from lowdata_cpt.analysis.stats import Interval, joint_interval, minimum_detectable_effect
+from lowdata_cpt.analysis.table import read_table as table_of
 from lowdata_cpt.analysis.verdicts import ANSWERS, Verdict, judge, why
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import read_arrays, read_json, write_arrays, write_json, write_text
@@ -183,21 +184,12 @@ def read_study(folder: Path) -> LanguageStudy:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read one of a study's tables: those of `COLUMNS`, numbers in all that are not of `TEXT`, arms that there are.
+    """Read one of a study's tables, which must have those of `COLUMNS` and arms that there are.
 
     Raises:
         UserError: it is damaged, or no such table.
     """
-    try:
-        table = pd.read_csv(check(path))
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a CSV table ({str(error).strip()})") from None
-    columns = COLUMNS[path.name]
-    if missing := [name for name in columns if name not in table]:
-        raise UserError(f"{path}: missing column {', '.join(missing)}, expected {','.join(columns)}")
-    for name in columns:
-        if len(table) and name not in TEXT and not pd.api.types.is_numeric_dtype(table[name]):
-            raise UserError(f"{path}: the column {name} has what is no number")
+    table = table_of(path, COLUMNS[path.name], TEXT)
     if unknown := sorted(set(table["arm"].astype(str)) - set(LABELS)):
         raise UserError(f"{path}: unknown arm {unknown[0]!r}, expected one of {', '.join(LABELS)}")
     return table
