@@ -235,7 +235,11 @@ def test_a_report_of_another_kind_of_study_says_so(tmp_path: Path, capsys: pytes
         *((name, b"", "not a CSV table") for name in ("scores.csv", "value.csv")),
         *((name, bytes(range(256)), "not a CSV table") for name in ("scores.csv", "value.csv")),
         *((name, b"a,b\n1,2\n", "missing column learner") for name in ("scores.csv", "value.csv")),
-        ("scores.csv", b"learner,arm,seed,tokens_seen,metric,value,train_seconds\ntiny,base,0,9,a,x,1\n", "line 2: value is not a number"),
+        (
+            "scores.csv",
+            b"learner,arm,seed,tokens_seen,metric,value,train_seconds\ntiny,base,0,9,a,x,1\n",
+            "is not a number",
+        ),
         ("scores.csv", b"learner,arm,seed,tokens_seen,metric,value,train_seconds\ntiny,b,0,9,a,1,1\n", "arm 'b'"),
         ("scores.csv", b"learner,arm,seed,tokens_seen,metric,value,train_seconds\n", "no row of tiny/next_token"),
     ],
