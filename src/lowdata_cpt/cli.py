@@ -287,15 +287,21 @@ def forecast(
     study: Path, tflops: float | None, gbytes: float | None, startup: float | None, measured: Path | None
 ) -> None:
     """Print jobs, device-hours and disk of a study that has not run."""
-    from lowdata_cpt.jobs import forecast as planned
-    from lowdata_cpt.study.load import load
+    from lowdata_cpt.jobs import forecast as of_images
+    from lowdata_cpt.jobs import forecast_language as of_language
+    from lowdata_cpt.language import config, plan
+    from lowdata_cpt.study.load import load, read
     from lowdata_cpt.study.paths import Paths
 
-    resolved = load(study)
-    assumptions = planned.Assumptions.of(resolved, tflops, gbytes, startup, measured)
-    click.echo(
-        planned.render(planned.forecast(resolved, Paths(Path("results", resolved.study)), assumptions), assumptions)
-    )
+    if config.is_language(read(study)):
+        texts = config.load(study)  # what was measured is of the other studies' methods
+        assumptions = of_images.Assumptions.of(texts.resources, tflops, gbytes, startup)
+        found = of_language.forecast(texts, plan.Paths(f"results/{texts.study}"), assumptions)
+    else:
+        images = load(study)
+        assumptions = of_images.Assumptions.of(images.resources, tflops, gbytes, startup, measured)
+        found = of_images.forecast(images, Paths(f"results/{images.study}"), assumptions)
+    click.echo(of_images.render(found, assumptions))
 
 
 @cli.command("scale-down")

@@ -114,15 +114,15 @@ def test_training_is_forecast_at_what_was_measured(tmp_path: Path) -> None:
     row = {"method": "diet_cp", "model": "vit_base_patch16_224", "size": 224, "precision": "bf16", "peak_tflops": 700.0}
     rows = [row | {"share_of_peak": 0.1}, row | {"model": "vit_large_patch16_224", "error": "out of memory"}]
     write_json(table, {"card": "a card", "rows": rows})
-    found = Assumptions.of(paper, None, None, 20.0, table)
+    found = Assumptions.of(paper.resources, None, None, 20.0, table)
     assert found.sustained("diet_cp", 1e9) == pytest.approx(70)
     assert found.sustained("dino", 1e9) == 60
-    assumed = Assumptions.of(paper, None, None, 20.0)
+    assumed = Assumptions.of(paper.resources, None, None, 20.0)
     cell = next(cell for cell in cells(paper) if paper.methods[cell.method].method == "diet_cp")
     ratio = (training_seconds(paper, cell, assumed) - 20) / (training_seconds(paper, cell, found) - 20)
     assert ratio == pytest.approx(70 / 60)
     assert "a card" in render(forecast(paper, nowhere, found), found)
-    assert not Assumptions.of(study("quick"), None, None, None, table).measured  # a CPU's study
+    assert not Assumptions.of(study("quick").resources, None, None, None, table).measured  # a CPU's study
 
 
 ROW = {"method": "dino", "model": "vit_base_patch16_224", "size": 224, "precision": "bf16"}
@@ -156,7 +156,7 @@ def test_a_table_that_is_none_is_refused(table: Any, said: str, of: str, tmp_pat
     """Also for a study on CPUs, which does not use it."""
     write_json(tmp_path / "gpu.json", table)
     with pytest.raises(UserError, match=rf"gpu\.json: {re.escape(said)}"):
-        Assumptions.of(study(of), None, None, None, tmp_path / "gpu.json")
+        Assumptions.of(study(of).resources, None, None, None, tmp_path / "gpu.json")
 
 
 @pytest.mark.parametrize("content", [[], {}, None, {"tasks": [], "images": {}}, {"tasks": {"a": {"sets": {"t": "x"}}}}])
@@ -169,10 +169,10 @@ def test_a_damaged_manifest_is_named(content: Any, tmp_path: Path) -> None:
 
 def test_the_pages_say_what_is_forecast(tmp_path: Path) -> None:
     paper, embedded = study("paper"), study("embedded")
-    found = Assumptions.of(paper, None, None, None, ROOT / "benchmarks/gpu.json")
+    found = Assumptions.of(paper.resources, None, None, None, ROOT / "benchmarks/gpu.json")
     page = (ROOT / "docs/paper-scale.md").read_text(encoding="utf-8")
     assert render(forecast(paper, Paths(tmp_path), found), found) in page
-    hours = forecast(embedded, Paths(tmp_path), Assumptions.of(embedded, None, None, None)).hours(True)
+    hours = forecast(embedded, Paths(tmp_path), Assumptions.of(embedded.resources, None, None, None)).hours(True)
     assert f" {hours:.0f} core-hours by `make forecast STUDY=embedded`" in (ROOT / "README.md").read_text("utf-8")
 
 

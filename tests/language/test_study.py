@@ -261,7 +261,7 @@ def test_outcomes_of_another_study_are_one_sentence(tmp_path: Path, capsys: pyte
 
 
 def test_a_command_for_studies_of_images_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["forecast", "--study", str(ROOT / "config/language.yaml")]) == 2
+    assert main(["diagnostics", "--study", str(ROOT / "config/language.yaml"), "--cell", "a/b/c/n1/s0"]) == 2
     assert "a study of kind 'language', expected one of images" in capsys.readouterr().err
 
 

@@ -20,12 +20,12 @@ from lowdata_cpt.jobs.figures import figure_names
 from lowdata_cpt.methods.registry import name_of
 from lowdata_cpt.probes.config import DenseConfig
 from lowdata_cpt.probes.registry import PROBES
-from lowdata_cpt.study.config import Study
+from lowdata_cpt.study.config import Resources, Study
 from lowdata_cpt.study.flops import training_flops
 from lowdata_cpt.study.grid import Cell, cells, diagnosed, pairs, probes_of
 from lowdata_cpt.study.paths import Paths
 
-DEVICE_RULES = ("pretrain", "evaluate", "diagnostics")
+DEVICE_RULES = ("pretrain", "evaluate", "diagnostics", "language_base", "language_continue", "language_evaluate")
 REPORTING = ("trivial_baselines", "collect", "statistics", "claims", "tables", "report")
 GIB = 1024.0**3
 
@@ -55,7 +55,7 @@ class Assumptions:
     @classmethod
     def of(
         cls,
-        study: Study,
+        resources: Resources,
         tflops: float | None,
         gbytes: float | None,
         startup: float | None,
@@ -64,17 +64,17 @@ class Assumptions:
         """Fill in what is not given: a current GPU, or one CPU core where the study asks for no GPU.
 
         Args:
-            study: the study.
+            resources: what a job of the study asks for.
             tflops, gbytes, startup: see the class.
             measured: the table of `benchmarks/gpu.py`; not used where the study asks for no GPU.
 
         Raises:
             UserError: `measured` is no such table.
         """
-        gpu = study.resources.gpu > 0
+        gpu = resources.gpu > 0
         rates, card = _rates(measured) if measured else ({}, "")
         return cls(
-            tflops=tflops or (60.0 if gpu else 0.06 * study.resources.threads),
+            tflops=tflops or (60.0 if gpu else 0.06 * resources.threads),
             fp32_slowdown=4.0 if gpu else 1.0,
             gbytes=gbytes or (800.0 if gpu else 5.0),
             startup=startup or (20.0 if gpu else 5.0),
@@ -137,12 +137,13 @@ class Line:
 
 @dataclass
 class Forecast:
-    """A study's forecast; disk in bytes."""
+    """A study's forecast; disk in bytes, and in notes what it assumes beside its `Assumptions`."""
 
     study: str
     devices: int
     lines: dict[str, Line] = field(default_factory=dict)
     disk: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def add(self, rule: str, seconds: float) -> None:
         """Count one job."""
@@ -278,4 +279,4 @@ def render(found: Forecast, assumptions: Assumptions) -> str:
         lines.append(
             f"training: what each method sustained on {assumptions.card}, batch 32, on the backbone most alike"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *found.notes])

@@ -71,7 +71,7 @@ def init(folder: Path, out: Path | None = None) -> str:
     except UserError:
         out.unlink()
         raise
-    plan = forecast(study, Paths(Path("results", study.study)), Assumptions.of(study, None, None, None))
+    plan = forecast(study, Paths(Path("results", study.study)), Assumptions.of(study.resources, None, None, None))
     minutes, cores = 60 * (plan.hours(True) + plan.hours(False)), os.cpu_count() or 1
     shown = out.relative_to(Path.cwd()) if out.is_relative_to(Path.cwd()) else out
     lines = [
