@@ -183,6 +183,7 @@ rule language_report:
         PATHS.of_study("statistics.csv"),
         PATHS.of_study("designer.csv"),
         PATHS.of_study("claims.json"),
+        PATHS.of_study("claims.md"),
     log:
         PATHS.log("report"),
     conda:
