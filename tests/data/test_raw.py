@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from lowdata_cpt.data import raw
+from lowdata_cpt.data.domains.cifar10 import CIFAR10
 from lowdata_cpt.data.layouts.image_folder import ImageFolder
 from lowdata_cpt.data.registry import DOMAINS
 from lowdata_cpt.dev.fixtures import imagefolder
+from lowdata_cpt.language.config import HubModel
+from lowdata_cpt.language.tokens import model_folder
 
 IMAGE = "cat/1.png"
 
@@ -100,3 +103,14 @@ def test_home_and_variables_in_a_root_are_expanded(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("SHELF", str(tmp_path / "shelf"))
     assert ImageFolder(root="~/images").folder == tmp_path / "images"
     assert ImageFolder(root="$SHELF/images").folder == tmp_path / "shelf/images"
+
+
+@pytest.mark.parametrize("given", ["~/sets", "$HOME/sets"])
+def test_home_and_variables_are_expanded_in_the_folder_of_all_sets(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a scheduler's environment file or a quoted assignment passes them on."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LOWDATA_DATA", given)
+    assert CIFAR10().folder == tmp_path / "sets/cifar10"
+    assert model_folder(HubModel(name="Qwen/Qwen2.5-0.5B")) == tmp_path / "sets/models/Qwen2.5-0.5B"

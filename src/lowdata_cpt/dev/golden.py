@@ -316,6 +316,7 @@ def judge(known: dict[str, Any], unit: Unit, outcome: Outcome) -> dict[str, Any]
         "source": source,
         "version": known["version"] if same else source,
         "digest": outcome.digest,
+        "machine": machine(),
         "modules": hashes,
     }
 
@@ -345,7 +346,7 @@ def _digests_of_commit(names: list[str]) -> dict[str, str]:
 def record() -> None:
     """Compute the golden cells of changed units and write config/code_versions.json."""
     names, every = unrecorded(), units()
-    empty: dict[str, Any] = {"machine": "", "versions": {"images": {}, "language": {}}, "units": {}}
+    empty: dict[str, Any] = {"versions": {"images": {}, "language": {}}, "units": {}}
     stored: dict[str, Any] = read_json(RECORDED) if RECORDED.exists() else empty
     known: dict[str, Any] = {
         name: stored["units"][name] | {"version": version}
@@ -354,9 +355,9 @@ def record() -> None:
     }
     if names:
         outcomes = compute(names)
-        if known and stored["machine"] != machine():
-            before = _digests_of_commit([name for name in names if name in known])
-            known = {name: unit | {"digest": before.get(name, unit["digest"])} for name, unit in known.items()}
+        if elsewhere := [name for name in names if name in known and known[name]["machine"] != machine()]:
+            for name, digest in _digests_of_commit(elsewhere).items():
+                known[name] |= {"digest": digest}
         for name in names:
             old = known.get(name, {})
             known[name] = judge(old, every[name], outcomes[name])
@@ -365,7 +366,7 @@ def record() -> None:
     versions: dict[str, dict[str, str]] = {"images": {}, "language": {}}
     for name in every:
         versions["language" if name.startswith("language.") else "images"][name] = known[name].pop("version")
-    write_json(RECORDED, {"machine": machine(), "versions": versions, "units": {name: known[name] for name in every}})
+    write_json(RECORDED, {"versions": versions, "units": {name: known[name] for name in every}})
 
 
 def main(arguments: list[str]) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.data.layouts.folders import DATA_ROOT
+from lowdata_cpt.core.paths import DATA_ROOT
 from lowdata_cpt.dev.fixtures import MAKERS
 from lowdata_cpt.jobs.chain import run_cell
 from lowdata_cpt.study.config import Study

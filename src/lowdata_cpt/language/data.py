@@ -16,10 +16,11 @@ import numpy as np
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import read_json, sha256_file, write_array, write_json
+from lowdata_cpt.core.paths import data_root
 from lowdata_cpt.core.provenance import check, write_sidecar
 from lowdata_cpt.language import text
 from lowdata_cpt.language.config import Generated, Hub, Learner, Source
-from lowdata_cpt.language.tokens import Tokens, Windows, data_root, document, pack, pad, tokens_of
+from lowdata_cpt.language.tokens import Tokens, Windows, document, pack, pad, tokens_of
 
 MANIFEST = "manifest.json"
 ARRAYS = ("stream", "pretraining", "feedback", "prose", "problems")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.data.layouts.folders import DATA_ROOT
+from lowdata_cpt.core.paths import data_root
 from lowdata_cpt.language.config import ByteModel, HubModel
 
 Windows = NDArray[np.int32]
@@ -71,11 +70,6 @@ class HubTokens:
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of ids."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
-
-
-def data_root() -> Path:
-    """Return the folder that local copies are below."""
-    return Path(os.environ.get(DATA_ROOT) or "data")
 
 
 def model_folder(model: HubModel) -> Path:

@@ -13,15 +13,12 @@ from PIL import Image
 from pydantic import Field
 
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.core.paths import expanded
+from lowdata_cpt.core.paths import DATA_ROOT, data_root, expanded
 from lowdata_cpt.data.decode import FORMATS
 from lowdata_cpt.data.domain import Domain
 from lowdata_cpt.data.raw import ABSENT, content_hash, printable
 from lowdata_cpt.data.splits import balanced_order, seeded_split
 from lowdata_cpt.data.writer import Item, Splits, StoreWriter
-
-DATA_ROOT = "LOWDATA_DATA"
-"""Environment variable naming the folder that relative `root`s are below (default: ./data)."""
 
 
 class DatasetCard(NamedTuple):
@@ -105,7 +102,7 @@ class FolderDomain(Domain):
     def folder(self) -> Path:
         """The data set's folder, existing or not."""
         root = self._kind if self.root is None else expanded(self.root)
-        return Path(os.environ.get(DATA_ROOT) or "data", root)
+        return data_root() / root
 
     def count(self) -> int | None:
         """Return the number of images as published, at most `max_images` of each split."""
