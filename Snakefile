@@ -1,7 +1,7 @@
 """Which continued-pretraining method helps on 100 to 1000 unlabelled images? One workflow, several studies.
 
 snakemake --cores 2                                     the quick study
-snakemake --cores 2 --configfile config/embedded.yaml   the full grid on a CPU
+snakemake --cores 2 --configfile config/embedded.yaml   the methods' recipes on a CPU
 snakemake --cores 2 --configfile config/language.yaml   the language study
 snakemake --profile slurm --cores 8 --configfile config/paper.yaml
 """
