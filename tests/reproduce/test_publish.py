@@ -78,6 +78,15 @@ def test_a_partial_run_replaces_its_own_rows(folder: Path) -> None:
     assert "pretrain" not in set(gather_benchmarks(folder)["rule"])
 
 
+def test_a_language_study_is_published_again(tmp_path: Path) -> None:
+    write_text(tmp_path / "scores.csv", "study,learner,arm,seed\nlanguage,bytes_1m,base,0\n")
+    write_text(tmp_path / "benchmarks/continue/bytes_1m/next_token/s0.tsv", TIMES.format(3))
+    first = gather_benchmarks(tmp_path)
+    write_text(tmp_path / "benchmarks.csv", first.to_csv(index=False))
+    shutil.rmtree(tmp_path / "benchmarks")
+    assert gather_benchmarks(tmp_path).equals(first)
+
+
 def test_a_damaged_benchmark_is_named(folder: Path) -> None:
     write_text(folder / "benchmarks/data/camvid.tsv", "")
     with pytest.raises(UserError, match=r"data/camvid\.tsv: not a benchmark"):

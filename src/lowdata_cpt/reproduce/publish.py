@@ -44,6 +44,18 @@ def _job(path: Path) -> dict[str, str]:
     return {"rule": rule, "job": "/".join(parts)} | {name: values.get(name, "") for name in PLACE}
 
 
+def _columns(path: Path, names: list[str]) -> pd.DataFrame:
+    """Read a table as text.
+
+    Raises:
+        UserError: it is missing or no table, or lacks one of the columns.
+    """
+    table = read_text(path)
+    if missing := [name for name in names if name not in table]:
+        raise UserError(f"{path}: missing column {', '.join(missing)}; `git checkout` on it")
+    return table
+
+
 def gather_benchmarks(folder: Path) -> pd.DataFrame:
     """Return Snakemake's measurements of each job: rule, job, the cell's columns, then Snakemake's own (s, max_rss, …).
 
@@ -62,13 +74,13 @@ def gather_benchmarks(folder: Path) -> pd.DataFrame:
         rows.append(_job(path.relative_to(folder / "benchmarks")) | {str(key): one for key, one in measured.items()})
     table = pd.DataFrame(rows)
     if (folder / BENCHMARKS).exists():
-        old, scores = read_text(folder / BENCHMARKS), read_text(folder / "scores.csv")
-        for name, read, columns in ((BENCHMARKS, old, ("rule", "job", *PLACE)), ("scores.csv", scores, PLACE)):
-            if missing := [column for column in columns if column not in read]:
-                raise UserError(f"{folder / name}: missing column {', '.join(missing)}; `git checkout` on it")
-        known = {name: {"", *scores[name]} for name in PLACE}
+        old = _columns(folder / BENCHMARKS, ["rule", "job", *PLACE])
+        # Of a language study no job has a place in the grid of images, and its scores have other columns.
+        named = [name for name in PLACE if (old[name] != "").any()]
+        scores = _columns(folder / "scores.csv", named)
+        known = {name: {"", *scores[name]} for name in named}
         old = old[old["rule"].isin(LAYOUTS)]
-        old = old[[all(row[name] in known[name] for name in PLACE) for _, row in old.iterrows()]]
+        old = old[[all(row[name] in known[name] for name in named) for _, row in old.iterrows()]]
         table = pd.concat([table, old], ignore_index=True)
     if table.empty:
         return pd.DataFrame(columns=["rule", "job", *PLACE])
