@@ -19,7 +19,7 @@ from lowdata_cpt.core.provenance import sidecar_path, write_provenance, write_si
 from lowdata_cpt.jobs.pretrain import inputs_of
 from lowdata_cpt.reproduce import dvc_files as dvcfiles
 from lowdata_cpt.reproduce import recompute, verify
-from lowdata_cpt.reproduce.rows import Row, is_close, print_table
+from lowdata_cpt.reproduce.rows import Row, compare, is_close, print_table
 from lowdata_cpt.study.grid import Cell, cell_of, cells
 from lowdata_cpt.study.load import load
 from lowdata_cpt.study.paths import Paths
@@ -236,6 +236,14 @@ def test_six_digits_are_compared() -> None:
     assert is_close({"a": [1.0, math.nan]}, {"a": [1.000001, math.nan]})
     assert not is_close({"a": [1.0]}, {"a": [1.001]})
     assert not is_close([1.0], [1.0, 2.0])
+
+
+@pytest.mark.parametrize(("again", "verdict"), [("1.000001", "held"), ("1.001", "failed"), ("", "failed")])
+def test_six_digits_are_compared_in_a_column_with_an_empty_field(tmp_path: Path, again: str, verdict: str) -> None:
+    paths = [tmp_path / "committed.csv", tmp_path / "again.csv"]
+    for path, value in zip(paths, ("1.0", again), strict=True):
+        path.write_text(f"method,p\nbase,\ndiet_cp,{value}\n")
+    assert compare("statistics", *paths).verdict == verdict
 
 
 def test_only_a_failure_fails(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,7 +63,9 @@ def compare(check: str, committed: Path, again: Path) -> Row:
     if sha256_file(committed) == checksum:
         return Row(check, str(committed), "held", f"made again, sha256 {checksum[:12]}")
     if committed.suffix == ".csv":
-        tables = [pd.read_csv(path, keep_default_na=False).to_dict("list") for path in (committed, again)]
+        # An empty field is NaN: as text it would make its whole column text, which is compared to the last digit.
+        options: dict[str, Any] = {"keep_default_na": False, "na_values": [""]}
+        tables = [pd.read_csv(path, **options).to_dict("list") for path in (committed, again)]
     elif committed.suffix == ".json":
         tables = [read_json(path) for path in (committed, again)]
     else:
