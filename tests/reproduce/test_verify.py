@@ -286,6 +286,12 @@ def test_an_unreadable_file_is_a_row(folder: Path) -> None:
     assert {row.check for row in rows if row.verdict == "failed"} >= {"statistics", "claims", "figure"}
 
 
+def test_a_damaged_configuration_is_a_row(folder: Path) -> None:
+    (folder / "study.json").write_text("{")
+    failed = {row.check: row.detail for row in verify.verify("quick") if row.verdict == "failed"}
+    assert "study.json: not valid JSON" in failed["statistics"]
+
+
 def test_of_a_cell_only_the_cell_is_judged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(ROOT / "results/quick/study.json", folder)
     name = "vits14_imgfocus/tabletop/diet_cp/n100/s0"

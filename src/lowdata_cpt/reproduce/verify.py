@@ -203,6 +203,14 @@ def _guarded(check: str, subject: str, make: Callable[[], list[Row]]) -> list[Ro
         return [Row(check, subject, "failed", f"cannot be read: {type(error).__name__}: {error}")]
 
 
+def _is_of_language(folder: Path) -> bool:
+    """Whether a folder is of a language study; where study.json is damaged, the checks that read it say so."""
+    try:
+        return is_language(read_json(folder / "study.json"))
+    except UserError:
+        return False
+
+
 def verify(study: str, cell: str | None = None, device: str = "auto", cache: Path | None = None) -> Iterator[Row]:
     """Yield the rows of all checks of a study, one check after the other; of one cell only, if it is named.
 
@@ -236,7 +244,7 @@ def verify(study: str, cell: str | None = None, device: str = "auto", cache: Pat
             ("claims", "claims.json", check_claims),
             ("figure", "figures", check_figures),
         ]
-        if (folder / "study.json").exists() and is_language(read_json(folder / "study.json")):
+        if _is_of_language(folder):
             from lowdata_cpt.reproduce import verify_language
 
             checks = [
