@@ -36,7 +36,7 @@ CELL = COLUMNS[:6]
 KEY = (*COLUMNS[:9], "images_seen")
 # Milestones are whole batches: two methods' are the same where they differ by less than this share.
 SAME_IMAGES = 0.02
-TEXT = ("study", "backbone", "domain", "method", "task", "metric", "split")
+TEXT = ("study", "backbone", "domain", "method", "task", "metric", "split", "rule", "setting", "place")
 WHOLE = ("n", "seed", "images_seen")
 REAL = ("value", "train_seconds")
 STEP_COLUMNS = (*COLUMNS[1:6], "step", "images_seen")
@@ -87,12 +87,10 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     return frame.sort_values(list(KEY), kind="stable").reset_index(drop=True)
 
 
-def read_table(
-    path: str | Path, columns: tuple[str, ...], text: tuple[str, ...] = (*TEXT, "rule", "setting", "place")
-) -> pd.DataFrame:
+def read_table(path: str | Path, columns: tuple[str, ...]) -> pd.DataFrame:
     """Read a companion table (`cost.csv`, `selected.csv`, `ledger.csv`) that must have `columns`.
 
-    Those of `columns` that are not of `text` become numbers.
+    Those of `columns` that are not of `TEXT` become numbers.
 
     Raises:
         UserError: the file or one of the columns is missing, or a number is none.
@@ -103,7 +101,7 @@ def read_table(
     if missing:
         raise UserError(f"{path}: missing column {', '.join(missing)}, expected {','.join(columns)}")
     for name in columns:
-        if name not in text:
+        if name not in TEXT:
             frame[name] = _numbers(path, name, frame[name])
     return frame
 

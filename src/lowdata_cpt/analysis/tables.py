@@ -203,9 +203,9 @@ def headline(scores: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
-def _score(value: float, metric: str, digits: int = 1) -> str:
+def _score(value: float, metric: str) -> str:
     """Return a score as it is printed: points for a fraction, the unit's value otherwise."""
-    return f"{100 * value:.{digits}f}" if METRICS[metric].bounded else f"{value:.3f}"
+    return f"{100 * value:.1f}" if METRICS[metric].bounded else f"{value:.3f}"
 
 
 def headline_markdown(scores: pd.DataFrame, checks: pd.DataFrame | None = None) -> str:

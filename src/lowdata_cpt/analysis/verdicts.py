@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from lowdata_cpt.analysis import stats
 from lowdata_cpt.analysis.claims_file import SIGN, Statement
 
 Verdict = Literal["reproduced", "not reproduced", "inconclusive", "budget too small", "not run", "yes", "no", "open"]
-VERDICTS: tuple[Verdict, ...] = Verdict.__args__  # type: ignore[attr-defined]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 ANSWERS: dict[Verdict, Verdict] = {
     "reproduced": "yes",
     "not reproduced": "no",
@@ -64,7 +64,7 @@ def judge(claim: Statement, interval: stats.Interval) -> Verdict:
         need = max(0.0, sign * claim.paper_value - claim.tolerance)
     if low > 0 and sign * interval.estimate >= need:
         return "reproduced"
-    return "not reproduced" if high < max(need, 0.0) else "inconclusive"
+    return "not reproduced" if high < need else "inconclusive"
 
 
 def paper_size(claim: Statement, interval: stats.Interval) -> Literal["excluded", "possible", "exceeded"] | None:

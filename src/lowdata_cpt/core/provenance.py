@@ -355,7 +355,7 @@ def gather(folder: str | Path) -> dict[str, Any]:
 
     artifacts = {}
     for name in sorted(records):
-        facts = {key: _without_measurements(value) for key, value in records[name].items() if key not in MEASURED}
+        facts = _without_measurements(records[name])
         artifact, job = facts.pop("artifact"), facts.pop("job", None)
         given = [(one["path"], one["sha256"]) for one in facts.pop("inputs")]
         artifacts[name] = facts | {

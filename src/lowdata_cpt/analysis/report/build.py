@@ -179,7 +179,7 @@ def _ledger(path: Path) -> list[list[str]]:
     rows = []
     for row in records(read_table(path, LEDGER_COLUMNS)) if path.exists() else []:
         lost = row["failed_gpu_hours"] + row["requeued_gpu_hours"] + row["cancelled_gpu_hours"]
-        name = style_of(row["method"]).label if isinstance(row["method"], str) and row["method"] else "–"
+        name = style_of(row["method"]).label if row["method"] else "–"
         counts = [str(int(row[state])) for state in ("starts", "requeued", "failed", "cancelled")]
         hours = [_number(value, 3) for value in (row["cpu_hours"], row["gpu_hours"], lost)]
         rows.append([row["rule"], name, *counts, *hours])
