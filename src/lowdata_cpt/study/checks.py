@@ -27,6 +27,7 @@ from lowdata_cpt.data.layouts.image_folder import ImageFolder
 from lowdata_cpt.data.tabletop.domain import Tabletop
 from lowdata_cpt.study.config import Backbone, Block, Study
 from lowdata_cpt.study.grid import cells
+from lowdata_cpt.study.paths import Paths
 
 DENSE = {"segmentation", "depth"}
 MOST_SCENES = 1_000_000
@@ -150,11 +151,11 @@ def absences(study: Study, results: Path | None = None) -> list[str]:
         study: the study.
         results: its folder, results/<study> if not given.
     """
-    results = results or Path("results", study.study)
+    paths = Paths(results or Path("results", study.study))
     found = [
         f"backbones.{name}.weights: {reason}"
         for name, backbone in study.backbones.items()
-        if not (results / "backbones" / name / "model.safetensors").exists() and (reason := _no_weights(backbone))
+        if not (paths.backbone(name) / "model.safetensors").exists() and (reason := _no_weights(backbone))
     ]
     for name, domain in study.domains.items():
         if not isinstance(domain, FolderDomain):
@@ -164,7 +165,7 @@ def absences(study: Study, results: Path | None = None) -> list[str]:
         except OSError as error:  # a name that no file system takes, or a folder that may not be looked into
             found.append(f"domains.{name}.root: {str(domain.folder)[:60]}… cannot be read ({error.strerror})")
             continue
-        decoded = (results / "data" / name / "manifest.json").exists()
+        decoded = paths.manifest(name).exists()
         if domain.folder.exists() and not domain.folder.is_dir():
             found += [] if decoded else [f"domains.{name}.root: {domain.folder} is a file; expected a folder"]
         elif reason := domain.absent():

@@ -11,6 +11,7 @@ from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.methods.registry import by_name
 from lowdata_cpt.probes.registry import probes_of_tasks
 from lowdata_cpt.study.config import Block, Study
+from lowdata_cpt.study.paths import Paths
 
 
 class Cell(NamedTuple):
@@ -100,7 +101,7 @@ def split_absent(study: Study) -> tuple[Study, dict[str, str]]:
     reasons: dict[str, str] = {}
     if study.absent_data == "skip":
         for name, domain in study.domains.items():
-            decoded = Path("results", study.study, "data", name, "manifest.json").exists()
+            decoded = Paths(Path("results", study.study)).manifest(name).exists()
             if not decoded and (reason := domain.absent()):
                 reasons[name] = reason
     if not reasons:
