@@ -211,3 +211,17 @@ def test_ids_go_in_batches_and_an_unknown_one_is_an_answer(monkeypatch: pytest.M
     fake.now += 1
     assert slurm.snapshot(["1", "9"]) is snapshot  # nothing new is known
     assert slurm.last_error == "Unable to contact slurm controller"
+
+
+def test_a_login_node_without_a_free_process_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "run", fail)
+    slurm = JobStatusQuery(0.0, Complaints(Logger()))
+    assert slurm.snapshot(["7"]) == Snapshot()
+    assert "squeue cannot be started: [Errno 11]" in slurm.last_error
+
+
+def test_bytes_that_are_no_text_do_not_matter() -> None:
+    assert "name" in job_status_query.run_command(["printf", r"\377name"]).stdout

@@ -79,14 +79,22 @@ Runner = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
 
 
 def run_command(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Run one of SLURM's commands; a missing program or a time-out is returned as a failure."""
+    """Run one of SLURM's commands; one that is missing, cannot be started or does not answer has failed."""
     # In a session of its own: Ctrl-C in the terminal is meant for Snakemake, which then still needs the answer.
     try:
         return subprocess.run(
-            command, capture_output=True, text=True, timeout=COMMAND_TIMEOUT, check=False, start_new_session=True
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=COMMAND_TIMEOUT,
+            check=False,
+            start_new_session=True,
         )
     except FileNotFoundError:
         return subprocess.CompletedProcess(command, 127, "", f"{command[0]} is not installed")
+    except OSError as error:  # a login node without a free process or memory, for example
+        return subprocess.CompletedProcess(command, 126, "", f"{command[0]} cannot be started: {error}")
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(command, 124, "", f"{command[0]} gave no answer within {COMMAND_TIMEOUT} s")
 
