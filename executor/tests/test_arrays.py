@@ -192,6 +192,17 @@ def test_sacct_lists_tasks_that_never_started_together() -> None:
     }  # fmt: skip
 
 
+def test_sacct_may_list_tasks_by_a_step_or_cut_the_list() -> None:
+    listed = parse_sacct("7_[0-12:4%2]|CANCELLED by 0|a\n8_[0,2,5-6,10...]|CANCELLED by 0|a\n9_[]|FAILED|a\n")
+    assert sorted(listed) == ["7_0", "7_12", "7_4", "7_8", "8_0", "8_2", "8_5", "8_6"]
+
+
+def test_sacct_is_told_to_list_every_task(cluster: Cluster) -> None:
+    cluster.patch.setenv("SLURM_BITSTR_LEN", "64")
+    Run(cluster)
+    assert os.environ["SLURM_BITSTR_LEN"] == "0"
+
+
 def test_the_job_knows_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "9")
     assert own_id() == "9"

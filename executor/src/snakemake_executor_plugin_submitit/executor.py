@@ -47,6 +47,7 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
                 raise WorkflowError(f"submitit-{name.replace('_', '-')} must be {least} or more, not {number}")
         if settings.clusters:
             os.environ["SLURM_CLUSTERS"] = settings.clusters  # obeyed by sbatch, squeue, sacct and scancel
+        os.environ["SLURM_BITSTR_LEN"] = "0"  # sacct cuts the list of an array's tasks at 64 bytes by default
         self.partitions = partitions.parse(settings.partitions or "")
         self.complaints = Complaints(self.logger)
         self.status_query = JobStatusQuery(interval, self.complaints)

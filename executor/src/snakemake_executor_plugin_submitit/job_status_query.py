@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -13,6 +14,7 @@ from snakemake_executor_plugin_submitit.job_state import LIVE_STATES, normalise
 
 COMMAND_TIMEOUT = 30  # seconds; while the controller is down SLURM's commands can hang for minutes
 IDS_PER_COMMAND = 5000  # one argument may have 128 KiB
+_TASKS = re.compile(r"(\d+)(?:-(\d+)(?::(\d+))?)?")  # `5`, `0-3` or `0-20:2`
 
 
 @dataclass(frozen=True)
@@ -59,17 +61,19 @@ def parse_squeue(text: str) -> dict[str, JobStatus]:
 def parse_sacct(text: str) -> dict[str, JobStatus]:
     """Parse the output of `sacct --parsable2 --format=JobID,State,JobName`; job steps (`7.batch`) are skipped.
 
-    Tasks of a job array that never started share a line: `7_[0-3,5%4]`.
+    Tasks of a job array that never started share a line: `7_[0-3,5%4]`. A list that sacct has cut ends in `...`.
     """
     jobs = {}
     for line in text.splitlines():
         fields = line.strip().split("|", 2)
-        if len(fields) == 3 and "." not in fields[0]:
+        array, several, tasks = fields[0].partition("_[")
+        if len(fields) == 3 and "." not in array:
             status = JobStatus(state=normalise(fields[1]), name=fields[2])
-            array, several, tasks = fields[0].partition("_[")
             for part in tasks.rstrip("]").partition("%")[0].split(",") if several else ():
-                first, _, last = part.partition("-")
-                jobs.update({f"{array}_{task}": status for task in range(int(first), int(last or first) + 1)})
+                if found := _TASKS.fullmatch(part):
+                    first, last, step = found.groups()
+                    span = range(int(first), int(last or first) + 1, int(step or 1))
+                    jobs.update({f"{array}_{task}": status for task in span})
             if not several:
                 jobs[array] = status
     return jobs
