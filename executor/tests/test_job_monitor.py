@@ -145,6 +145,8 @@ def test_scancel_returns_the_error_when_slurm_does_not_answer(monkeypatch: pytes
     fake.calls, fake.error = [], "scancel: error: Kill job error on job id 7: Invalid job id specified"
     assert cancellation.scancel(["7"]) == ""  # it has ended already
     assert fake.calls == ["scancel"]
+    fake.error += "\nscancel: error: Kill job error on job id 8: Unable to contact slurm controller"
+    assert cancellation.scancel(["7", "8"]) == fake.error  # and the other may be running still
 
 
 def test_a_runaway_job_of_the_accounting_database_is_not_live(tmp_path: Path) -> None:

@@ -62,7 +62,9 @@ class JobCancellation:
         for command in commands:
             for _ in range(3):
                 answer = self._runner(command)
-                if answer.returncode == 0 or "Invalid job id" in answer.stderr:  # invalid: it has ended already
+                failed = [line for line in answer.stderr.splitlines() if "error:" in line]
+                # An invalid id has ended already; beside it, other jobs may not have been cancelled.
+                if answer.returncode == 0 or (failed and all("Invalid job id" in line for line in failed)):
                     break
                 time.sleep(1)
             else:
