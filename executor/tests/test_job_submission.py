@@ -90,7 +90,8 @@ def test_a_user_can_forbid_requeues(resources: dict[str, Any]) -> None:
     [({"mem_mb": "much"}, "mem_mb must be a whole number"), ({"mem_mb": -5}, "mem_mb must be a whole number, not -5"),
      ({"nodes": -2}, "nodes must be"), ({"gpu": -1}, "gpu must be"), ({"gpu": 1.5}, "gpu must be"),
      ({"runtime": float("inf")}, "runtime must be"), ({"slurm_extra": "--a='b"}, "slurm_extra: .* is no shell words"),
-     ({"gpu": 3, "nodes": 2}, "does not divide"),
+     ({"gpu": 3, "nodes": 2}, "does not divide"), ({"slurm_extra": "--job-name=x"}, "--job-name cannot be given"),
+     ({"slurm_array": "0-3"}, "--array cannot"), ({"slurm_clusters": "b"}, "--clusters cannot.*use submitit-clusters"),
      ({"slurm_extra": "nice"}, "--flag=value")],
 )  # fmt: skip
 def test_an_invalid_resource_is_named(resources: dict[str, Any], words: str) -> None:
@@ -180,6 +181,13 @@ def test_the_users_defaults_do_not_beat_a_rules_own_flags(monkeypatch: pytest.Mo
     with job_submission._clean_environment(["account", "partition", "time"]):
         assert {name for name in os.environ if name.startswith("SBATCH_")} == {"SBATCH_MAIL_TYPE"}
     assert os.environ["SBATCH_ACCOUNT"] == "mine"
+
+
+def test_the_users_defaults_do_not_hide_a_job_from_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("JOB_NAME", "ARRAY_INX", "CLUSTERS", "WAIT"):
+        monkeypatch.setenv(f"SBATCH_{name}", "mine")
+    with job_submission._clean_environment():
+        assert not any(name.startswith("SBATCH_") for name in os.environ)
 
 
 def test_sbatchs_errors_are_not_printed(

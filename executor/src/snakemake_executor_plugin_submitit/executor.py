@@ -45,8 +45,8 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
         for name, least in LEAST.items():
             if (number := getattr(settings, name)) < least:
                 raise WorkflowError(f"submitit-{name.replace('_', '-')} must be {least} or more, not {number}")
-        if settings.clusters:
-            os.environ["SLURM_CLUSTERS"] = settings.clusters  # obeyed by sbatch, squeue, sacct and scancel
+        if clusters := settings.clusters or os.environ.get("SBATCH_CLUSTERS"):
+            os.environ["SLURM_CLUSTERS"] = clusters  # obeyed by squeue, sacct and scancel too
         os.environ["SLURM_BITSTR_LEN"] = "0"  # sacct cuts the list of an array's tasks at 64 bytes by default
         self.partitions = partitions.parse(settings.partitions or "")
         self.complaints = Complaints(self.logger)

@@ -35,6 +35,10 @@ from snakemake_executor_plugin_submitit.records import (
 RESERVED = frozenset({"slurm_partition", "slurm_account", "slurm_extra", "slurm_progress"})
 # Names shared with the published slurm plugin that are also names of sbatch flags.
 SAME_NAME = ("constraint", "gres", "qos", "reservation")
+# Flags of the plugin itself: without them it would not find its jobs, or not understand sbatch's answer.
+OWN = frozenset({"job-name", "array", "cluster", "clusters", "parsable", "quiet", "test-only", "wait", "wrap"})
+# The user's defaults that would override what each batch script says.
+OVERRIDING = ("JOB_NAME", "ARRAY_INX", "OUTPUT", "OPEN_MODE", "WAIT", "CLUSTERS")
 TRANSIENT = (
     "Unable to contact slurm controller",
     "Socket timed out",
@@ -153,6 +157,11 @@ def sbatch_parameters(
         if not word.startswith("--"):
             raise WorkflowError(f"slurm_extra takes words such as --flag=value, not {word!r}")
         extra[flag] = value if has_value else True
+    if own := sorted(OWN & extra.keys()):
+        raise WorkflowError(
+            f"sbatch's --{own[0]} cannot be given by slurm_extra or slurm_…: the executor needs it for itself"
+            + ("; use submitit-clusters" if own[0].startswith("cluster") else "")
+        )
     if resources.get("slurm_requeue") in (False, "False"):
         extra["no-requeue"] = True
     if "no-requeue" in extra:
@@ -275,10 +284,11 @@ def _clean_environment(given: Iterable[str] = ()) -> Iterator[None]:
     """Hide the variables of a surrounding SLURM job, which sbatch would pass on.
 
     SBATCH_PARTITION and similar variables are the user's own defaults. To sbatch they count more than the batch script:
-    they are hidden too where a job has a flag of its own, one of `given`.
+    they are hidden too where a job has a flag of its own, one of `given`, or the plugin has (OVERRIDING).
     """
     other = {"time": "TIMELIMIT", "mem": "MEM_PER_NODE", "signal_delay_s": "SIGNAL"}
-    hidden = {f"SBATCH_{other.get(flag, flag.replace('-', '_').upper())}" for flag in given}
+    names = [*OVERRIDING, *(other.get(flag, flag.replace("-", "_").upper()) for flag in given)]
+    hidden = {f"SBATCH_{name}" for name in names}
     kept = {
         name: value
         for name, value in os.environ.items()
