@@ -138,6 +138,15 @@ def test_requeues_without_progress_end(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+def test_with_a_limit_of_none_the_first_start_still_runs(tmp_path: Path) -> None:
+    assert job(tmp_path, "exit 3", limit=0).run() == "failed"
+    assert job(tmp_path, "true", limit=0).run() == "repeated"
+    assert "status 3" in (read_json(tmp_path / "result.json") or {})["reason"]
+    (tmp_path / "result.json").unlink()
+    assert job(tmp_path, "true", limit=0).run() == "failed"
+    assert "1 times in a row without progress" in (read_json(tmp_path / "result.json") or {})["reason"]
+
+
 def test_progress_resets_the_count() -> None:
     notes = None
     idle = []

@@ -161,7 +161,7 @@ class _Start:
         self._write_note()
         requeues = count_idle(read_json(self.folder / REQUEUES), progress_token(self.job.progress))
         write_json(self.folder / REQUEUES, requeues)
-        if requeues["idle"] >= self.job.limit:
+        if requeues["idle"] >= max(1, self.job.limit):
             what = f"{self.job.progress} did not change" if self.job.progress else "it names no progress file"
             reason = f"requeued {requeues['idle']} times in a row without progress ({what})"
             return self._finish("failed", reason)
