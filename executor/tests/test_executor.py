@@ -10,6 +10,7 @@ import pytest
 from fake_cluster import Cluster, FakeJob, Run, holder
 from snakemake_executor_plugin_submitit import job_submission, ledger
 from snakemake_executor_plugin_submitit.files import write_json
+from snakemake_executor_plugin_submitit.job_wrapper import progress_token
 
 
 def states(run: Run) -> list[str]:
@@ -34,6 +35,17 @@ def test_a_job_from_submission_to_the_ledger(cluster: Cluster) -> None:
     assert not record.path.exists()
     assert not list(run.executor.records.all())
     run.executor.shutdown()
+
+
+def test_progress_is_found_below_a_directory_with_brackets(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = Path("run [1]").absolute()
+    directory.mkdir()
+    monkeypatch.chdir(directory)
+    run, job = Run(cluster), FakeJob("a", slurm_progress="work/*.json")
+    task = job_submission.task_of(job, job_submission.new_record(job, run.executor.records), "true", 3)
+    before = progress_token(task.progress)
+    write_json(directory / "work" / "progress.json", {"step": 1})
+    assert progress_token(task.progress) != before
 
 
 # --- errors of one job --------------------------------------------------------------------------------------

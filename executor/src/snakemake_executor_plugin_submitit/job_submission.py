@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import io
 import os
 import re
@@ -251,7 +252,7 @@ def task_of(job: Any, record: Record, command: str, limit: int) -> Job:
         folder=record.folder,
         command=command,
         directory=str(Path.cwd()),
-        progress=str(Path.cwd() / progress) if progress else "",
+        progress=str(Path(glob.escape(str(Path.cwd())), progress)) if progress else "",
         limit=limit,
         logs=[str(Path(str(log)).absolute()) for single in single_jobs(job) for log in single.log],
         mem_mb=record.mem_mb,
