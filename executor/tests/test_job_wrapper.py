@@ -114,15 +114,17 @@ def test_the_warning_reaches_the_program_and_the_job_requests_a_requeue(
     )
     outcome = job(
         tmp_path,
-        f'echo log > the.log; {sys.executable} -c "{program}"',
+        f'mkdir a b; echo log > a/the.json; echo other > b/the.json; {sys.executable} -c "{program}"',
         progress="p*",
-        logs=[f"{tmp_path}/the.log"],
+        logs=[f"{tmp_path}/a/the.json", f"{tmp_path}/b/the.json", f"{tmp_path}/missing"],
     ).run()
     sender.wait()
     assert outcome == "requeue_requested"
     assert requested == [signal.SIGUSR2]
     assert not (tmp_path / "result.json").exists()
-    assert (tmp_path / "attempt-001.the.log").read_text() == "log\n"
+    assert (tmp_path / "log-001.a_the.json").read_text() == "log\n"
+    assert (tmp_path / "log-001.b_the.json").read_text() == "other\n"
+    assert [path.name for path in tmp_path.glob("attempt-*.json")] == ["attempt-001.json"]  # each is a start
     assert (read_json(tmp_path / "attempt-001.json") or {})["outcome"] == "requeue_requested"
 
 

@@ -228,8 +228,9 @@ class _Start:
     def _stop_early(self, status: int) -> str:
         """Keep the logs, then let SLURM or submitit requeue the job."""
         for log in self.job.logs:
-            if Path(log).is_file():
-                shutil.copyfile(log, self.folder / f"attempt-{self.number:03d}.{Path(log).name}")
+            name = os.path.relpath(log, self.job.directory).replace(os.sep, "_")
+            with contextlib.suppress(OSError):  # not written yet, or no room for a copy: the requeue matters more
+                shutil.copyfile(log, self.folder / f"log-{self.number:03d}.{name}")
         state = query_state(self.job_id)
         if state not in (None, "RUNNING"):
             # Cancelled, timed out or requeued already: the executor will see which.
