@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -148,3 +151,27 @@ def test_an_answer_about_other_jobs_says_nothing_of_this_one(cluster: Cluster) -
     job.shellcmd = "false"
     run.executor.run_job(job)
     assert cluster.jobs["100"][0] == "CANCELLED"
+
+
+_SIGNATURE = """
+from types import SimpleNamespace
+from fake_cluster import FakeJob
+from snakemake_executor_plugin_submitit.records import signature_of
+job = FakeJob("a")
+job.params = SimpleNamespace(_allitems=lambda: [("names", set("abcdefgh")), ("n", 3)])
+print(signature_of([job]))
+"""
+
+
+def test_another_process_finds_the_work_unchanged() -> None:
+    signatures = {
+        subprocess.run(
+            [sys.executable, "-c", _SIGNATURE],
+            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(signatures) == 1

@@ -201,7 +201,7 @@ def signature_of(jobs: Iterable[Any]) -> str:
                 "rule": single.rule.name,
                 "code": _rule_code(single.rule),
                 "command": str(single.shellcmd),
-                "params": [[name, str(value)] for name, value in single.params._allitems()],
+                "params": [[name, _parameter_text(value)] for name, value in single.params._allitems()],
                 "wildcards": sorted((name, str(value)) for name, value in single.wildcards_dict.items()),
                 "input": [_file_state(str(path)) for path in single.input if str(path) not in internal],
                 "output": [str(path) for path in single.output],
@@ -209,6 +209,11 @@ def signature_of(jobs: Iterable[Any]) -> str:
             for single in jobs
         ]
     )
+
+
+def _parameter_text(value: Any) -> str:
+    """Return a rule's parameter as text; the order of a set of strings differs between processes."""
+    return str(sorted(map(str, value)) if isinstance(value, set | frozenset) else value)
 
 
 def _rule_code(rule: Any) -> list[str]:
