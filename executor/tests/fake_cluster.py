@@ -69,7 +69,7 @@ class Cluster:
             for job_id, job in self.jobs.items():
                 if (not ids or job_id in ids) and (not names or job[1] in names):
                     self.cancelled.append(job_id)
-                    job[0] = job[0] if self.dead_node else "CANCELLED"
+                    job[0] = "CANCELLED" if job[0] in LIVE_STATES and not self.dead_node else job[0]
         return CompletedProcess(command, 0, text, "")
 
     def add(self, name: str, folder: Path) -> str:

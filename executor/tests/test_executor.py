@@ -94,6 +94,30 @@ def test_a_full_disk_at_the_end_of_a_job_does_not_stop_the_others(
     assert "no space left" in run.text
 
 
+@pytest.mark.parametrize("state", ["FAILED", "NODE_FAIL"])
+def test_a_full_disk_delays_the_end_of_a_failed_job_and_stops_no_other(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    run, failing, other = Run(cluster), FakeJob("a"), FakeJob("b")
+    for job in (failing, other):
+        run.executor.run_job(job)
+    cluster.finish(run.record(other))
+    cluster.jobs["100"][0] = state
+
+    def full(*_: Any) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "append", full)
+        for _ in range(3):
+            run.check()
+    assert (run.succeeded, run.failed, list(cluster.jobs)) == ([other], [], ["100", "101"])
+    assert run.text.count("no space left") == 1
+    run.check()
+    assert run.failed == ([failing] if state == "FAILED" else [])
+    assert list(cluster.jobs) == ["100", "101"] + (["102"] if state == "NODE_FAIL" else [])
+
+
 def test_shutdown_keeps_the_folder_that_live_jobs_need(cluster: Cluster) -> None:
     run, job = Run(cluster), FakeJob("a")
     folder = Path(run.executor.tmpdir)

@@ -187,43 +187,56 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
                 ids = [record.job_id for record in self.live.values() if record.job_id]
             snapshot = self.status_query.snapshot([*ids, *self.ended.ids()])
         self._cancel_orphans(snapshot)
-        held = []
+        held, trouble = [], ""
         for info in active_jobs:
             with self.records_lock:
                 record = self.live.get(info.aux["key"])
             if record is None:  # it waits for room in the queue, or was cancelled meanwhile
                 held.append(info)
                 continue
-            decision = self.monitor.check(record, snapshot)
-            verdict = decision.verdict
-            if verdict in (Verdict.FAILED, Verdict.RESUBMIT) and record.result() is None:
-                holder = job_cancellation.claimed_by(record)
-                if holder is not None and holder != record.job_id:
-                    self._follow_copy(record, holder)
-                    yield self._info(info.job, record)
-                    continue
-                if record.reattached:
-                    verdict = Verdict.RESUBMIT  # it failed under a previous run; this run is asked to run it
-            if verdict is not Verdict.LIVE:
-                self.waiting.job_ended()
-            if verdict is Verdict.FINISHED:
-                self.ended.add(record)
-                with self.records_lock:
-                    self.live.pop(record.key, None)
-                    self.unconfirmed[info.job] = record
-                self.report_job_success(info)
-            elif verdict is Verdict.FAILED:
-                self._fail(info, record, decision.reason)
-            elif verdict is Verdict.RESUBMIT and not self.stopped.is_set():
-                resubmitted = self._resubmit(info, record, decision.reason)
-                if resubmitted is not None:
-                    yield resubmitted
-            else:
-                if reason := self.monitor.unusual_wait(record, snapshot):
-                    self.logger.warning(f"Job {record.job_id} ({record.rule}) is waiting; SLURM's reason: {reason}")
-                yield info
+            try:
+                live = self._check(info, record, snapshot)
+            except OSError as error:  # one that left this method would make Snakemake cancel all jobs
+                live, trouble = info, str(error)
+            if live is not None:
+                yield live
+        self.complaints.report("The file system", trouble)
+        if trouble:
+            self.next_seconds_between_status_checks = max(10, self.next_seconds_between_status_checks)
         for info in self._admit(held):
             yield info
+
+    def _check(self, info: SubmittedJobInfo, record: Record, snapshot: Snapshot) -> SubmittedJobInfo | None:
+        """Report a job that has ended, resubmit an interrupted one; return what is to be checked again, if any.
+
+        Raises OSError when a file cannot be read or written (full disk, stale handle); the call may be repeated.
+        """
+        decision = self.monitor.check(record, snapshot)
+        verdict = decision.verdict
+        if verdict in (Verdict.FAILED, Verdict.RESUBMIT) and record.result() is None:
+            holder = job_cancellation.claimed_by(record)
+            if holder is not None and holder != record.job_id:
+                self._follow_copy(record, holder)
+                return self._info(info.job, record)
+            if record.reattached:
+                verdict = Verdict.RESUBMIT  # it failed under a previous run; this run is asked to run it
+        if verdict is not Verdict.LIVE:
+            self.waiting.job_ended()
+        if verdict is Verdict.FINISHED:
+            self.ended.add(record)
+            with self.records_lock:
+                self.live.pop(record.key, None)
+                self.unconfirmed[info.job] = record
+            self.report_job_success(info)
+            return None
+        if verdict is Verdict.FAILED:
+            self._fail(info, record, decision.reason)
+            return None
+        if verdict is Verdict.RESUBMIT and not self.stopped.is_set():
+            return self._resubmit(info, record, decision.reason)
+        if reason := self.monitor.unusual_wait(record, snapshot):
+            self.logger.warning(f"Job {record.job_id} ({record.rule}) is waiting; SLURM's reason: {reason}")
+        return info
 
     def _cancel_orphans(self, snapshot: Snapshot, seconds: float = 30.0) -> None:
         """Cancel jobs that SLURM still lists as live long after their end, or has put in the queue again."""
