@@ -180,15 +180,19 @@ def test_a_permanently_failing_sacct_keeps_no_job_live_forever(tmp_path: Path) -
 def test_ended_jobs_that_slurm_still_lists_are_orphans(tmp_path: Path) -> None:
     fake = Fake()
     slurm, ended = JobStatusQuery(0.0, Complaints(Logger()), fake.run, fake.clock), EndedJobs(fake.clock)
-    for job_id in ("1", "2", "3", "4"):
+    fake.error = "Connection refused"  # sacct's: squeue alone says what is live
+    for job_id in ("1", "2", "3", "4", "5"):
         ended.add(record(tmp_path, job_id=job_id))
     fake.now += 1
-    # 1 is ending, 2 was started again, 3 has gone, SLURM has reused the id of 4
-    fake.squeue = "1|RUNNING|None|train-u\n2|PENDING|None|train-u\n4|RUNNING|None|other\n"
+    # 1 is ending, 2 was started again, 3 has gone, SLURM has reused the id of 4, 5 has a long epilog
+    fake.squeue = "1|RUNNING|None|train-u\n2|PENDING|None|train-u\n4|RUNNING|None|other\n5|COMPLETING|None|train-u\n"
     assert ended.pop_orphans(slurm.snapshot(ended.ids()), 30.0) == [("2", "train-u")]
-    assert ended.ids() == ["1"]
+    assert ended.ids() == ["1", "5"]
     fake.now += 30
     assert ended.pop_orphans(slurm.snapshot(ended.ids()), 30.0) == [("1", "train-u")]
+    assert ended.ids() == ["5"]
+    fake.squeue = ""
+    assert ended.pop_orphans(slurm.snapshot(ended.ids()), 30.0) == []
     assert ended.ids() == []
 
 

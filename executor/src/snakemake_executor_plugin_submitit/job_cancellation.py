@@ -16,6 +16,7 @@ from snakemake_executor_plugin_submitit.job_status_query import Runner, Snapshot
 from snakemake_executor_plugin_submitit.records import CLAIM, Record
 
 IDS_PER_COMMAND = 500
+ENDING = ("COMPLETING", "STAGE_OUT")
 
 
 def claimed_by(record: Record) -> str | None:
@@ -105,8 +106,9 @@ class EndedJobs:
                 continue
             status = snapshot.find(job_id, name)
             if status is None or status.state not in LIVE_STATES:
-                if snapshot.complete:
-                    del self._ended_at[(job_id, name)]
+                del self._ended_at[(job_id, name)]
+            elif status.state in ENDING:  # a long epilog
+                continue
             elif status.state == "PENDING" or snapshot.taken - ended_at >= seconds:
                 orphans.append((job_id, name))
                 del self._ended_at[(job_id, name)]
