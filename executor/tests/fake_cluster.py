@@ -17,7 +17,7 @@ from snakemake_executor_plugin_submitit import ExecutorSettings, job_submission
 from snakemake_executor_plugin_submitit.executor import Executor
 from snakemake_executor_plugin_submitit.files import claim, read_json, write_json
 from snakemake_executor_plugin_submitit.job_cancellation import JobCancellation
-from snakemake_executor_plugin_submitit.job_state import LIVE_STATES
+from snakemake_executor_plugin_submitit.job_state import is_live
 from snakemake_executor_plugin_submitit.job_status_query import JobStatusQuery
 from snakemake_executor_plugin_submitit.job_wrapper import Job
 from snakemake_executor_plugin_submitit.records import CLAIM, RESULT, Record
@@ -69,7 +69,7 @@ class Cluster:
             for job_id, job in self.jobs.items():
                 if (not ids or job_id in ids) and (not names or job[1] in names):
                     self.cancelled.append(job_id)
-                    job[0] = "CANCELLED" if job[0] in LIVE_STATES and not self.dead_node else job[0]
+                    job[0] = "CANCELLED" if is_live(job[0]) and not self.dead_node else job[0]
         return CompletedProcess(command, 0, text, "")
 
     def add(self, name: str, folder: Path) -> str:
@@ -89,7 +89,7 @@ class Cluster:
         self.calls.append("sbatch")
         if len(jobs) > self.largest_array:
             raise job_submission.RefusedError("sbatch: error: Invalid job array specification")
-        live = sum(state in LIVE_STATES for state, _ in self.jobs.values())
+        live = sum(is_live(state) for state, _ in self.jobs.values())
         if self.limit is not None and live + len(jobs) > self.limit:
             raise self.full
         self.parameters.append(parameters)

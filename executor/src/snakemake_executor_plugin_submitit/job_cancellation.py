@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection
 
 from snakemake_executor_plugin_submitit.files import claim, read_json, write_json
-from snakemake_executor_plugin_submitit.job_state import LIVE_STATES
+from snakemake_executor_plugin_submitit.job_state import is_live
 from snakemake_executor_plugin_submitit.job_status_query import Runner, Snapshot, run_command
 from snakemake_executor_plugin_submitit.records import CLAIM, Record
 
@@ -105,7 +105,7 @@ class EndedJobs:
             if snapshot.taken < ended_at or job_id not in snapshot.asked:
                 continue
             status = snapshot.find(job_id, name)
-            if status is None or status.state not in LIVE_STATES:
+            if status is None or not is_live(status.state):
                 del self._ended_at[(job_id, name)]
             elif status.state in ENDING:  # a long epilog
                 continue

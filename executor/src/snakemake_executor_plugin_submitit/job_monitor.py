@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from snakemake_executor_plugin_submitit.job_state import LIVE_STATES, Decision, Evidence, decide
+from snakemake_executor_plugin_submitit.job_state import Decision, Evidence, decide, is_live
 from snakemake_executor_plugin_submitit.job_status_query import Snapshot
 from snakemake_executor_plugin_submitit.records import Record
 
@@ -65,7 +65,7 @@ class JobMonitor:
             if history.unlisted_since is None:
                 history.unlisted_since = snapshot.taken
             answered = snapshot.taken - history.unlisted_since >= SACCT_TIMEOUT
-        if not answered or state in LIVE_STATES:
+        if not answered or is_live(state):
             history.final = None
             return decide(
                 Evidence(result=None, answered=answered, state=state, unchanged_for=0.0, patience=self.patience)

@@ -8,15 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-LIVE_STATES = frozenset(
-    {
-        *("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "RESIZING", "SIGNALING", "STAGE_OUT"),
-        *("SUSPENDED", "STOPPED", "RESV_DEL_HOLD"),
-        *("REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"),
-    }
-)
 # The cluster withdrew the node; the job itself did not fail.
 INTERRUPTED_STATES = frozenset({"PREEMPTED", "NODE_FAIL", "BOOT_FAIL"})
+# The others are those of a job that is waiting, running or about to run again; new versions of SLURM add to those.
+FINAL_STATES = INTERRUPTED_STATES | {
+    *("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "OUT_OF_MEMORY", "DEADLINE", "REVOKED"),
+}
 
 
 class Verdict(enum.Enum):
@@ -77,6 +74,11 @@ def normalise(state: str) -> str:
     return words[0].rstrip("+") if words else ""
 
 
+def is_live(state: str | None) -> bool:
+    """Return whether a job that SLURM lists in this state has not ended; None: SLURM does not list it."""
+    return state is not None and state not in FINAL_STATES
+
+
 def signal_of(status: int) -> int:
     """Return the signal in an exit status, negative as of Python or above 128 as of a shell; 0: none."""
     return -status if status < 0 else status - 128 if 128 < status <= 128 + 64 else 0
@@ -104,7 +106,7 @@ def decide(evidence: Evidence) -> Decision:
         oom = evidence.state == "OUT_OF_MEMORY" and "out of memory" not in reason
         return Decision(Verdict.FAILED, f"{reason}; SLURM: out of memory" if oom else reason)
     state = evidence.state
-    if not evidence.answered or state in LIVE_STATES or evidence.unchanged_for < evidence.patience:
+    if not evidence.answered or is_live(state) or evidence.unchanged_for < evidence.patience:
         return Decision(Verdict.LIVE)
     if state is None:
         if evidence.heartbeat:

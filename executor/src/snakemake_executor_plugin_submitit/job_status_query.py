@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from snakemake_executor_plugin_submitit.job_state import LIVE_STATES, normalise
+from snakemake_executor_plugin_submitit.job_state import is_live, normalise
 
 COMMAND_TIMEOUT = 30  # seconds; while the controller is down SLURM's commands can hang for minutes
 IDS_PER_COMMAND = 5000  # one argument may have 128 KiB
@@ -182,7 +182,7 @@ class JobStatusQuery:
             # A job the controller does not list is not running, even if the database never saw its end
             # ("runaway" jobs).
             past = parse_sacct(accounting.stdout)
-            jobs.update({job_id: status for job_id, status in past.items() if status.state not in LIVE_STATES})
+            jobs.update({job_id: status for job_id, status in past.items() if not is_live(status.state)})
         snapshot = Snapshot(taken=now, asked=frozenset(job_ids), jobs=jobs, complete=complete)
         if not fresh:
             self._last = snapshot

@@ -18,7 +18,7 @@ from snakemake_executor_plugin_submitit.job_cancellation import (
     claimed_by,
     revoke_claim,
 )
-from snakemake_executor_plugin_submitit.job_state import LIVE_STATES
+from snakemake_executor_plugin_submitit.job_state import is_live
 from snakemake_executor_plugin_submitit.job_status_query import JobStatusQuery, Snapshot
 from snakemake_executor_plugin_submitit.records import Record, Records, key_of, signature_of
 
@@ -168,7 +168,7 @@ class PreviousRun:
             self.records.save(record)
         deadline = time.monotonic() + CANCEL_TIMEOUT
         job_id = str(record.job_id)
-        while (status := self._fresh_snapshot([job_id]).find(job_id, record.name)) and status.state in LIVE_STATES:
+        while (status := self._fresh_snapshot([job_id]).find(job_id, record.name)) and is_live(status.state):
             if status.state != "COMPLETING":
                 self.cancellation.scancel([job_id])
             if time.monotonic() > deadline:
