@@ -128,6 +128,18 @@ def test_the_warning_reaches_the_program_and_the_job_requests_a_requeue(
     assert (read_json(tmp_path / "attempt-001.json") or {})["outcome"] == "requeue_requested"
 
 
+@pytest.mark.parametrize(
+    ("status", "text", "state"),
+    [(0, "CLUSTER: big\nRUNNING\n", "RUNNING"), (0, "PENDING\n", "PENDING"), (0, "", None), (1, "RUNNING", None)],
+)
+def test_the_state_of_the_job_itself(
+    monkeypatch: pytest.MonkeyPatch, status: int, text: str, state: str | None
+) -> None:
+    answer = subprocess.CompletedProcess(["squeue"], status, text, "")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: answer)
+    assert job_wrapper.query_state("7") == state
+
+
 def test_a_job_that_cannot_resume_ignores_the_warning(tmp_path: Path) -> None:
     command = f"kill -USR2 {os.getpid()}; sleep 0.2; touch done"
     assert job(tmp_path, command).run() == "finished"

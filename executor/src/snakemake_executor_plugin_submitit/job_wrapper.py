@@ -106,7 +106,8 @@ def query_state(job_id: str) -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return answer.stdout.strip() or None if answer.returncode == 0 else None
+    words = answer.stdout.split()  # with SLURM_CLUSTERS some versions print the cluster's name first
+    return words[-1] if words and answer.returncode == 0 else None
 
 
 def own_id() -> str:
