@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -308,6 +309,17 @@ def test_a_result_that_comes_with_ctrl_c_counts(cluster: Cluster) -> None:
     again = Run(cluster, [job])
     assert again.remembered == [job]
     assert states(again) == ["finished"]
+
+
+def test_runs_are_named_in_their_order_whatever_the_time_zone(cluster: Cluster) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        names = []
+        for zone in ("UTC-14", "UTC", "UTC+12"):  # a day apart by their clocks
+            patch.setenv("TZ", zone)
+            time.tzset()
+            names.append(Run(cluster).executor.run_id)
+    time.tzset()
+    assert names == sorted(names)
 
 
 @pytest.mark.parametrize("wanted", [False, True])

@@ -37,7 +37,8 @@ class Executor(RemoteExecutor):  # type: ignore[misc]
         settings = self.workflow.executor_settings
         remote = self.workflow.remote_execution_settings
         self.root = Path(settings.folder or ".snakemake/submitit").absolute()
-        self.run_id = f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
+        # In UTC: the ledgers are read in the order of their names, and the last line about a start counts.
+        self.run_id = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}"
         self.records = Records(self.root)
         interval = float(remote.seconds_between_status_checks)
         if settings.on_interrupt not in ("cancel", "keep"):
