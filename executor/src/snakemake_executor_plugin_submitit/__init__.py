@@ -51,7 +51,7 @@ class ExecutorSettings(ExecutorSettingsBase):  # type: ignore[misc]
     )
     clusters: Optional[str] = field(  # noqa: UP045
         default=None,
-        metadata={"help": "Name of the cluster to submit to, where SLURM has several."},
+        metadata={"help": "Name of the cluster to submit to, where SLURM has several (default: SBATCH_CLUSTERS)."},
     )
     array_size: int = field(
         default=1,
