@@ -146,7 +146,7 @@ def test_a_job_that_cannot_resume_ignores_the_warning(tmp_path: Path) -> None:
 
 
 def test_requeues_without_progress_end(tmp_path: Path) -> None:
-    write_json(tmp_path / "requeues.json", {"token": progress_token(f"{tmp_path}/p*"), "idle": 1, "starts": 2})
+    write_json(tmp_path / "requeues.json", {"token": progress_token(f"{tmp_path}/p*"), "idle": 1})
     assert job(tmp_path, "touch ran", progress=f"{tmp_path}/p*", limit=2).run() == "failed"
     assert "2 times in a row without progress" in (read_json(tmp_path / "result.json") or {})["reason"]
     assert not (tmp_path / "ran").exists()

@@ -87,11 +87,9 @@ def progress_token(pattern: str) -> str:
 
 
 def count_idle(before: dict[str, Any] | None, token: str) -> dict[str, Any]:
-    """Return the updated requeue counts, from those of the previous start (None: first start) and the current token."""
-    if before is None:
-        return {"token": token, "idle": 0, "starts": 1}
-    idle = before["idle"] + 1 if before["token"] == token else 0
-    return {"token": token, "idle": idle, "starts": before["starts"] + 1}
+    """Return the token, and how many requeues in a row left it as it was; `before`: the same of the previous start."""
+    idle = before["idle"] + 1 if before is not None and before["token"] == token else 0
+    return {"token": token, "idle": idle}
 
 
 def query_state(job_id: str) -> str | None:
