@@ -37,6 +37,10 @@ def test_one_seed_gives_no_interval() -> None:
         assert not found.excludes_zero
 
 
+def test_one_cluster_in_one_stratum_gives_no_interval() -> None:
+    assert not stats.bootstrap_interval([1.0, 2.0, 3.0], ["a", "a", "b"], [0, 1, 0]).known
+
+
 def test_bootstrap_matches_exhaustive_enumeration() -> None:
     values = np.array([0.0, 1.0, 5.0])
     found = stats.bootstrap_interval(values, ["a"] * 3, range(3), over_last, resamples=40_000)
@@ -121,7 +125,16 @@ def test_without_outcomes_the_interval_is_the_paired_t_of_seeds() -> None:
     found = stats.joint_interval(values)
     low, high = reference.ttest_1samp(values, 0).confidence_interval(0.95)
     assert (found.low, found.high, found.covers) == (pytest.approx(low), pytest.approx(high), "seeds")
+    assert found.p_value == pytest.approx(reference.ttest_1samp(values, 0).pvalue)
+    assert stats.joint_interval([-value for value in values]).p_value == pytest.approx(found.p_value)
     assert not stats.joint_interval([0.3]).known
+    assert math.isnan(stats.joint_interval([0.3]).p_value)
+
+
+def test_one_group_of_test_images_says_nothing_of_others() -> None:
+    drawn = np.array([[1.0, 2.0, 3.0], [2.0, 1.0, 4.0]])
+    assert stats.joint_interval([1.0, 2.0], drawn, 1) == stats.joint_interval([1.0, 2.0])
+    assert stats.joint_interval([1.0, 2.0], drawn, 2).covers == "seeds and test images"
 
 
 def test_one_seed_covers_test_images_and_says_so() -> None:
@@ -152,6 +165,9 @@ def test_sign_flip_by_hand() -> None:
     assert stats.sign_flip_test([0.0, 0.0]) == 1.0
     # sizes of one seed flip together: three clusters, not six differences
     assert stats.sign_flip_test([1] * 6, [0, 0, 1, 1, 2, 2]) == pytest.approx(2 / 8)
+    assert stats.sign_flip_test([1] * 14) == pytest.approx(2 / 2**14)
+    # drawn, not counted: none of the draws is as large, and p is not zero all the same
+    assert stats.sign_flip_test([1] * 60) == pytest.approx(1 / 10_001)
 
 
 def test_sign_flip_is_scipys_permutation_test() -> None:
@@ -191,6 +207,7 @@ def test_detectable_effect_has_the_power_it_promises() -> None:
     draws = np.random.default_rng(0).standard_normal((20_000, 5)) + effect
     assert (reference.ttest_1samp(draws, 0, axis=1).pvalue < 0.05).mean() == pytest.approx(0.8, abs=0.015)
     assert math.isnan(stats.minimum_detectable_effect(math.nan, 4))
+    assert effect < stats.minimum_detectable_effect(1 / math.sqrt(5), 1) < math.inf  # two seeds
 
 
 def test_rank_stability() -> None:
