@@ -9,7 +9,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from lowdata_cpt.analysis.measure import change_with_n, domain_gain, gains, pooled_gain
 from lowdata_cpt.analysis.outcomes import DRAWS, Outcomes, draws_of_images, read_outcomes, weighted_metrics
-from lowdata_cpt.analysis.stats import joint_interval
+from lowdata_cpt.analysis.stats import joint_interval, minimum_detectable_effect
 from lowdata_cpt.analysis.table import at_end, held_out, read_scores
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.probes.metrics import segmentation_metrics
@@ -67,9 +67,12 @@ def test_groups_are_drawn_whole_and_make_intervals_wider(tmp_path: Path) -> None
     for name, more in {"alone": {}, "grouped": {"groups/linear": videos}}.items():
         (tmp_path / name / "outcomes").mkdir(parents=True)
         np.savez(tmp_path / name / "outcomes" / "b-d.npz", **entries, **more)
-        found = read_outcomes(tmp_path / name).replicates(row)
+        outcomes = read_outcomes(tmp_path / name)
+        found = outcomes.replicates(row)
         assert found is not None
         spread[name] = found.std()
+        assert outcomes.count("b", "d", "knn_accuracy") == 80
+        assert outcomes.drawn("b", "d", "knn_accuracy") == (10 if more else 80)  # their degrees of freedom
     assert spread["grouped"] / spread["alone"] == pytest.approx(np.sqrt(8), rel=0.05)
 
 
@@ -90,7 +93,8 @@ def test_gains_of_a_study_cover_test_images(small: Path) -> None:
     found = domain_gain(part)
     assert (found.interval.low, found.interval.high) == pytest.approx((expected.low, expected.high))
     assert found.interval.covers == "seeds and test images"
-    assert found.row()["mde"] > 0
+    effect = minimum_detectable_effect(expected.standard_error, expected.degrees_of_freedom)
+    assert (found.row()["mde"], found.row()["p"]) == pytest.approx((effect, expected.p_value))
     assert found.p_sign_flip in (0.5, 1.0)
     assert pooled_gain(part).interval.low == pytest.approx(found.interval.low)
     assert domain_gain(part.assign(replicates=None)).interval.covers == "seeds"
@@ -110,6 +114,16 @@ def test_change_with_n_subtracts_the_samples_too(small: Path) -> None:
     early = (of.loc[(100, 0), "shown_gain"] + of.loc[(250, 0), "shown_gain"]) / 2
     assert middle["shown_gain"] == pytest.approx(of.loc[(500, 0), "shown_gain"] - early)
     assert change_with_n(part[part["n"].eq(100)]).empty
+
+
+def test_a_gain_covers_test_images_only_where_all_its_runs_have_outcomes(small: Path) -> None:
+    rows = gains(held_out(read_scores(small / "scores.csv")), "base", read_outcomes(small))
+    part = rows[rows["method"].eq("dino") & rows["metric"].eq("miou")]
+    holes = part.assign(replicates=part["replicates"].where(~(part["n"].eq(250) & part["seed"].eq(0)), None))
+    assert domain_gain(holes).interval.covers == "seeds"
+    for sizes in ({"first": (250,)}, {"first": (100, 250)}, {"first": (100,), "last": (250,)}):
+        change = change_with_n(holes, **sizes).set_index("seed")["replicates"]
+        assert [isinstance(change[seed], np.ndarray) for seed in (0, 1)] == [False, True]
 
 
 def test_an_earlier_milestone_has_no_outcomes(small: Path) -> None:
@@ -156,4 +170,6 @@ def test_samples_of_images_without_labels_are_left_out_of_the_interval() -> None
     drawn = np.array([[1.0, np.nan, 3.0, 2.0], [2.0, np.nan, 1.0, 2.0]])
     assert joint_interval([1.0, 2.0], drawn) == joint_interval([1.0, 2.0], drawn[:, [0, 2, 3]])
     assert joint_interval([1.0, 2.0], drawn).known
+    drawn[1, 1] = 4.0  # of one seed alone: no pair
+    assert joint_interval([1.0, 2.0], drawn) == joint_interval([1.0, 2.0], drawn[:, [0, 2, 3]])
     assert joint_interval([1.0, 2.0], drawn[:, :2]) == joint_interval([1.0, 2.0])
