@@ -33,6 +33,11 @@ def acted(curves: pd.DataFrame, study: dict | None = None) -> bool:
 def test_a_loss_must_end_below_its_trivial_level(method: str, part: str, level: float) -> None:
     assert acted(log(method, part, [9.0] * 18 + [level - 0.01] * 2))
     assert not acted(log(method, part, [level - 1] * 18 + [level + 0.01] * 2)), "the end counts, not the lowest"
+    assert not acted(log(method, part, [level])), "below it, not at it"
+    for ends, expected in (([-0.4, 0.1, 0.1], True), ([-0.1, -0.1, 0.4], False)):  # the mean of the runs counts
+        table = check_preconditions(pd.concat(log(method, part, [level + end], seed=s) for s, end in enumerate(ends)))
+        assert table[["acted", "runs"]].to_dict("records") == [{"acted": expected, "runs": 3}]
+        assert table["value"].item() == pytest.approx(level + sum(ends) / 3)
 
 
 def test_a_cross_entropy_over_prototypes_needs_their_number() -> None:
@@ -43,6 +48,7 @@ def test_a_cross_entropy_over_prototypes_needs_their_number() -> None:
 
 def test_the_value_must_be_positive_beyond_chance() -> None:
     assert acted(log("v_pretraining", "value", [1.0] * 15 + [-1.0] * 5))  # 15 of 20: p = .021
+    assert check_preconditions(log("v_pretraining", "value", [1.0] * 15 + [0.0] * 5))["value"].item() == 0.75
     assert not acted(log("v_pretraining", "value", [1.0] * 14 + [-1.0] * 6))  # 14 of 20: p = .058
     both = pd.concat([log("v_pretraining", "value", [1.0] * 14 + [-1.0] * 6, seed=seed) for seed in range(2)])
     assert acted(both), "all runs of a cell count together"
@@ -55,8 +61,9 @@ def test_a_variant_is_held_to_its_methods_preconditions() -> None:
 
 def test_shares_of_the_sources_run() -> None:
     """A thousand images at a fifth of the rate: what DIET-CP had in the study of first steps."""
-    place = {"backbone": "b", "domain": "neu_steel", "method": "odd", "n": 100, "seed": 0}
-    cost = pd.DataFrame([{**place, "images_seen": 1000, "steps": 40, "train_seconds": 1.0}])
+    place = {"backbone": "b", "domain": "neu_steel", "method": "odd", "n": 100, "train_seconds": 1.0}
+    runs = enumerate(((1000, 40), (1000, 40), (9000, 360)))  # the median counts
+    cost = pd.DataFrame([{**place, "seed": seed, "images_seen": seen, "steps": steps} for seed, (seen, steps) in runs])
     table = check_preconditions(log("odd", "loss", [4.6]), STUDY, cost)
     (row,) = table.to_dict("records")
     assert row["share_images"] == pytest.approx(1000 / 15_000)
