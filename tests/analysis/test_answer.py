@@ -56,7 +56,7 @@ def test_what_the_labels_of_the_drawn_images_alone_gain_stands_beside_its_cell()
     words = "with only these 100 images labelled +20.0 points of kNN accuracy over the base"
     first, second, _ = say(SCENES, STEEL, own_bank={cell: words})
     assert first.endswith(f"kNN accuracy [+12.1, +15.8]; {words}.")
-    assert "own start" not in second
+    assert second == "Also: 100 images of Tabletop: GLARE, +1.0 points of segmentation mIoU [+0.2, +1.9]."
 
 
 def test_gains_with_the_drawn_labels_are_over_the_start_of_the_run(small: Path, tmp_path: Path) -> None:
@@ -139,6 +139,13 @@ def test_the_best_method_is_the_one_whose_interval_ends_highest_at_its_lower_end
     assert say(wide, STEEL)[2] == "Every domain and measure gained from some method."
 
 
+def test_the_surest_gain_comes_before_a_larger_one() -> None:
+    large = gain("tec", "cifar10", "knn_accuracy", 20.0, 1.0, 39.0)
+    first, second, _ = say(large, SCENES)
+    assert first.startswith("100 images of Tabletop: GLARE, +1.0")
+    assert second.startswith("Also: 100 images of CIFAR-10: TEC, +20.0")
+
+
 def test_one_method_on_one_domain_is_named_once_with_what_it_costs() -> None:
     linear = gain("diet_cp", "neu_steel", "linear_accuracy", 2.0, 1.0, 3.0)
     depth = gain("diet_cp", "neu_steel", "rmse", -3.0, -5.0, -1.0)
@@ -157,6 +164,7 @@ def test_an_interval_that_touches_zero_helps_nobody(low: float) -> None:
     assert first == "No method helps beyond chance on NEU steel."
     assert second.startswith("Largest, but not told from chance: 100 images of NEU steel: DIET-CP, +5.0 points")
     assert third == "None harms beyond chance either."
+    assert say(gain("mae", "neu_steel", "knn_accuracy", -5.0, -10.0, -low))[2] == third
 
 
 def test_one_seed_is_never_told_from_chance() -> None:
@@ -184,6 +192,16 @@ def test_a_method_that_did_not_act_is_never_named_as_help() -> None:
     assert "Of 2 gains 1 have" in said
     assert "1 of the 1, and 1 of the 1, are of methods that did not act." in said
     assert "did not act" not in how_sure(gains, scores)
+
+
+def test_how_sure_counts_gains_chance_and_what_would_have_been_found() -> None:
+    rows = [STEEL, SCENES, HARM, *(NOTHING | {"domain": f"d{i}"} for i in range(17))]
+    gains = pd.DataFrame(rows).assign(p_holm=[0.01, 0.049, 0.05] + [1.0] * 17, mde=[2.0] * 11 + [9.0] * 9)
+    scores = pd.DataFrame([{"backbone": "b", "domain": "d", "method": "mae", "n": 100, "seed": s} for s in range(3)])
+    said = how_sure(gains, scores)
+    assert said.startswith("3 seeds per domain, method and n;")
+    assert "Of 20 gains 3 have an interval that leaves out zero (chance alone: about 1), 2 stay significant" in said
+    assert said.endswith(" Half of the comparisons would find a true gain of 2.0 points or % (80 % power).")
 
 
 def test_losses_only() -> None:
