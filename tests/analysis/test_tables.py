@@ -15,6 +15,7 @@ from lowdata_cpt.analysis.tables import (
     IDLE,
     answer_markdown,
     domain_markdown,
+    domain_table,
     headline,
     headline_markdown,
     method_table,
@@ -74,6 +75,17 @@ def test_a_method_that_did_not_act_is_marked(scores: pd.DataFrame) -> None:
     assert IDLE not in answer_markdown(scores)
 
 
+def test_bold_is_what_is_significant_after_correction() -> None:
+    place = {"backbone": "b", "domain": "camvid", "metric": "miou", "sizes": "100", "mean": 1.0}
+    row, text = place | {"ci_low": 0.5, "ci_high": 1.5, "p": 0.001}, "+1.00 [+0.50, +1.50]"
+    p_holm = {"glare": 0.049, "tec": 0.05, "dino": math.nan}
+    header, (line,) = domain_table(pd.DataFrame([row | {"method": name, "p_holm": p} for name, p in p_holm.items()]))
+    assert dict(zip(header, line, strict=True)) == {
+        **{"Domain": "CamVid", "n": "100", "Metric": "Segmentation mIoU (points)"},
+        **{"DINO (control)": text, "GLARE": f"**{text}**", "TEC": text},
+    }
+
+
 def test_answer_is_empty_where_nothing_was_trained(scores: pd.DataFrame) -> None:
     assert answer_markdown(scores[scores["n"].eq(0)]) == ""
     assert domain_markdown(scores[scores["n"].eq(0)]) == ""
@@ -105,6 +117,12 @@ def test_headline_is_the_mean_at_the_end_at_the_main_n(scores: pd.DataFrame) -> 
     line = next(line for line in headline_markdown(scores).splitlines() if "NYUv2 | Depth" in line)
     best = min(row[name] for name in table.columns[4:])
     assert re.findall(r"\*\*([^*]+)\*\*", line) == [f"{best:.3f}"]
+    # The best of those that acted, where the best did not.
+    *_, second, first = sorted(table.columns[4:], key=lambda name: -row[name])
+    checks = pd.DataFrame([{"backbone": row["backbone"], "domain": "nyuv2", "method": first, "n": 100, "acted": False}])
+    line = next(line for line in headline_markdown(scores, checks).splitlines() if "NYUv2 | Depth" in line)
+    assert re.findall(r"\*\*([^*]+)\*\*", line) == [f"{row[second]:.3f}"]
+    assert f"| {row[first]:.3f}{IDLE} |" in line
     line = next(line for line in headline_markdown(scores).splitlines() if "NYUv2 | Segmentation" in line)
     row = table[table["domain"].eq("nyuv2") & table["metric"].eq("miou")].iloc[0]
     assert f"| {100 * row['base']:.1f} |" in line
@@ -143,3 +161,9 @@ def test_the_lowest_error_is_bold(scores: pd.DataFrame) -> None:
         shown = [float(row[column].split()[0]) for row in rows]
         top = max(shown) if "↑" in name else min(shown)
         assert {i for i, _ in enumerate(rows) if best[i, column]} == {i for i, v in enumerate(shown) if v == top}
+    ends = scores[scores["split"].eq("test") & scores["domain"].eq("nyuv2") & scores["images_seen"].eq(12_800)]
+    value = ends[ends["method"].eq("tec") & ends["n"].eq(250)].groupby("metric")["value"]
+    (line,) = (dict(zip(header, row, strict=True)) for row in rows if row[:2] == ["TEC", "250"])
+    for column, name, unit, digits in (("Depth RMSE ↓", "rmse", 1, 3), ("Segmentation mIoU ↑", "miou", 100, 1)):
+        mean, sd = unit * value.mean()[name], unit * value.std()[name]
+        assert line[column] == f"{mean:.{digits}f} ± {sd:.{digits}f}"
