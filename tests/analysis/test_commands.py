@@ -21,6 +21,7 @@ from lowdata_cpt.analysis.summary import (
     main_sizes,
     rank_table,
     references_of,
+    seeds_text,
     summary,
 )
 from lowdata_cpt.analysis.table import COLUMNS, at_end
@@ -173,6 +174,15 @@ def test_cell_statistics_are_the_paired_t_interval(scores: pd.DataFrame) -> None
     assert row["gain"] == pytest.approx((sum(base) - sum(tec)) / 3)
     assert row["images_seen"] == 12_800
     assert row["sd"] == pytest.approx(value["tec", 250].std())
+    seconds = at_end(rows).query("method == 'tec' and n == 250")["train_seconds"]
+    assert row["train_seconds"] == sorted(seconds)[1], "one run beside other work must not make a method look dear"
+    assert row["p"] == pytest.approx(reference.ttest_1samp(gains, 0).pvalue)
+
+
+def test_seeds_are_counted_by_cell() -> None:
+    place = {"backbone": "b", "domain": "d", "method": "tec"}
+    table = pd.DataFrame([place | {"n": n, "seed": seed} for n, seeds in ((9, 1), (10, 3)) for seed in range(seeds)])
+    assert [seeds_text(table[table["n"].isin(n)]) for n in ([9], [10], [9, 10])] == ["1 seed", "3 seeds", "1–3 seeds"]
 
 
 def test_summary_finds_the_effects_that_were_put_in(scores: pd.DataFrame) -> None:
@@ -185,6 +195,11 @@ def test_summary_finds_the_effects_that_were_put_in(scores: pd.DataFrame) -> Non
     assert table.loc[("control", "tec", "miou"), "reference"] == "mae"
     assert table.loc[("parent", "glare_no_regional", "miou"), "reference"] == "glare"
     assert table["equal_images"].all()
+    for _, family in table.groupby(level="family"):  # Holm's correction is over a family
+        assert len(family) < len(table)
+        for name in ("p", "p_sign_flip"):
+            least = family[name].min()
+            assert family[f"{name}_holm"].min() == pytest.approx(min(1, len(family) * least))
 
 
 def test_trend_is_the_paired_change_from_the_smallest_to_the_largest_n(scores: pd.DataFrame) -> None:
@@ -227,7 +242,7 @@ def test_domains_are_what_the_summary_pools(scores: pd.DataFrame) -> None:
 
 def test_losses_are_those_of_the_first_the_last_and_the_lowest_step() -> None:
     place = {"backbone": "b", "domain": "tabletop", "method": "tec", "n": 100}
-    runs = {0: [3.0, 1.0, 2.0], 1: [5.0, 4.0, 6.0]}
+    runs = {0: [3.0, 1.0, 2.0], 1: [5.0, 4.0, 6.0], 2: [10.0, 8.0, 9.0]}
     curves = pd.DataFrame(
         [
             {**place, "seed": seed, "step": step, "part": part, "value": value}
@@ -238,7 +253,7 @@ def test_losses_are_those_of_the_first_the_last_and_the_lowest_step() -> None:
     )
     (row,) = loss_table(curves).to_dict("records")
     place = {"method": "tec", "part": "loss", "domain": "tabletop"}
-    assert row == place | {"runs": 2, "first": 4.0, "last": 4.0, "mean": 3.5, "lowest": 1.0}
+    assert row == place | {"runs": 3, "first": 5.0, "last": 6.0, "mean": pytest.approx(16 / 3), "lowest": 1.0}
 
 
 def test_references() -> None:
@@ -248,13 +263,22 @@ def test_references() -> None:
     assert references_of("v_pretraining_random_mask") == {"parent": "v_pretraining"}
 
 
-def test_a_lower_error_ranks_first() -> None:
-    place = {"backbone": "b", "domain": "nyuv2", "task": "depth", "metric": "rmse", "split": "test", "n": 9, "seed": 0}
-    place |= {"images_seen": 9}
-    rows = [place | {"method": method, "value": value} for method, value in (("tec", 0.4), ("mae", 0.6))]
-    table = rank_table(pd.DataFrame(rows))
-    ranks = table[table["metric"] == "rmse"].set_index("method")["mean_rank"]
-    assert ranks.to_dict() == {"tec": 1.0, "mae": 2.0}
+def test_methods_are_ranked_in_the_cells_that_all_of_them_have() -> None:
+    place = {"backbone": "b", "domain": "nyuv2", "split": "test", "seed": 0, "images_seen": 9}
+    scores = {("depth", "rmse", 9): (0.4, 0.6), ("segmentation", "miou", 9): (0.4, 0.6)}
+    scores |= {("depth", "rmse", 10): (0.3, 0.5), ("depth", "rmse", 11): (0.9, None)}  # a lower error ranks first
+    rows = [
+        place | {"task": task, "metric": metric, "n": n, "method": method, "value": value}
+        for (task, metric, n), values in scores.items()
+        for method, value in zip(("tec", "mae"), values, strict=True)
+        if value is not None
+    ]
+    table = rank_table(pd.DataFrame(rows)).set_index(["metric", "method"])
+    assert table["mean_rank"].unstack()[["tec", "mae"]].T.to_dict("list") == {
+        "rmse": [1.0, 2.0], "miou": [2.0, 1.0], "all": [pytest.approx(4 / 3), pytest.approx(5 / 3)]
+    }  # fmt: skip
+    assert table["cells"].unstack()["tec"].to_dict() == {"rmse": 2, "miou": 1, "all": 3}
+    assert table["concordance"].unstack()["tec"].dropna().to_dict() == {"rmse": 1.0, "all": pytest.approx(1 / 9)}
 
 
 def test_mean_scores_hold_the_test_means(tmp_path: Path) -> None:
