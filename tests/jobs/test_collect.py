@@ -44,8 +44,8 @@ def test_a_row_per_metric_and_milestone(tmp_path: Path, monkeypatch: pytest.Monk
     scored = {
         "base/n0/s0": {0: 0.2},
         "base/n0/s1": {0: 0.3},
-        "mae/n4/s0": {4: 0.4, 8: 0.5},
-        "mae/n4/s1": {4: 0.45, 8: 0.6},
+        "mae/n4/s0": {2: 0.35, 4: 0.4, 8: 0.5},
+        "mae/n4/s1": {2: 0.38, 4: 0.45, 8: 0.6},
     }
     for place, values in scored.items():
         found = {str(images): probe(value, 0.95 if images == 4 else 0.9) for images, value in values.items()}
@@ -63,9 +63,8 @@ def test_a_row_per_metric_and_milestone(tmp_path: Path, monkeypatch: pytest.Monk
         (root / place / "log.csv").write_text("step,images_seen,part,value\n" + log)
     collect.collect(study, {}, paths)
     table = pd.read_csv("results/s/scores.csv").query("split == 'test'")
-    assert table["value"].tolist() == [0.2, 0.3, 0.4, 0.5, 0.45, 0.6]
-    assert table["images_seen"].tolist() == [0, 0, 4, 8, 4, 8]
-    assert table["train_seconds"].tolist() == [0, 0, 4, 8, 4, 8]
+    assert table["value"].tolist() == [0.2, 0.3, 0.35, 0.4, 0.5, 0.38, 0.45, 0.6]
+    assert table["images_seen"].tolist() == table["train_seconds"].tolist() == [0, 0, 2, 4, 8, 2, 4, 8]
     steps = pd.read_csv("results/s/curves.csv", dtype=str, keep_default_na=False)
     assert list(steps.columns) == ["backbone", "domain", "method", "n", "seed", "step", "images_seen", "loss", "lr"]
     assert steps["step"].astype(int).tolist() == 2 * list(range(0, 600, 2))
@@ -81,15 +80,40 @@ def test_a_row_per_metric_and_milestone(tmp_path: Path, monkeypatch: pytest.Monk
             f"{method}/{seed}/i{images}/segmentation/counts"
             for method, milestones in (("base/n0", (0,)), ("mae/n4", (4, 8)))
             for seed in ("s0", "s1")
-            for images in milestones  # where validation would stop, and the end
+            for images in milestones  # where validation would stop, and the end; not the milestone before
         ]
-        np.testing.assert_array_equal(found["mae/n4/s1/i8/segmentation/counts"], 2 * COUNTS)
+        np.testing.assert_array_equal(found["mae/n4/s1/i8/segmentation/counts"], 3 * COUNTS)
     # A study that loses its labels has no scores, and nothing is held to those that it had.
     monkeypatch.setattr(CamVid, "labelled", ())
     collect.collect(study, {}, paths)
     left = {path.name for path in Path("results/s").iterdir()}
     assert not left & {"scores.csv", "scores.csv.prov.json", "selected.csv", "outcomes"}
     assert collect.read_study(Path("results/s/study.json")).study == "s"
+
+
+@pytest.mark.parametrize(
+    ("setting", "grid", "chosen", "place"),
+    [
+        ("c", ("0.5", "2", "10"), 10.0, "highest"),  # by number, not by letter
+        ("c", ("0.5", "2", "10"), 2.0, "inner"),
+        ("lr", ("0.1", "0.01"), 0.01, "lowest"),
+        ("lr", ("0.1",), 0.1, "inner"),  # a grid of one has no ends
+    ],
+)
+def test_where_in_its_grid_a_choice_lies(setting: str, grid: tuple[str, ...], chosen: float, place: str) -> None:
+    found = collect._selection({setting: chosen, "val_accuracy": dict.fromkeys(grid, 0.5)})
+    assert found == {"setting": setting, "chosen": chosen, "place": place}
+
+
+def test_tables_are_compared_but_for_seconds(tmp_path: Path) -> None:
+    table, other = tmp_path / "a.csv", tmp_path / "b.csv"
+    table.write_text("method,value,train_seconds\nmae,1,5\nbase,2,6\ndino,3,7\n")
+    other.write_text("method,value,train_seconds\nmae,1,9\nbase,2,9\ndino,3,9\n")
+    assert collect.differences(table, other) is None
+    other.write_text("method,value,train_seconds\nmae,1,5\nbase,2.5,6\ndino,4,7\n")
+    assert collect.differences(table, other) == "2 rows differ, the first is row 3: base 2"
+    other.write_text("method,value,train_seconds\nmae,1,5\n")
+    assert str(collect.differences(table, other)).endswith("other columns or rows: (3, 2) and (1, 2)")
 
 
 def test_what_is_no_table_is_not_compared(tmp_path: Path) -> None:
