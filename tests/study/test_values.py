@@ -139,6 +139,8 @@ def names_of(path: str) -> list[str]:
 
 def test_the_study_itself_is_valid() -> None:
     assert validate(STUDY).study == "senseless"
+    for path, most in (("domains.camvid.sizes", 50), ("domains.tabletop.sizes", 20)):
+        assert validate(with_value(path, [most])).domains[path.split(".")[1]].sizes == (most,)
     assert len(SENSELESS) >= 81
 
 
