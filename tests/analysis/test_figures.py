@@ -218,18 +218,20 @@ def test_looks_inside(tmp_path: Path) -> None:
     folder.mkdir()
     image, step = rng.integers(0, 255, (2, 28, 28, 3)).astype(np.uint8), np.array([0, 5, 9])
     predicted = rng.standard_normal((1, 12))
+    realised = predicted + 0.1 * rng.standard_normal((1, 12))
     np.savez(
         folder / "diagnostics-b-tabletop-v_pretraining.npz",
         **{"image": image, "step": step, "mask": rng.random((3, 2, 28, 28)), "arms": np.array(["adamw all 1e-05"])},
         predicted=predicted,
-        realised=predicted + 0.1 * rng.standard_normal((1, 12)),
+        realised=realised,
     )
     for kind in ("masks", "value"):
         draw(f"{kind}-b-tabletop-v_pretraining", tmp_path, tmp_path)
     assert "n = 12" in (tmp_path / "value-b-tabletop-v_pretraining.md").read_text()
     row = pd.read_csv(tmp_path / "value-b-tabletop-v_pretraining.csv").iloc[0]
     assert row["mean_predicted"] == pytest.approx(predicted.mean(), rel=0.01)
-    assert 0 <= row["share_fallen"] <= 1
+    assert row["share_fallen"] == pytest.approx((realised > 0).mean(), rel=1e-4)
+    assert 0 < row["share_fallen"] < 1
     assert len(pd.read_csv(tmp_path / "masks-b-tabletop-v_pretraining.csv")) == 6
     found, regions = rng.random((3, 2, 2, 2)), folder / "diagnostics-b-tabletop-glare.npz"
     views = rng.integers(0, 255, (3, 2, 2, 28, 28, 3)).astype(np.uint8)
