@@ -26,6 +26,7 @@ from lowdata_cpt.study.flops import training_flops
 from lowdata_cpt.study.grid import cells
 from lowdata_cpt.study.load import load
 from lowdata_cpt.study.paths import Paths
+from tests.jobs.planned import planned_jobs
 
 A = Assumptions()
 
@@ -37,16 +38,7 @@ def study(name: str) -> Study:
 def test_jobs_are_those_that_snakemake_lists(tmp_path: Path) -> None:
     for kind in ("neu_steel", "cifar10", "nyuv2"):
         MAKERS[kind](tmp_path / "data" / kind)
-    command = [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules", "--forceall", "--nolock"]
-    command += ["--snakefile", str(ROOT / "Snakefile"), "--configfile", str(ROOT / "config/embedded.yaml")]
-    command += ["--config", "absent_data=stop", "--directory", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    listed = {}
-    for line in (done.stdout + done.stderr).splitlines():
-        words = line.split()
-        if len(words) == 2 and words[1].isdigit():
-            listed[words[0]] = int(words[1])
+    listed = planned_jobs("embedded", tmp_path, "--config", "absent_data=stop")
     found = forecast(study("embedded"), Paths(tmp_path / "results/embedded"), A)
     assert {**{rule: line.jobs for rule, line in found.lines.items()}, "total": found.jobs} == listed
 

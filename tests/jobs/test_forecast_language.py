@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 from statistics import mean
 
@@ -16,6 +14,7 @@ from lowdata_cpt.jobs.forecast import Assumptions
 from lowdata_cpt.jobs.forecast_language import BLOCKS, forecast, step_operations, weights_of
 from lowdata_cpt.language.config import HubModel, load
 from lowdata_cpt.language.plan import Paths
+from tests.jobs.planned import planned_jobs
 
 A = Assumptions()
 NOWHERE = Paths("nowhere")
@@ -28,19 +27,7 @@ def rows(name: str) -> list[dict[str, str]]:
 
 
 def test_jobs_are_those_that_snakemake_lists(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules", "--forceall", "--nolock", "--directory"]
-    command += [
-        str(tmp_path),
-        "--snakefile",
-        str(ROOT / "Snakefile"),
-        "--configfile",
-        str(ROOT / "config/language.yaml"),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    lines = (line.split() for line in (done.stdout + done.stderr).splitlines())
-    listed = {words[0]: int(words[1]) for words in lines if len(words) == 2 and words[1].isdigit()}
-    found = forecast(EMBEDDED, NOWHERE, A)
+    found, listed = forecast(EMBEDDED, NOWHERE, A), planned_jobs("language", tmp_path)
     assert {**{rule: line.jobs for rule, line in found.lines.items()}, "total": found.jobs} == listed
 
 
