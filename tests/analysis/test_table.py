@@ -140,6 +140,14 @@ def test_gain_over_a_control_is_at_the_largest_common_milestone(rows: pd.DataFra
     assert paired_gain(apart, "dino").empty
 
 
+@pytest.mark.parametrize(("apart", "last", "of"), [(256, 12_800, 12_544), (257, 4_800, 4_800)])
+def test_milestones_that_differ_by_two_percent_are_the_same(rows: pd.DataFrame, apart: int, last: int, of: int) -> None:
+    test = rows[rows["split"].eq("test")]
+    end = test["method"].eq("dino") & test["images_seen"].eq(12_800)
+    gains = paired_gain(test.assign(images_seen=test["images_seen"] - apart * end), "dino")
+    assert set(zip(gains["images_seen"], gains["reference_images_seen"], strict=True)) == {(last, of)}
+
+
 def test_a_missing_base_is_an_error(rows: pd.DataFrame) -> None:
     broken = rows[~(rows["method"].eq("base") & rows["seed"].eq(1) & rows["metric"].eq("miou"))]
     with pytest.raises(UserError, match=re.escape("diet_cp on tabletop, miou, seed 1 has no base row")):
