@@ -87,10 +87,10 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     return frame.sort_values(list(KEY), kind="stable").reset_index(drop=True)
 
 
-def read_table(path: str | Path, columns: tuple[str, ...]) -> pd.DataFrame:
+def read_table(path: str | Path, columns: tuple[str, ...], text: tuple[str, ...] = TEXT) -> pd.DataFrame:
     """Read a companion table (`cost.csv`, `selected.csv`, `ledger.csv`) that must have `columns`.
 
-    Those of `columns` that are not of `TEXT` become numbers.
+    Those of `columns` that are not of `text` become numbers.
 
     Raises:
         UserError: the file or one of the columns is missing, or a number is none.
@@ -101,7 +101,7 @@ def read_table(path: str | Path, columns: tuple[str, ...]) -> pd.DataFrame:
     if missing:
         raise UserError(f"{path}: missing column {', '.join(missing)}, expected {','.join(columns)}")
     for name in columns:
-        if name not in TEXT:
+        if name not in text:
             frame[name] = _numbers(path, name, frame[name])
     return frame
 
