@@ -145,6 +145,13 @@ def test_wrong_files_are_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="truth/linear is missing"):
         read_outcomes(tmp_path).replicates(row)
     assert read_outcomes(tmp_path).replicates(row | {"seed": 1}) is None
+    # Opened, an .npz has read its list of arrays only.
+    content = bytearray((tmp_path / "outcomes" / "b-d.npz").read_bytes())
+    content[content.index(b"\x93NUMPY") + 1] ^= 1
+    (tmp_path / "outcomes" / "b-d.npz").write_bytes(content)
+    for read in (lambda one: one.replicates(row), lambda one: one.count("b", "d", "knn_accuracy")):
+        with pytest.raises(UserError, match=r"b-d\.npz: expected an \.npz file"):
+            read(read_outcomes(tmp_path))
     assert pd.isna(read_outcomes(tmp_path / "none").folder)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lowdata_cpt.core.errors import UserError
-from lowdata_cpt.core.io import write_json
+from lowdata_cpt.core.io import read_json, write_json
 from lowdata_cpt.core.provenance import write_sidecar
 from lowdata_cpt.reproduce import packing
 from lowdata_cpt.reproduce.packed_cells import COST, OF_SCORES, OF_TRAINING, SCORES, Packed
@@ -41,6 +41,37 @@ def test_a_cell_made_by_other_code_is_packed_anew_though_its_scores_are_equal(
     assert (archive.read_bytes() != before) == taken
     with zipfile.ZipFile(archive) as stored:
         assert f'"{code}"'.encode() in stored.read(f"s0/{SCORES}.prov.json")
+
+
+def test_a_training_that_is_here_stays_when_a_seed_that_shares_it_is_restored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A base is trained once for all seeds; of seed 1 only the scores are missing."""
+    archive, files = tmp_path / "finished" / "x.zip", (*OF_TRAINING, *OF_SCORES)
+    trained = tmp_path / "s0"
+    cells = [
+        Packed(f"s{seed}", archive, f"s{seed}/", tmp_path / f"s{seed}", trained, files, (), dict) for seed in (0, 1)
+    ]
+    monkeypatch.setattr(packing, "config_file", lambda name: name)
+    monkeypatch.setattr(packing, "packed_cells", lambda file, absent_too=False: cells)
+    monkeypatch.setattr(packing, "snakemake", lambda *arguments: None)
+    monkeypatch.setattr(packing, "_difference", lambda *arguments: None)
+
+    def compute(folder: Path, seconds: float) -> None:
+        for name in (COST, SCORES):
+            write_json(folder / name, {"seconds": seconds})
+            write_sidecar(folder / name, config={})
+        (folder / "log.csv").write_text("step\n")
+        (folder / "outcomes.npz").write_bytes(b"x")
+
+    for cell in cells:
+        compute(cell.folder, 1.0)
+    packing.pack("study")
+    compute(trained, 2.0)
+    (tmp_path / "s1" / SCORES).unlink()
+    assert packing.restore("study").placed == 1
+    assert (tmp_path / "s1" / SCORES).exists()
+    assert read_json(trained / COST) == read_json(trained / SCORES) == {"seconds": 2.0}
 
 
 def test_a_large_archive_lies_in_files_that_git_may_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -235,6 +235,8 @@ def test_statistics_claims_and_figures_follow_from_the_table(folder: Path, tmp_p
 def test_six_digits_are_compared() -> None:
     assert is_close({"a": [1.0, math.nan]}, {"a": [1.000001, math.nan]})
     assert not is_close({"a": [1.0]}, {"a": [1.001]})
+    assert is_close([1, 2], [1.000001, 2.0])  # a column of whole numbers, and one with a fraction
+    assert not is_close([1, 2], [1.001, 2.0])
     assert not is_close([1.0], [1.0, 2.0])
 
 

@@ -17,7 +17,8 @@ from __future__ import annotations
 import functools
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -135,29 +136,40 @@ class Outcomes:
         if key not in arrays:
             return None
         if (name, key) not in self._replicates:
-            outcome, groups = arrays[key], arrays.get(GROUPS + entry.split("/")[0])
+            with self._named(name):  # an .npz is read array by array
+                outcome, groups = arrays[key], arrays.get(GROUPS + entry.split("/")[0])
+                truth = arrays.get(TRUTH)
             weights = draws_of_images(len(outcome), () if groups is None else tuple(groups.tolist()))
-            self._replicates[name, key] = weighted_metrics(entry, outcome, arrays.get(TRUTH), weights)
+            self._replicates[name, key] = weighted_metrics(entry, outcome, truth, weights)
         return self._replicates[name, key][row["metric"]]
 
     def count(self, backbone: str, domain: str, metric: str) -> int | None:
         """Return the number of test images that a metric of a domain was measured on, None where it is not kept."""
         entry, arrays = ENTRY_OF.get(metric), self._open(f"{backbone}-{domain}") or {}
-        return next((len(arrays[name]) for name in arrays if entry and name.endswith(f"/{entry}")), None)
+        with self._named(f"{backbone}-{domain}"):
+            return next((len(arrays[name]) for name in arrays if entry and name.endswith(f"/{entry}")), None)
 
     def drawn(self, backbone: str, domain: str, metric: str) -> int:
         """Return how many test images, or groups of them, a bootstrap sample is made of; 0 where none are kept."""
-        groups = (self._open(f"{backbone}-{domain}") or {}).get(GROUPS + ENTRY_OF.get(metric, "").split("/")[0])
+        arrays = self._open(f"{backbone}-{domain}") or {}
+        with self._named(f"{backbone}-{domain}"):
+            groups = arrays.get(GROUPS + ENTRY_OF.get(metric, "").split("/")[0])
         return len(np.unique(groups)) if groups is not None else self.count(backbone, domain, metric) or 0
 
     def _open(self, name: str) -> Mapping[str, NDArray[Any]] | None:
         if name not in self._files:
             path = None if self.folder is None else self.folder / f"{name}.npz"
-            try:
+            with self._named(name):
                 self._files[name] = np.load(of_study(path), allow_pickle=False) if path and path.exists() else None
-            except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
-                raise UserError(f"{path}: expected an .npz file of per-image outcomes") from None
         return self._files[name]
+
+    @contextmanager
+    def _named(self, name: str) -> Iterator[None]:
+        """Turn what numpy raises of a damaged file into one sentence."""
+        try:
+            yield
+        except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
+            raise UserError(f"{self.folder}/{name}.npz: expected an .npz file of per-image outcomes") from None
 
 
 def read_outcomes(study_dir: Path) -> Outcomes:

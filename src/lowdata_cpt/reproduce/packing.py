@@ -143,6 +143,8 @@ def restore(name: str) -> Restored:
             refused[cell.name] = why
             continue
         for folder, entries in ((cell.trained, training), (cell.folder, packed[cell.folder])):
+            if folder != cell.folder and (folder / COST).exists():
+                continue  # the training that seeds share is here already
             for file, content in entries.items():
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 with atomic_path(folder / file) as temporary:

@@ -48,7 +48,8 @@ def is_close(first: Any, second: Any) -> bool:
         return first.keys() == second.keys() and all(is_close(value, second[key]) for key, value in first.items())
     if isinstance(first, list) and isinstance(second, list):
         return len(first) == len(second) and all(map(is_close, first, second))
-    if isinstance(first, float) and isinstance(second, float):
+    # A column of whole numbers is read as such, also where the other table has fractions in it.
+    if isinstance(first, float | int) and isinstance(second, float | int):
         return math.isclose(first, second, rel_tol=DIGITS, abs_tol=1e-12) or (math.isnan(first) and math.isnan(second))
     return bool(first == second)
 
