@@ -169,13 +169,20 @@ def test_labels_turn_with_their_image(orientation: int, tmp_path: Path) -> None:
     assert np.array_equal(turned(stored, orientation), upright)
 
 
-def test_a_mask_on_the_grid_of_the_upright_image(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", [".png", ".tif"])  # Pillow turns the latter by itself
+@pytest.mark.parametrize("grid", ["upright", "stored"])
+def test_a_mask_on_the_grid_of_the_upright_or_of_the_stored_image(grid: str, ending: str, tmp_path: Path) -> None:
     folder, reference = cracks(tmp_path / "d"), cracks(tmp_path / "r")
     name = "images/road0_00.png"
     turned_back = Image.open(folder / name).transpose(Image.Transpose.ROTATE_90)
     exif = turned_back.getexif()
     exif[ORIENTATION] = 6
-    turned_back.save(folder / name, exif=exif)
+    (folder / name).unlink()
+    turned_back.save((folder / name).with_suffix(ending), exif=exif)
+    if grid == "stored":
+        mask = folder / "masks/road0_00.png"
+        Image.open(mask).transpose(Image.Transpose.ROTATE_90).save(mask)
+    (reference / name).rename((reference / name).with_suffix(ending))
     first, second = (opened(f, masks=BINARY) for f in (folder, reference))
     for split in ("train", "val", "test"):
         assert np.array_equal(first.images(split), second.images(split))

@@ -36,6 +36,7 @@ Value = Annotated[int, Field(ge=0, le=65535)] | tuple[Byte, Byte, Byte]
 
 BELOW = r"^[^/.][^:]*$"  # a relative path
 ORIENTATION = 0x0112  # the EXIF tag
+WIDTH, HEIGHT = 256, 257  # a TIFF's tags: of the stored pixels
 NPY, EXR = ".npy", ".exr"
 DEPTH_CHANNELS = ("Z", "Y")
 DEPTH_FORMATS = ("PNG", "TIFF")
@@ -336,6 +337,8 @@ def _label(read: Any, label: Path, image: Path, side: int) -> NDArray[Any]:
     with open_picture(image) as header:
         width, height = header.size
         orientation = header.getexif().get(ORIENTATION, 1)
+        if header.format == "TIFF":  # whose size Pillow gives as it will be when it is turned
+            width, height = header.tag_v2[WIDTH], header.tag_v2[HEIGHT]  # type: ignore[attr-defined]
     swapped = orientation in (5, 6, 7, 8)
     if values.shape == (height, width):
         values = turned(values, orientation)
