@@ -16,7 +16,7 @@ from pycocotools import mask as coder
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.data.layouts.image_folder import FOUND
-from tests.data.own import BINARY, MILLIMETRES, SIDE, cracks, ids, listed, opened, rgbd
+from tests.data.own import BINARY, MILLIMETRES, SIDE, cracks, ids, listed, noise, opened, rgbd, write
 
 
 def as_coco(folder: Path) -> dict[str, Any]:
@@ -63,6 +63,27 @@ def test_overlaps_go_to_the_smaller_and_images_without_annotations_are_backgroun
     assert "| 0 | background | 10 |" in said
     assert "| 7 | crack | 11 |" in said
     assert "| 9 | road | 2 |" in said
+
+
+def test_an_image_of_a_coco_json_goes_by_its_whole_path_before_its_bare_name(tmp_path: Path) -> None:
+    folder = cracks(tmp_path / "d")
+    found = as_coco(folder)
+    for i, path in enumerate(sorted((folder / "images").iterdir())):  # of the same names, all of them crack
+        write(folder / "images/b" / path.name, noise(100 + i))
+        found["images"].append({"id": 50 + i, "file_name": f"b/{path.name}", "height": SIDE[1], "width": SIDE[0]})
+        whole = [[0, 0, SIDE[0], 0, SIDE[0], SIDE[1], 0, SIDE[1]]]
+        found["annotations"].append({"id": 50 + i, "image_id": 50 + i, "category_id": 7, "segmentation": whole})
+    (folder / "all.json").write_text(json.dumps(found))
+    store = opened(folder, masks={"folder": "all.json"})
+    for split in ("train", "val", "test"):
+        for name, mask in zip(ids(store)[split], store.segmentation(split), strict=True):
+            assert mask.all() == name.startswith("images/b/")
+    found["images"] = found["images"][:12]
+    found["annotations"] = found["annotations"][:12]
+    (folder / "bare.json").write_text(json.dumps(found))
+    said = "road0_00.png stands for images/b/road0_00.png and images/road0_00.png; expected their paths in `file_name`"
+    with pytest.raises(UserError, match=re.escape(said)):
+        opened(folder, masks={"folder": "bare.json"})
 
 
 @pytest.mark.parametrize(

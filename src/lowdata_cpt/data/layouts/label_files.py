@@ -252,8 +252,11 @@ def match(
         if folder.suffix.lower() == coco.JSON:
             # As in a CSV file: a path below the folder, or below images/, or the bare name.
             files = {name: folder / name for name in coco.read(folder).images}
-            called = {p: {p.relative_to(base).as_posix(), p.relative_to(root).as_posix(), p.name} for p in paths}
-            found = {path: folder / name for path, each in called.items() for name in each if name in files}
+            called = {p: (p.relative_to(base).as_posix(), p.relative_to(root).as_posix(), p.name) for p in paths}
+            found = {p: files[next(n for n in each if n in files)] for p, each in called.items() if files.keys() & each}
+            if twice := [mask for mask, count in Counter(found.values()).items() if count > 1]:
+                named_so = " and ".join(p.relative_to(base).as_posix() for p, mask in found.items() if mask == twice[0])
+                raise UserError(f"{folder}: {twice[0].name} stands for {named_so}; expected their paths in `file_name`")
             first = paths[0].relative_to(root).as_posix() if paths else ""
         else:
             files = _by_name(folder)
