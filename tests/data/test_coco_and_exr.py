@@ -86,6 +86,19 @@ def test_an_image_of_a_coco_json_goes_by_its_whole_path_before_its_bare_name(tmp
         opened(folder, masks={"folder": "bare.json"})
 
 
+def test_more_categories_than_a_mask_can_hold_are_one_error(tmp_path: Path) -> None:
+    folder = cracks(tmp_path / "d")
+    found = as_coco(folder)
+    found["categories"] = [{"id": 1 + i, "name": f"species {i}"} for i in range(264)]
+    found["annotations"] = [
+        {"id": i, "image_id": i // 22, "category_id": 1 + i, "segmentation": [[x, 0, x + 1, 0, x + 1, 30, x, 30]]}
+        for i, x in ((i, i % 22) for i in range(264))
+    ]
+    (folder / "all.json").write_text(json.dumps(found))
+    with pytest.raises(UserError, match="265 classes; expected at most 255: name those that count in `classes`"):
+        opened(folder, masks={"folder": "all.json"})
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -226,6 +226,10 @@ def test_an_unknown_colour_and_a_smoothed_mask_are_one_error(tmp_path: Path) -> 
     put(cracks(tmp_path / "e"), "masks/road0_00.png", np.arange(1200, dtype=np.uint16).reshape(SIDE[::-1]))
     with pytest.raises(UserError, match=r"masks with 1200 values .*expected 2 to 64"):
         opened(tmp_path / "e", masks={})
+    (tmp_path / "e/masks/road0_00.png").unlink()
+    put(tmp_path / "e", "masks/road0_00.tif", np.full(SIDE[::-1], 70_000, np.int32))
+    with pytest.raises(UserError, match=r"masks with values to 70000; expected class ids of at most 65535"):
+        opened(tmp_path / "e", masks={})
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,10 @@ MOST_UNNAMED = 64
 """Values that may become classes without being named: more are a photograph, or a mask that was saved with loss."""
 
 
+LARGEST = 65535
+"""Value of a mask, or category id, that can be a class."""
+
+
 class Classes(NamedTuple):
     """What masks mean.
 
@@ -69,6 +73,11 @@ def survey(masks: Masks, paths: Iterable[Path], where: Path) -> Classes:
             f"`ignore`{hint}"
         )
     names = tuple(mapping.values())
+    if len(names) > IGNORE:
+        raise UserError(
+            f"{where}: {len(names)} classes; expected at most {IGNORE}: name those that count in `classes`, and list "
+            "the values of the others in `ignore`"
+        )
     table = np.full(1 << (24 if masks.colours else 16), -1, np.int16)
     table[list(ignored)] = IGNORE
     table[list(mapping)] = np.arange(len(mapping))
@@ -93,6 +102,8 @@ def _meaning(masks: Masks, found: list[int], files: list[Path], where: Path) -> 
         binary = len(masks.classes) == 2 and 255 in left and 1 not in left
         values = (0, 255) if binary else range(len(masks.classes))
         return dict(zip(values, masks.classes, strict=True)), ignored
+    if left and max(map(abs, left)) > LARGEST:
+        raise UserError(f"{where}: masks with values to {max(left, key=abs)}; expected class ids of at most {LARGEST}")
     if not 2 <= len(left) <= MOST_UNNAMED:
         shown = ", ".join(map(str, left[:8]))
         raise UserError(
