@@ -16,6 +16,7 @@ from pycocotools import mask as coder
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.data.layouts.image_folder import FOUND
+from lowdata_cpt.data.layouts.label_files import Depth
 from tests.data.own import BINARY, MILLIMETRES, SIDE, cracks, ids, listed, noise, opened, rgbd, write
 
 
@@ -169,3 +170,15 @@ def test_depth_that_was_saved_with_loss_is_refused(tmp_path: Path) -> None:
         path.unlink()
     with pytest.raises(UserError, match=r"\.jpg: a depth map as JPEG; expected PNG, TIFF, NPY or EXR"):
         opened(folder, depth=MILLIMETRES)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_a_value_for_not_measured_is_found_in_floats_of_any_length(kind: type, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.array([[1, 65.535], [2, 0]], kind))
+    assert Depth(invalid=(0.0, 65.535)).read(tmp_path / "x.npy").tolist() == [[1, 0], [2, 0]]
+
+
+def test_a_depth_map_without_a_pixel_is_one_error(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.ones((0, 4), np.uint16))
+    with pytest.raises(UserError, match="whole numbers up to 0"):
+        Depth().read(tmp_path / "x.npy")

@@ -154,15 +154,19 @@ class Depth(LabelFiles):
             raise UserError(f"{path}: a depth map of shape {list(raw.shape)}; expected one channel")
         if self.scale is None and raw.dtype.kind != "f":
             raise UserError(
-                f"{path}: whole numbers up to {raw.max()} ({raw.dtype}); expected `depth: {{scale: …}}`, metres per "
-                "unit, e.g. 0.001 for millimetres"
+                f"{path}: whole numbers up to {raw.max(initial=0)} ({raw.dtype}); "
+                f"expected `depth: {{scale: …}}`, metres "
+                "per unit, e.g. 0.001 for millimetres"
             )
         metres = raw.astype(np.float64) * (self.scale or 1.0)
         low, high = self.range
-        with np.errstate(invalid="ignore"):
-            valid = np.isfinite(metres) & ~np.isin(raw, self.invalid) & (metres >= low) & (metres <= high)
+        with np.errstate(invalid="ignore", over="ignore"):
+            # Rounded as the file's numbers are: 65.535 is no number of 32 bits.
+            invalid = np.asarray(self.invalid, raw.dtype if raw.dtype.kind == "f" else np.float64)
+            known = np.isfinite(metres) & ~np.isin(raw, invalid)
+            valid = known & (metres >= low) & (metres <= high)
         if not valid.any():
-            measured = metres[np.isfinite(metres) & ~np.isin(raw, self.invalid)]
+            measured = metres[known]
             found = f"{measured.min():g} to {measured.max():g} m" if len(measured) else "nothing measured"
             raise UndecodableError(f"{found}, no pixel within {low:g} to {high:g} m")
         return np.where(valid, metres, 0).astype(np.float32)
