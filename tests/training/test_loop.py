@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.methods.diet_cp.config import DietCP
 from lowdata_cpt.training.config import Optimiser, Schedule, Training
 from lowdata_cpt.training.learner import Progress
-from lowdata_cpt.training.loop import InterruptedRunError, Run
+from lowdata_cpt.training.loop import InterruptedRunError, Run, stop_requests
 from lowdata_cpt.training.sampling import batch_index
 from tests.methods.harness import make_backbone, make_context
 
@@ -201,3 +202,12 @@ def test_frozen_weights_take_no_weight_decay(tmp_path: Path) -> None:
     changed = {key for key in after if not torch.equal(before[key], after[key])}
     trained = {name for name, parameter in run.learner.named_parameters() if parameter.requires_grad}
     assert changed == trained
+
+
+def test_a_run_outside_the_main_thread_takes_no_signals() -> None:
+    def signals() -> list[int]:
+        with stop_requests() as received:
+            return received
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(signals).result() == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,8 +70,14 @@ def parameter_groups(learner: Learner, optimiser: Optimiser) -> list[dict[str, o
 
 @contextmanager
 def stop_requests() -> Iterator[list[int]]:
-    """Collect SIGUSR2 (SLURM's warning), SIGTERM and SIGINT (a person's Ctrl-C) instead of dying from them."""
+    """Collect SIGUSR2 (SLURM's warning), SIGTERM and SIGINT (a person's Ctrl-C) instead of dying from them.
+
+    Python gives signals to its main thread alone: a run in another one is not asked to stop.
+    """
     received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
     previous = {number: signal.signal(number, lambda number, _: received.append(number)) for number in STOP_SIGNALS}
     try:
         yield received
