@@ -154,9 +154,8 @@ class Depth(LabelFiles):
             raise UserError(f"{path}: a depth map of shape {list(raw.shape)}; expected one channel")
         if self.scale is None and raw.dtype.kind != "f":
             raise UserError(
-                f"{path}: whole numbers up to {raw.max(initial=0)} ({raw.dtype}); "
-                f"expected `depth: {{scale: …}}`, metres "
-                "per unit, e.g. 0.001 for millimetres"
+                f"{path}: whole numbers up to {raw.max(initial=0)} ({raw.dtype}); expected `depth: {{scale: …}}`, "
+                "metres per unit, e.g. 0.001 for millimetres"
             )
         metres = raw.astype(np.float64) * (self.scale or 1.0)
         low, high = self.range
