@@ -11,7 +11,7 @@ from lowdata_cpt.analysis import commands
 from lowdata_cpt.analysis.claims import Evidence, Result, evaluate, reproduced_line, to_markdown, verdicts_markdown
 from lowdata_cpt.analysis.claims_file import Claim, read_claims
 from lowdata_cpt.analysis.stats import Interval
-from lowdata_cpt.analysis.study_files import read_results
+from lowdata_cpt.analysis.study_files import StudyFiles
 from lowdata_cpt.analysis.verdicts import VERDICTS, judge, paper_size, why
 from lowdata_cpt.core.errors import UserError
 
@@ -321,7 +321,7 @@ def test_repeated_id_and_broken_yaml(tmp_path: Path) -> None:
 
 
 def test_make_claims_writes_the_contract(small: Path, claims_file: Path, tmp_path: Path) -> None:
-    commands.make_claims(small / "scores.csv", claims_file, tmp_path, "embedded")
+    commands.make_claims(small, claims_file, tmp_path, "embedded")
     found = json.loads((tmp_path / "claims.json").read_text())
     assert len(found) == len(read_claims(claims_file).claims)
     assert all(set(one) >= KEYS for one in found)
@@ -331,9 +331,9 @@ def test_make_claims_writes_the_contract(small: Path, claims_file: Path, tmp_pat
     page = (tmp_path / "claims.md").read_text()
     assert all(one["id"] in page for one in found)
     assert "## The rule" in page
-    assert read_results(tmp_path / "claims.json")[0].id == found[0]["id"]
+    assert StudyFiles(tmp_path).claims[0].id == found[0]["id"]
     with pytest.raises(UserError, match="no row of study other"):
-        commands.make_claims(small / "scores.csv", claims_file, tmp_path, "other")
+        commands.make_claims(small, claims_file, tmp_path, "other")
 
 
 def result(verdict: str, **changes: object) -> Result:

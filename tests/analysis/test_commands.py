@@ -11,7 +11,7 @@ from scipy.stats import t as student
 
 from lowdata_cpt.analysis import commands
 from lowdata_cpt.analysis.outcomes import Outcomes
-from lowdata_cpt.analysis.study_files import StudyFiles, read_before, read_results
+from lowdata_cpt.analysis.study_files import StudyFiles
 from lowdata_cpt.analysis.summary import (
     by_domain,
     cell_statistics,
@@ -43,7 +43,7 @@ def test_analysis_imports_neither_torch_nor_the_workflow() -> None:
 
 
 def test_make_statistics(small: Path, tmp_path: Path) -> None:
-    paths = commands.make_statistics(small / "scores.csv", tmp_path)
+    paths = commands.make_statistics(small, tmp_path)
     tables = {path.stem: pd.read_csv(path) for path in paths if path.suffix == ".csv"}
     always = {"cells", "domains", "summary", "curve", "stopped", "ranks"}
     assert set(tables) == always | {"losses", "preconditions"}
@@ -301,12 +301,12 @@ def test_mean_scores_hold_the_test_means(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_wrong_settings_are_one_clear_error(content: str, tmp_path: Path) -> None:
     (tmp_path / "study.json").write_text(content)
-    for read in (read_before, lambda folder: StudyFiles(folder).own):
+    for name in ("before", "own"):
         with pytest.raises(UserError, match=r"study.json: expected a study's settings"):
-            read(tmp_path)
+            getattr(StudyFiles(tmp_path), name)
 
 
 def test_wrong_claims_json_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "claims.json").write_text("[1]")
     with pytest.raises(UserError, match="list of judged claims"):
-        read_results(tmp_path / "claims.json")
+        _ = StudyFiles(tmp_path).claims

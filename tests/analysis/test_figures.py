@@ -30,7 +30,7 @@ def study(folder: Path, table: pd.DataFrame) -> Path:
 @pytest.fixture(scope="session")
 def drawn(small: Path, claims_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = Path(shutil.copytree(small, tmp_path_factory.mktemp("drawn") / "study"))
-    commands.make_claims(folder / "scores.csv", claims_file, folder, "embedded")
+    commands.make_claims(folder, claims_file, folder, "embedded")
     for name in figure_names(FACTS):
         draw(name, folder, folder / "figures")
     return folder

@@ -56,7 +56,7 @@ def full(small: Path, claims_file: Path, tmp_path_factory: pytest.TempPathFactor
 def full_study(small: Path, claims_file: Path, folder: Path) -> Path:
     """A study with everything that a report can show."""
     shutil.copytree(small, folder)
-    commands.make_claims(folder / "scores.csv", claims_file, folder, "embedded")
+    commands.make_claims(folder, claims_file, folder, "embedded")
     facts = StudyFacts({("vits14_imgfocus", "tabletop"): ("segmentation", "depth")})
     for name in figure_names(facts):
         draw(name, folder, folder / "figures")

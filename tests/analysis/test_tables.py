@@ -145,7 +145,7 @@ def test_tables_are_written(small: Path, tmp_path: Path, claims_file: Path) -> N
     paths = commands.make_tables(study, tmp_path / "tables")
     assert {path.name for path in paths} == names
     assert all(path.exists() for path in paths)
-    commands.make_claims(small / "scores.csv", claims_file, study, "embedded")
+    commands.make_claims(small, claims_file, study, "embedded")
     paths = commands.make_tables(study, tmp_path / "tables")
     assert {path.name for path in paths} == names | {"verdicts.md"}
     answer = (tmp_path / "tables" / "answer.md").read_text()

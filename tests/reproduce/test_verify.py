@@ -200,8 +200,8 @@ def test_tables_of_outcomes_that_are_not_here_have_not_failed(folder: Path) -> N
 
 
 def test_statistics_claims_and_figures_follow_from_the_table(folder: Path, tmp_path: Path) -> None:
-    make_statistics(folder / "scores.csv", folder / "statistics")
-    make_claims(folder / "scores.csv", Path(verify.CLAIMS), folder, "quick")
+    make_statistics(folder, folder / "statistics")
+    make_claims(folder, Path(verify.CLAIMS), folder, "quick")
     for name in ("gains", "learning", "claims"):
         draw(name, folder, folder / "figures")
     make_tables(folder, folder / "tables")

@@ -15,7 +15,7 @@ import pandas as pd
 
 from lowdata_cpt.analysis import measure
 from lowdata_cpt.analysis.claims import signed
-from lowdata_cpt.analysis.study_files import StudyFiles, read_absent
+from lowdata_cpt.analysis.study_files import StudyFiles
 from lowdata_cpt.analysis.style import domain_label, ordered, style_of
 from lowdata_cpt.analysis.summary import LIMITS, covers_text, seeds_text
 from lowdata_cpt.analysis.table import HEADLINE, METRICS, OWN_BANK, UNTRAINED, held_out, records
@@ -333,7 +333,7 @@ def not_known(files: StudyFiles, idle: Collection[Cell]) -> str:
             "(statistics/preconditions.csv), so the numbers say nothing about the method."
         )
     left_out: dict[str, list[str]] = {}
-    for name, reason in read_absent(files.folder).items():
+    for name, reason in files.absent.items():
         left_out.setdefault(reason, []).append(domain_label(name))
     parts += [f"Not run: {', '.join(names)} ({reason})." for reason, names in left_out.items()]
     trained = files.scores[files.scores["n"] > 0]

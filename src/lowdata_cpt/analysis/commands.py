@@ -11,9 +11,8 @@ from lowdata_cpt.analysis.answer import answer_of
 from lowdata_cpt.analysis.claims import Evidence, judge_all, write_claims
 from lowdata_cpt.analysis.claims_file import read_claims
 from lowdata_cpt.analysis.measure import CELL
-from lowdata_cpt.analysis.outcomes import read_outcomes
 from lowdata_cpt.analysis.stopping import stopped_gain
-from lowdata_cpt.analysis.study_files import StudyFiles, read_absent, read_before, read_checks, read_waiting
+from lowdata_cpt.analysis.study_files import StudyFiles
 from lowdata_cpt.analysis.summary import (
     by_domain,
     cell_statistics,
@@ -23,24 +22,25 @@ from lowdata_cpt.analysis.summary import (
     selection_table,
     summary,
 )
-from lowdata_cpt.analysis.table import SELECTED_COLUMNS, at_end, held_out, read_curves, read_scores, read_table
+from lowdata_cpt.analysis.table import SELECTED_COLUMNS, at_end, held_out, read_table
 from lowdata_cpt.analysis.tables import write_tables
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import write_json, write_text
 
 
-def make_statistics(scores: Path, out_dir: Path) -> list[Path]:
+def make_statistics(study_dir: Path, out_dir: Path) -> list[Path]:
     """Write `cells, domains, summary, curve, stopped, ranks` as CSV into `out_dir`, and the mean scores, metrics.json.
 
-    From what lies beside the table: with `outcomes/` intervals cover test images too; with `curves.csv` there are
-    `losses.csv` (where each part of a loss began, ended, and was lowest) and `preconditions.csv` (which methods acted,
-    and how much of their sources' runs they had); with `selected.csv` a table of that name: where in their grids the
-    probes' choices lie.
+    From `scores.csv` and what lies beside it: with `outcomes/` intervals cover test images too; with `curves.csv` there
+    are `losses.csv` (where each part of a loss began, ended, and was lowest) and `preconditions.csv` (which methods
+    acted, and how much of their sources' runs they had); with `selected.csv` a table of that name: where in their grids
+    the probes' choices lie.
 
     Raises:
         UserError: as `read_scores`; or a trained row lacks its base; or a file beside the table is wrong.
     """
-    table, outcomes, before = read_scores(scores), read_outcomes(scores.parent), read_before(scores.parent)
+    files = StudyFiles(study_dir)
+    table, outcomes, before = files.scores, files.outcomes, files.before
     written = {
         "cells": cell_statistics(table, outcomes),
         "domains": by_domain(table, outcomes),
@@ -49,11 +49,10 @@ def make_statistics(scores: Path, out_dir: Path) -> list[Path]:
         "stopped": stopped_gain(table, outcomes, before),
         "ranks": rank_table(table),
     }
-    curves = scores.with_name("curves.csv")
-    if curves.exists():
-        written["losses"] = loss_table(read_curves(curves))
-        written["preconditions"] = read_checks(scores.parent)
-    selected = scores.with_name("selected.csv")
+    if (study_dir / "curves.csv").exists():
+        written["losses"] = loss_table(files.curves)
+        written["preconditions"] = files.checks
+    selected = study_dir / "selected.csv"
     if selected.exists():
         written["selected"] = selection_table(read_table(selected, SELECTED_COLUMNS))
     for name, frame in written.items():
@@ -76,28 +75,23 @@ def mean_scores(table: pd.DataFrame) -> dict[str, Any]:
     return means
 
 
-def make_claims(scores: Path, claims: Path, out_dir: Path, study: str) -> list[Path]:
+def make_claims(study_dir: Path, claims: Path, out_dir: Path, study: str) -> list[Path]:
     """Judge every claim of `claims` on `study`'s rows; write `claims.json` and `claims.md` into `out_dir`.
 
-    Reads `outcomes/`, `curves.csv`, `study.json`, `cost.csv` and `not_run.json` beside the table, where they are.
+    Reads `scores.csv`, and beside it, where they are, `outcomes/`, `curves.csv`, `study.json`, `cost.csv` and
+    `not_run.json`.
 
     Raises:
-        UserError: as `read_scores`, `read_claims`, `read_checks` and `read_absent`; or the table has no row of `study`.
+        UserError: as `read_claims`; or a file of the study is wrong, or its table has no row of `study`.
     """
-    table = read_scores(scores)
+    files = StudyFiles(study_dir)
+    table = files.scores
     rows = table[table["study"] == study].reset_index(drop=True)
     if rows.empty:
         names = ", ".join(sorted(table["study"].unique()))
-        raise UserError(f"{scores}: no row of study {study}, the table has {names}")
-    stated, folder = read_claims(claims), scores.parent
-    evidence = Evidence(
-        rows,
-        read_outcomes(folder),
-        read_checks(folder),
-        head_room=stated.head_room,
-        absent=read_absent(folder),
-        waiting=read_waiting(folder),
-    )
+        raise UserError(f"{study_dir / 'scores.csv'}: no row of study {study}, the table has {names}")
+    stated = read_claims(claims)
+    evidence = Evidence(rows, files.outcomes, files.checks, stated.head_room, files.absent, files.waiting)
     return write_claims(judge_all(stated, evidence), out_dir, study)
 
 
@@ -107,7 +101,7 @@ def make_tables(study_dir: Path, out_dir: Path) -> list[Path]:
     And sentences.md: the answer in words, how sure it is, and what is not known.
 
     Raises:
-        UserError: as `read_scores`, `read_checks` and `read_results`.
+        UserError: a file is wrong.
     """
     files = StudyFiles(study_dir)
     answer, words = answer_of(files), out_dir / "sentences.md"

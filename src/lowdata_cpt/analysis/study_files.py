@@ -22,97 +22,6 @@ from lowdata_cpt.core.provenance import check, of_study
 OWN_IMAGES = "imagefolder"
 
 
-def read_settings(study_dir: Path) -> dict[str, Any]:
-    """Return a study's resolved configuration, `study.json`; {} where it is not here.
-
-    Raises:
-        UserError: it is damaged, or its methods and domains are no mappings of names to settings.
-    """
-    path = study_dir / "study.json"
-    if not path.exists():
-        return {}
-    found = read_json(of_study(path))
-    blocks = [found.get(kind, {}) for kind in ("methods", "domains")] if isinstance(found, dict) else [None]
-    entries = [entry for block in blocks if isinstance(block, dict) for entry in block.values()]
-    inner = [entry.get("optimiser", {}) for entry in entries if isinstance(entry, dict)]
-    if not all(isinstance(one, dict) for one in (*blocks, *entries, *inner)):
-        raise UserError(f"{path}: expected a study's settings, with methods and domains by name")
-    settings: dict[str, Any] = found
-    return settings
-
-
-def read_checks(study_dir: Path) -> pd.DataFrame:
-    """Return `check_preconditions` of a study's `curves.csv`, `study.json` and `cost.csv`; empty without curves.
-
-    Raises:
-        UserError: one of the files is wrong.
-    """
-    files = {name: study_dir / name for name in ("curves.csv", "cost.csv")}
-    if not files["curves.csv"].exists():
-        return pd.DataFrame()
-    cost = read_table(files["cost.csv"], (*COST_COLUMNS, "steps")) if files["cost.csv"].exists() else None
-    return check_preconditions(read_curves(files["curves.csv"]), read_settings(study_dir), cost)
-
-
-def read_not_run(study_dir: Path) -> dict[str, str]:
-    """Return what a study asks for and its table lacks: `<domain>`, or `<domain>/<method>/n<n>`, and the reason.
-
-    Raises:
-        UserError: `not_run.json` is there, but no mapping of names to reasons.
-    """
-    path = study_dir / "not_run.json"
-    found = read_json(of_study(path)) if path.exists() else {}
-    if not isinstance(found, dict) or not all(isinstance(reason, str) for reason in found.values()):
-        raise UserError(f"{path}: expected a mapping of domains to reasons")
-    return found
-
-
-def read_absent(study_dir: Path) -> dict[str, str]:
-    """Return the domains that were left out, as their data is not on the machine or no cell is finished: the reason.
-
-    Raises:
-        UserError: as `read_not_run`.
-    """
-    return {name: reason for name, reason in read_not_run(study_dir).items() if "/" not in name}
-
-
-def read_waiting(study_dir: Path) -> dict[tuple[str, str], int]:
-    """Return the largest n that is not run yet, by domain and method, of the domains that are in the table.
-
-    Raises:
-        UserError: as `read_not_run`.
-    """
-    found: dict[tuple[str, str], int] = {}
-    for name in read_not_run(study_dir):
-        if (parts := re.fullmatch(r"([^/]+)/([^/]+)/n(\d+)", name)) is not None:
-            domain, method, n = parts.groups()
-            found[domain, method] = max(int(n), found.get((domain, method), 0))
-    return found
-
-
-def read_results(path: Path) -> list[Result]:
-    """Read `claims.json`.
-
-    Raises:
-        UserError: not a list of judged claims.
-    """
-    found = read_json(check(path))
-    try:
-        return [Result.model_validate(one) for one in found]
-    except (TypeError, ValueError):
-        raise UserError(f"{path}: expected a list of judged claims, as `make_claims` writes it") from None
-
-
-def read_before(study_dir: Path) -> dict[str, str]:
-    """Return each method's step zero, by its settings in `study.json`; without the file that of each method's source.
-
-    Raises:
-        UserError: the file is wrong.
-    """
-    settings = read_settings(study_dir)
-    return step_zeros(settings.get("methods", {})) if settings else BEFORE_OF
-
-
 class StudyFiles:
     """A study's folder; every property raises `UserError` where its file is wrong."""
 
@@ -130,14 +39,57 @@ class StudyFiles:
         return read_outcomes(self.folder)
 
     @cached_property
+    def settings(self) -> dict[str, Any]:
+        """`study.json`, the resolved configuration; {} without it."""
+        path = self.folder / "study.json"
+        if not path.exists():
+            return {}
+        found = read_json(of_study(path))
+        blocks = [found.get(kind, {}) for kind in ("methods", "domains")] if isinstance(found, dict) else [None]
+        entries = [entry for block in blocks if isinstance(block, dict) for entry in block.values()]
+        inner = [entry.get("optimiser", {}) for entry in entries if isinstance(entry, dict)]
+        if not all(isinstance(one, dict) for one in (*blocks, *entries, *inner)):
+            raise UserError(f"{path}: expected a study's settings, with methods and domains by name")
+        settings: dict[str, Any] = found
+        return settings
+
+    @cached_property
     def checks(self) -> pd.DataFrame:
         """Which methods acted, as `check_preconditions`; empty without `curves.csv`."""
-        return read_checks(self.folder)
+        if not (self.folder / "curves.csv").exists():
+            return pd.DataFrame()
+        path = self.folder / "cost.csv"
+        cost = read_table(path, (*COST_COLUMNS, "steps")) if path.exists() else None
+        return check_preconditions(self.curves, self.settings, cost)
 
     @cached_property
     def before(self) -> dict[str, str]:
-        """Each method's step zero, as `read_before`."""
-        return read_before(self.folder)
+        """Each method's step zero, by its settings in `study.json`; without the file that of each method's source."""
+        return step_zeros(self.settings.get("methods", {})) if self.settings else BEFORE_OF
+
+    @cached_property
+    def not_run(self) -> dict[str, str]:
+        """What the study asks for and its table lacks: `<domain>`, or `<domain>/<method>/n<n>`, and the reason."""
+        path = self.folder / "not_run.json"
+        found = read_json(of_study(path)) if path.exists() else {}
+        if not isinstance(found, dict) or not all(isinstance(reason, str) for reason in found.values()):
+            raise UserError(f"{path}: expected a mapping of domains to reasons")
+        return found
+
+    @cached_property
+    def absent(self) -> dict[str, str]:
+        """The domains that were left out, as their data is not on the machine or no cell is finished: the reason."""
+        return {name: reason for name, reason in self.not_run.items() if "/" not in name}
+
+    @cached_property
+    def waiting(self) -> dict[tuple[str, str], int]:
+        """The largest n that is not run yet, by domain and method, of the domains that are in the table."""
+        found: dict[tuple[str, str], int] = {}
+        for name in self.not_run:
+            if (parts := re.fullmatch(r"([^/]+)/([^/]+)/n(\d+)", name)) is not None:
+                domain, method, n = parts.groups()
+                found[domain, method] = max(int(n), found.get((domain, method), 0))
+        return found
 
     @cached_property
     def cost(self) -> pd.DataFrame:
@@ -160,12 +112,15 @@ class StudyFiles:
     def claims(self) -> list[Result]:
         """The judged claims, none without `claims.json`."""
         path = self.folder / "claims.json"
-        return read_results(path) if path.exists() else []
+        try:
+            return [Result.model_validate(one) for one in read_json(check(path))] if path.exists() else []
+        except (TypeError, ValueError):
+            raise UserError(f"{path}: expected a list of judged claims, as `make_claims` writes it") from None
 
     @cached_property
     def own(self) -> bool:
         """Whether `study.json` names folders of own images only: its reader asks about these, not about domains."""
-        domains = read_settings(self.folder).get("domains", {})
+        domains = self.settings.get("domains", {})
         return bool(domains) and all(domain.get("kind") == OWN_IMAGES for domain in domains.values())
 
     @cached_property

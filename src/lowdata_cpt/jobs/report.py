@@ -29,13 +29,13 @@ SUBMITTED = Path(".snakemake/submitit/ledger")
 
 def statistics(folder: Path) -> None:
     """Write results/<study>/statistics/."""
-    make_statistics(folder / "scores.csv", folder / "statistics")
+    make_statistics(folder, folder / "statistics")
 
 
 def claims(folder: Path) -> None:
     """Write results/<study>/claims.json and claims.md."""
     asked = project_file(CLAIMS)
-    make_claims(folder / "scores.csv", asked, folder, folder.name)
+    make_claims(folder, asked, folder, folder.name)
     write_sidecar(folder / "claims.json", inputs=[folder / "scores.csv", asked])
 
 

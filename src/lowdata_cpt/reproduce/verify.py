@@ -104,7 +104,7 @@ def check_provenance(folder: Path) -> list[Row]:
 
 def check_scores(folder: Path, work: Path) -> list[Row]:
     """Collect the table of scores from the cells once more."""
-    from lowdata_cpt.analysis.study_files import read_not_run
+    from lowdata_cpt.analysis.study_files import StudyFiles
     from lowdata_cpt.jobs import collect
 
     committed = folder / "scores.csv"
@@ -114,7 +114,7 @@ def check_scores(folder: Path, work: Path) -> list[Row]:
     missing = [path for path in named if not path.exists()]
     if missing or not (folder / "cells").is_dir():
         return not_here("scores", missing or [folder / "cells"], "the cells that scores.csv is collected from")
-    collect.collect(collect.read_study(folder / "study.json"), read_not_run(folder), Paths(folder), work)
+    collect.collect(collect.read_study(folder / "study.json"), StudyFiles(folder).not_run, Paths(folder), work)
     return [compare_scores(committed, work / "scores.csv")]
 
 
@@ -122,7 +122,7 @@ def check_statistics(folder: Path, work: Path) -> list[Row]:
     """Compute intervals, tests and ranks from the committed table once more."""
     from lowdata_cpt.analysis.commands import make_statistics
 
-    again = make_statistics(folder / "scores.csv", work / "statistics")
+    again = make_statistics(folder, work / "statistics")
     rows = [compare("statistics", folder / path.relative_to(work), path) for path in again]
     return [_without_outcomes(row, folder) for row in rows]
 
@@ -140,7 +140,7 @@ def check_claims(folder: Path, work: Path) -> list[Row]:
     """Judge the claims from the committed table once more."""
     from lowdata_cpt.analysis.commands import make_claims
 
-    make_claims(folder / "scores.csv", project_file(CLAIMS), work, folder.name)
+    make_claims(folder, project_file(CLAIMS), work, folder.name)
     rows = [compare("claims", folder / name, work / name) for name in ("claims.json", "claims.md")]
     rows = [_without_outcomes(row, folder) for row in rows]
     verdicts = [claim["verdict"] for claim in read_json(work / "claims.json")]

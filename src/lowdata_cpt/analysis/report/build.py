@@ -17,7 +17,7 @@ from lowdata_cpt.analysis.answer import answer_of
 from lowdata_cpt.analysis.claims import count_verdicts, p_text, reproduced_line, signed
 from lowdata_cpt.analysis.figures import FIGURES
 from lowdata_cpt.analysis.report.images import thumbnails
-from lowdata_cpt.analysis.study_files import StudyFiles, read_absent
+from lowdata_cpt.analysis.study_files import StudyFiles
 from lowdata_cpt.analysis.style import domain_label, ordered, style_of
 from lowdata_cpt.analysis.summary import by_domain, count_cells, seeds_text, sizes_text
 from lowdata_cpt.analysis.table import HEADLINE, LEDGER_COLUMNS, METRICS, at_end, held_out, read_table, records
@@ -51,7 +51,7 @@ def build_report(study_dir: Path, out: Path, names: Collection[str] | None = Non
     figures = _figures(study_dir, names)
     context: dict[str, Any] = {"title": TITLE, "study": study_dir.name, "answer": answer_of(files), "rule": RULE}
     context |= {"figures": figures, "opening": _opening(figures, own=files.own)}
-    context |= {"absent": {domain_label(name): why for name, why in read_absent(study_dir).items()}}
+    context |= {"absent": {domain_label(name): why for name, why in files.absent.items()}}
     context |= {"ledger": _ledger(study_dir / "ledger.csv"), "made": _shown(made)}
     context |= {"scored": (study_dir / "scores.csv").exists(), "models": "cells/**/export/*/model.safetensors"}
     if context["scored"]:
