@@ -33,10 +33,10 @@ def draw_loss(files: StudyFiles, backbone: str, domain: str) -> Drawing:
     logged = logged[(logged["backbone"] == backbone) & (logged["domain"] == domain)]
     logged = without_variants(logged)
     checks = files.checks
-    checks = checks[(checks["backbone"] == backbone) & (checks["domain"] == domain)] if len(checks) else checks
+    checks = checks[(checks["backbone"] == backbone) & (checks["domain"] == domain)]
     shown = []
     for method in ordered(logged["method"]):
-        asked: list[str] = list(checks.loc[checks["method"] == method, "part"]) if len(checks) else []
+        asked = checks.loc[checks["method"] == method, "part"]
         known = set(logged.loc[logged["method"] == method, "part"])
         shown += [(method, part) for part in dict.fromkeys(["loss", *asked]) if part in known]
     if not shown:
@@ -47,7 +47,7 @@ def draw_loss(files: StudyFiles, backbone: str, domain: str) -> Drawing:
     figure, axes = panels(len(shown), columns, min(PAGE_WIDTH, 2.3 * columns + 0.6), 1.55)
     for index, (axis, (method, part)) in enumerate(zip(axes, shown, strict=True)):
         runs = logged[(logged["method"] == method) & (logged["part"] == part)]
-        rows = checks[(checks["method"] == method) & (checks["part"] == part)] if len(checks) else checks
+        rows = checks[(checks["method"] == method) & (checks["part"] == part)]
         sources.append(_panel(axis, runs, rows, style_of(method).color, whites))
         axis.set_title(f"{style_of(method).label}\n{part.replace('_', ' ')}", color=style_of(method).color)
         if index + columns >= len(shown):
@@ -97,7 +97,7 @@ def _caption(logged: pd.DataFrame, checks: pd.DataFrame, backbone: str, domain: 
         "Dashed: the level that the end of the run must get below to count as training (that of a predictor that "
         "ignores the image, less a margin); for V-pretraining's value zero, to be above on most steps. "
     )
-    idle = checks[~checks["acted"].astype(bool)] if len(checks) else checks
+    idle = checks[~checks["acted"].astype(bool)]
     if len(idle):
         names = ", ".join(style_of(method).label for method in ordered(idle["method"]))
         return text + f"Not reached in some cell: {names}."
