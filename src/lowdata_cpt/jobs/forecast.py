@@ -74,10 +74,10 @@ class Assumptions:
         gpu = resources.gpu > 0
         rates, card = _rates(measured) if measured else ({}, "")
         return cls(
-            tflops=tflops or (60.0 if gpu else 0.06 * resources.threads),
-            fp32_slowdown=4.0 if gpu else 1.0,
-            gbytes=gbytes or (800.0 if gpu else 5.0),
-            startup=startup or (20.0 if gpu else 5.0),
+            tflops=tflops or (cls.tflops if gpu else 0.06 * resources.threads),
+            fp32_slowdown=cls.fp32_slowdown if gpu else 1.0,
+            gbytes=gbytes or (cls.gbytes if gpu else 5.0),
+            startup=startup or (cls.startup if gpu else 5.0),
             measured=rates if gpu else {},
             card=card if gpu else "",
         )
