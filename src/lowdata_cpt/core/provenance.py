@@ -23,7 +23,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,7 @@ def processor() -> str:
 def write_sidecar(
     artifact: str | Path,
     *,
-    inputs: list[str | Path] | None = None,
+    inputs: Sequence[str | Path] = (),
     config: Any = None,
     seconds: float | None = None,
     beside: Iterable[Path] = (),
@@ -130,7 +130,7 @@ def write_sidecar(
         sidecar_path(artifact),
         {
             "artifact": {"path": artifact.name, "sha256": sha256_file(artifact), "bytes": artifact.stat().st_size},
-            "inputs": [{"path": str(path), "sha256": sha256_file(path)} for path in inputs or []],
+            "inputs": [{"path": str(path), "sha256": sha256_file(path)} for path in inputs],
             "config": config,
             "command": ["lowdata-cpt", *sys.argv[1:]],
             "code": code_state(),

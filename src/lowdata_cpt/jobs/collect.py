@@ -136,7 +136,7 @@ def _curve(log: pd.DataFrame, cell: Cell) -> pd.DataFrame:
 
 def _write_table(target: Path, frame: pd.DataFrame, inputs: list[Path], beside: Sequence[Path] = ()) -> None:
     write_table(target, frame)
-    write_sidecar(target, inputs=list(inputs), beside=beside, rows=len(frame))
+    write_sidecar(target, inputs=inputs, beside=beside, rows=len(frame))
 
 
 def _gather_outcomes(study: Study, paths: Paths, target: Path, scores: pd.DataFrame) -> list[Path]:

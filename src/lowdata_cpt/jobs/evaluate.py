@@ -79,7 +79,7 @@ def evaluate(params: dict[str, Any], cell: Cell, paths: Paths, *, device: str = 
     for kind in ARRAYS:
         write_arrays(target / f"{kind}.npz", arrays[kind])
     write_json(target / "evaluation.json", {"milestones": milestones})
-    inputs: list[str | Path] = [paths.manifest(cell.domain), *(folder / weights.MODEL for folder in models)]
+    inputs = [paths.manifest(cell.domain), *(folder / weights.MODEL for folder in models)]
     write_sidecar(target / "evaluation.json", inputs=inputs, config=params, beside=[target / "examples.npz"])
     write_sidecar(target / "outcomes.npz", inputs=inputs, config=params)
     shutil.rmtree(part.parents[1], ignore_errors=True)
