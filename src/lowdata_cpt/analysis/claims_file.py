@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lowdata_cpt.analysis.style import domain_label, style_of
-from lowdata_cpt.analysis.table import METRICS
+from lowdata_cpt.analysis.table import METRICS, SIGN_OF
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.strict import Strict
 from lowdata_cpt.core.yaml_file import read_yaml
@@ -111,7 +111,7 @@ class Entry(Strict):
         paper, direction = own.pop("paper_value", self.paper_value), own.pop("direction", self.direction)
         before, after = row.get(short, (None, None))
         if before is not None:
-            gain = 100 * (after - before) * (1 if metric.higher else -1)
+            gain = 100 * (after - before) * SIGN_OF[metric.name]
             paper = round(gain / before if metric.relative else gain, 2)
             direction = direction or ("better" if paper > 0 else "worse")
         selected = self.cells | own

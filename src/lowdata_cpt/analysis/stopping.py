@@ -14,7 +14,7 @@ from lowdata_cpt.analysis.measure import CELL
 from lowdata_cpt.analysis.outcomes import Outcomes
 from lowdata_cpt.analysis.style import BEFORE_OF
 from lowdata_cpt.analysis.summary import gains_along, measured_by
-from lowdata_cpt.analysis.table import HEADLINE, METRICS
+from lowdata_cpt.analysis.table import HEADLINE, SIGN_OF
 
 RUN = [*CELL, "seed"]
 
@@ -38,8 +38,8 @@ def chosen_milestones(scores: pd.DataFrame, before: Mapping[str, str] = BEFORE_O
     )
     later = val[(val["n"] > 0) & (val["images_seen"] > 0)]
     found = pd.concat([starts[[*RUN, "images_seen", "value"]], later[[*RUN, "images_seen", "value"]]])
-    sign = found["metric"].map({name: 1.0 if METRICS[name].higher else -1.0 for name in HEADLINE}).astype(float)
-    found = found.assign(oriented=sign * found["value"]).sort_values([*RUN, "images_seen"], ignore_index=True)
+    oriented = found["metric"].map(SIGN_OF).astype(float) * found["value"]
+    found = found.assign(oriented=oriented).sort_values([*RUN, "images_seen"], ignore_index=True)
     return found.loc[found.groupby(RUN)["oriented"].idxmax(), [*RUN, "images_seen"]]
 
 

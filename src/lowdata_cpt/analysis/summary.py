@@ -24,7 +24,7 @@ from lowdata_cpt.analysis.measure import (
 )
 from lowdata_cpt.analysis.outcomes import Outcomes
 from lowdata_cpt.analysis.style import BEFORE_OF, CONTROL_OF, is_variant, ordered, parent_of, without_variants
-from lowdata_cpt.analysis.table import HEADLINE, METRICS, UNTRAINED, at_end, held_out, paired_gain
+from lowdata_cpt.analysis.table import HEADLINE, METRICS, SIGN_OF, UNTRAINED, at_end, held_out, paired_gain
 
 LIMITS = "Nothing here covers the choice of domains: it holds for these domains."
 
@@ -275,8 +275,7 @@ def rank_table(scores: pd.DataFrame) -> pd.DataFrame:
     """
     test = without_variants(at_end(held_out(scores)))
     test = test[(test["n"] > 0) & test["metric"].isin(HEADLINE)].copy()
-    sign = test["metric"].map({name: 1.0 if METRICS[name].higher else -1.0 for name in HEADLINE}).astype(float)
-    test["oriented"] = sign * test["value"]
+    test["oriented"] = test["metric"].map(SIGN_OF).astype(float) * test["value"]
     rows = []
     for name in [*HEADLINE, "all"]:
         part = test if name == "all" else test[test["metric"] == name]

@@ -53,6 +53,7 @@ UNTRAINED = untrained()
 
 
 METRICS = registry.METRICS
+SIGN_OF = {name: 1.0 if metric.higher else -1.0 for name, metric in METRICS.items()}  # times a value: higher is better
 DRAWN = [name for name, metric in METRICS.items() if metric.drawn]
 # One metric a probe carries the figures and the family of tests; the others stay in the tables.
 HEADLINE = ("knn_accuracy", "linear_accuracy", "miou", "rmse")
@@ -266,9 +267,8 @@ def paired_gain(
         whole = [*cell, "method", "n"] if flat else [*cell, "method"]
         paired = paired[paired["images_seen"] == paired.groupby(whole)["images_seen"].transform("max")]
     paired = paired.reset_index(drop=True)
-    sign = paired["metric"].map({name: 1.0 if metric.higher else -1.0 for name, metric in METRICS.items()})
     relative = paired["metric"].map({name: metric.relative for name, metric in METRICS.items()}).astype(bool)
-    paired["gain"] = sign.astype(float) * (paired["value"] - paired["reference_value"])
+    paired["gain"] = paired["metric"].map(SIGN_OF).astype(float) * (paired["value"] - paired["reference_value"])
     divisor = np.where(relative, paired["reference_value"].replace(0.0, np.nan), 1.0)
     paired["shown_gain"] = 100.0 * paired["gain"] / divisor
     return paired

@@ -27,7 +27,7 @@ from lowdata_cpt.analysis.style import (
     style_of,
 )
 from lowdata_cpt.analysis.summary import covers_text, gain_curve, seeds_text
-from lowdata_cpt.analysis.table import HEADLINE, METRICS, OWN_BANK, held_out, records
+from lowdata_cpt.analysis.table import HEADLINE, METRICS, OWN_BANK, SIGN_OF, held_out, records
 from lowdata_cpt.analysis.tables import ACTED_NOT, IDLE, idle_cells
 
 PER_CELL = ["backbone", "domain", "method", "n"]
@@ -79,7 +79,7 @@ def curve_of_scores(
         at = (*run_of, row["images_seen"]) if row["images_seen"] else (before.get(row["method"], "base"), 0, 0)
         score = unit * values[(*place, *at)].reindex(seeds[(*place, *run_of)]).mean()
         # From the shown gain (points, % for an error) back to the axis.
-        scale = (base / 100 if metric.relative else 1.0) * (1 if metric.higher else -1)
+        scale = (base / 100 if metric.relative else 1.0) * SIGN_OF[metric.name]
         ends = sorted(score + scale * (row[name] - row["mean"]) for name in ("ci_low", "ci_high"))
         if metric.bounded:
             ends = [float(np.clip(end, 0.0, unit)) for end in ends]
