@@ -18,7 +18,7 @@ from lowdata_cpt.analysis.claims import signed
 from lowdata_cpt.analysis.study_files import StudyFiles
 from lowdata_cpt.analysis.style import domain_label, ordered, style_of
 from lowdata_cpt.analysis.summary import LIMITS, covers_text, seeds_text
-from lowdata_cpt.analysis.table import HEADLINE, METRICS, OWN_BANK, UNTRAINED, held_out, records
+from lowdata_cpt.analysis.table import HEADLINE, METRICS, OWN_BANK, UNTRAINED, held_out, label_in_text, records
 from lowdata_cpt.analysis.tables import idle_cells
 
 Row = dict[str, Any]
@@ -214,17 +214,12 @@ def _place(row: Row, several: bool) -> str:
     return domain_label(row["domain"]) + (f" ({row['backbone']})" if several else "")
 
 
-def _metric(row: Row) -> str:
-    label = METRICS[row["metric"]].label
-    return label if label.startswith("kNN") else label[0].lower() + label[1:]
-
-
 def gain_words(row: Row) -> str:
     """Return a gain as `+13.9 points of kNN accuracy [+12.1, +15.7]`."""
     unit = "% in" if METRICS[row["metric"]].relative else "points of"
     known = math.isfinite(row["ci_low"])
     span = f" [{signed(float(row['ci_low']), 1)}, {signed(float(row['ci_high']), 1)}]" if known else ""
-    return f"{signed(float(row['mean']), 1)} {unit} {_metric(row)}{span}"
+    return f"{signed(float(row['mean']), 1)} {unit} {label_in_text(row['metric'])}{span}"
 
 
 def time_words(seconds: float) -> str:
@@ -251,7 +246,7 @@ def _where_not(bare: list[Row], worse: list[Row], several: bool, nothing: str) -
     if nothing and bare:
         wanted: dict[str, list[str]] = {}
         for row in bare:
-            wanted.setdefault(_place(row, several), []).append(_metric(row))
+            wanted.setdefault(_place(row, several), []).append(label_in_text(row["metric"]))
         listed = [f"{place} ({', '.join(dict.fromkeys(names))})" for place, names in wanted.items()]
         parts.append(f"{nothing} {_listed(listed)}")
     if worse:

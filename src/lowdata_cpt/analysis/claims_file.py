@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lowdata_cpt.analysis.style import domain_label, style_of
-from lowdata_cpt.analysis.table import METRICS, SIGN_OF
+from lowdata_cpt.analysis.table import METRICS, SIGN_OF, label_in_text
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.strict import Strict
 from lowdata_cpt.core.yaml_file import read_yaml
@@ -119,7 +119,7 @@ class Entry(Strict):
         shown = {
             "row": name,
             "metric": short,
-            "label": metric.label if metric.label.startswith("kNN") else metric.label[0].lower() + metric.label[1:],
+            "label": label_in_text(metric.name),
             "method": style_of(str(selected.get("method"))).label,
             "reference": style_of(str(selected.get("reference"))).label,
             "paper": paper,

@@ -199,6 +199,12 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
+def label_in_text(metric: str) -> str:
+    """Return a metric's label as it stands inside a sentence."""
+    label = METRICS[metric].label
+    return label if label.startswith("kNN") else label[0].lower() + label[1:]
+
+
 def held_out(scores: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of the test split: the only ones that figures and claims report."""
     return scores[scores["split"] == "test"].reset_index(drop=True)
