@@ -241,8 +241,8 @@ def _best(values: list[float], higher: bool) -> float:
 
 def method_table(
     scores: pd.DataFrame, backbone: str, domain: str
-) -> tuple[Row, list[Row], dict[tuple[int, int], bool]]:
-    """Return header, rows (method × n) and the best cells of one domain: mean ± sd over seeds, test split.
+) -> tuple[Row, dict[tuple[str, int], Row], set[tuple[int, int]]]:
+    """Return header, rows by (method, n) and the best (row, column) of one domain: mean ± sd over seeds, test split.
 
     In points, metres for RMSE. Best is taken per metric over all rows; ties share it.
     """
@@ -254,19 +254,18 @@ def method_table(
     }
     lines = [(m, n) for m in ordered(cells["method"]) for n in sorted(cells.loc[cells["method"] == m, "n"].unique())]
     header = ["Method", "n", *[METRICS[name].label + (" ↑" if METRICS[name].higher else " ↓") for name in metrics]]
-    rows: list[Row] = []
+    rows = {}
     for m, n in lines:
-        row = [style_of(m).label, "–" if n == 0 else str(n)]
+        rows[m, n] = row = [style_of(m).label, "–" if n == 0 else str(n)]
         for metric in metrics:
             mean, sd = values.get((m, n, metric), (math.nan, math.nan))
             spread = "" if math.isnan(sd) else f" ± {_score(sd, metric)}"
             row.append("–" if math.isnan(mean) else f"{_score(mean, metric)}{spread}")
-        rows.append(row)
-    best: dict[tuple[int, int], bool] = {}
+    best = set()
     for column, metric in enumerate(metrics, start=2):
-        shown = [float(row[column].split()[0]) if row[column] != "–" else math.nan for row in rows]
+        shown = [float(row[column].split()[0]) if row[column] != "–" else math.nan for row in rows.values()]
         top = _best(shown, METRICS[metric].higher)
-        best |= {(index, column): value == top for index, value in enumerate(shown)}
+        best |= {(index, column) for index, value in enumerate(shown) if value == top}
     return header, rows, best
 
 
@@ -303,7 +302,8 @@ def write_tables(
     for (backbone, domain), part in _ends(scores).groupby(["backbone", "domain"]):
         header, rows, best = method_table(scores, str(backbone), str(domain))
         bold = [
-            [f"**{cell}**" if best.get((i, j)) else cell for j, cell in enumerate(row)] for i, row in enumerate(rows)
+            [f"**{cell}**" if (i, j) in best else cell for j, cell in enumerate(row)]
+            for i, row in enumerate(rows.values())
         ]
         caption = (
             f"{domain_label(str(domain))}, {backbone}: test split, in points (RMSE in metres), "

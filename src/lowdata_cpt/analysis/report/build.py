@@ -124,16 +124,13 @@ def _domain(files: StudyFiles, test: pd.DataFrame, key: Any) -> dict[str, Any]:
         n = int(gains["sizes"].iloc[0])
         rows.append({"label": style_of(method).label, "cells": cells, "idle": (backbone, domain, method, n) in idle})
     header, lines, best = method_table(test, backbone, domain)
-    # The rows of `method_table` are methods in the fixed order and their n.
-    order = test[["method", "n"]].drop_duplicates()
-    names = [(m, n) for m in ordered(order["method"]) for n in sorted(order.loc[order["method"] == m, "n"])]
     scores = [
         {
             "head": line[:2],
             "cell": cell_anchor({"backbone": backbone, "domain": domain, "method": method, "n": n}),
-            "cells": [{"text": text, "sure": bool(best.get((i, j)))} for j, text in enumerate(line[2:], start=2)],
+            "cells": [{"text": text, "sure": (i, j) in best} for j, text in enumerate(line[2:], start=2)],
         }
-        for i, ((method, n), line) in enumerate(zip(names, lines, strict=True))
+        for i, ((method, n), line) in enumerate(lines.items())
     ]
     shown = [f"{METRICS[name].label} ({METRICS[name].gain_unit})" for name in metrics]
     place = {"label": domain_label(domain), "backbone": backbone, "id": anchor("domain", backbone, domain)}
