@@ -15,14 +15,14 @@ import pandas as pd
 
 from lowdata_cpt.analysis import measure
 from lowdata_cpt.analysis.claims import signed
+from lowdata_cpt.analysis.preconditions import Cell
 from lowdata_cpt.analysis.study_files import StudyFiles
 from lowdata_cpt.analysis.style import domain_label, ordered, style_of
 from lowdata_cpt.analysis.summary import LIMITS, covers_text, seeds_text
 from lowdata_cpt.analysis.table import HEADLINE, METRICS, OWN_BANK, UNTRAINED, held_out, label_in_text, records
-from lowdata_cpt.analysis.tables import idle_cells
+from lowdata_cpt.analysis.tables import cell_of, idle_cells
 
 Row = dict[str, Any]
-Cell = tuple[str, str, str, int]
 LISTED = 4  # so many uses in a sentence; the others are counted
 
 
@@ -100,9 +100,9 @@ def own_sentences(files: StudyFiles, idle: Collection[Cell]) -> tuple[str, ...]:
         for row in sorted(own, key=lambda row: HEADLINE.index(row["metric"])):
             count = files.outcomes.count(row["backbone"], row["domain"], row["metric"])
             place = f" of {row['domain']} ({row['backbone']})" if several else ""
-            spent = f"{time_words(files.seconds[_cell(row)])} {files.machine or 'of training'}"
+            spent = f"{time_words(files.seconds[cell_of(row)])} {files.machine or 'of training'}"
             found = f"{gain_words(row)} on your {f'{count} ' if count else ''}test images{place}, {spent}"
-            told.append(f"{style_of(method).label}: {found}{_told(row, _cell(row) in idle)}.")
+            told.append(f"{style_of(method).label}: {found}{_told(row, cell_of(row) in idle)}.")
     return tuple(told)
 
 
@@ -181,21 +181,21 @@ def sentences(
     best: dict[tuple[str, str, str], Row] = {}
     for row in rows:
         key = (row["backbone"], row["domain"], row["metric"])
-        if helps(row) and _cell(row) not in idle and (key not in best or row["ci_low"] > best[key]["ci_low"]):
+        if helps(row) and cell_of(row) not in idle and (key not in best or row["ci_low"] > best[key]["ci_low"]):
             best[key] = row
     uses: dict[Cell, list[Row]] = {}
     for row in sorted(best.values(), key=lambda row: HEADLINE.index(row["metric"])):
-        uses.setdefault(_cell(row), []).append(row)
+        uses.setdefault(cell_of(row), []).append(row)
     # The surest first: how many half-widths of its interval a gain is away from zero.
     order = sorted(
         uses.values(), key=lambda found: -max(row["mean"] / max(row["ci_high"] - row["ci_low"], 1e-9) for row in found)
     )
     told = [
         _use(found, rows, spent, several)
-        + (f"; {own_bank[cell]}" if own_bank and (cell := _cell(found[0])) in own_bank else "")
+        + (f"; {own_bank[cell]}" if own_bank and (cell := cell_of(found[0])) in own_bank else "")
         for found in order
     ]
-    worse = [row for row in rows if harms(row) and _cell(row) not in uses]
+    worse = [row for row in rows if harms(row) and cell_of(row) not in uses]
     bare = [row for row in rows if (row["backbone"], row["domain"], row["metric"]) not in best]
     nothing = f"No method{' that acted' * bool(idle)} helps beyond chance on"
     last = _where_not(bare, worse, several, nothing if told else "")
@@ -204,10 +204,6 @@ def sentences(
         return f"{nothing} {everywhere}.", _nearest(rows, spent, several), last
     more = "; ".join(told[1 : LISTED + 1]) + f"; and {len(told) - LISTED - 1} more" * (len(told) > LISTED + 1)
     return f"{told[0]}.", f"Also: {more}." if more else "Nothing else gained beyond chance.", last
-
-
-def _cell(row: Row) -> Cell:
-    return row["backbone"], row["domain"], row["method"], int(row["sizes"].split()[0])
 
 
 def _place(row: Row, several: bool) -> str:
@@ -232,10 +228,10 @@ def time_words(seconds: float) -> str:
 
 
 def _use(found: list[Row], rows: list[Row], spent: Mapping[Cell, str], several: bool) -> str:
-    cell = _cell(found[0])
+    cell = cell_of(found[0])
     time = f", {spent[cell]}" if cell in spent else ""
     gained = " and ".join(gain_words(row) for row in found)
-    loses = [gain_words(row) for row in rows if _cell(row) == cell and harms(row)]
+    loses = [gain_words(row) for row in rows if cell_of(row) == cell and harms(row)]
     but = f", but {' and '.join(loses)}" if loses else ""
     return f"{cell[3]} images of {_place(found[0], several)}: {style_of(cell[2]).label}{time}, {gained}{but}"
 
@@ -301,7 +297,7 @@ def how_sure(gains: pd.DataFrame, scores: pd.DataFrame, idle: Collection[Cell] =
     chance = f"chance alone: about {0.05 * len(rows):.0f}"
     text += f"Of {len(rows)} gains {len(sure)} have an interval that leaves out zero ({chance}), "
     text += f"{len(corrected)} stay significant after Holm's correction over all of them."
-    silent, silent_corrected = (sum(_cell(row) in idle for row in part) for part in (sure, corrected))
+    silent, silent_corrected = (sum(cell_of(row) in idle for row in part) for part in (sure, corrected))
     if silent:
         text += f" {silent} of the {len(sure)}, and {silent_corrected} of the {len(corrected)}, are of methods that did"
         text += " not act."

@@ -21,6 +21,7 @@ from lowdata_cpt.methods.facts import Precondition
 
 Settings = Mapping[str, Any]
 CELL = ["backbone", "domain", "method", "n"]
+Cell = tuple[str, str, str, int]
 COLUMNS = [*CELL, "part", "asks", "value", "level", "runs", "acted"]
 SHARES = ["share_images", "share_updates", "share_rate_images"]
 LAST = 0.1  # share of the logged steps over which an end is averaged

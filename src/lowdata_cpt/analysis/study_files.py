@@ -11,7 +11,7 @@ import pandas as pd
 
 from lowdata_cpt.analysis.claims import Result
 from lowdata_cpt.analysis.outcomes import Outcomes, read_outcomes
-from lowdata_cpt.analysis.preconditions import check_preconditions
+from lowdata_cpt.analysis.preconditions import CELL, Cell, check_preconditions
 from lowdata_cpt.analysis.style import BEFORE_OF, is_variant, step_zeros
 from lowdata_cpt.analysis.summary import by_domain, main_sizes
 from lowdata_cpt.analysis.table import COST_COLUMNS, GEOMETRY_COLUMNS, at_end, read_curves, read_scores, read_table
@@ -137,10 +137,10 @@ class StudyFiles:
         return table if table.empty else table[table["family"] == "base"].reset_index(drop=True)
 
     @cached_property
-    def seconds(self) -> dict[tuple[str, str, str, int], float]:
+    def seconds(self) -> dict[Cell, float]:
         """Seconds of training by (backbone, domain, method, n): the median, as one run may have had company."""
         ends = at_end(self.main[self.main["n"] > 0])
-        found = ends.groupby(["backbone", "domain", "method", "n"])["train_seconds"].median()
+        found = ends.groupby(CELL)["train_seconds"].median()
         return {cell: float(value) for cell, value in zip(found.index, found, strict=True)}
 
     @cached_property

@@ -12,6 +12,7 @@ import pandas as pd
 from lowdata_cpt.analysis.claims import Result, p_text, reproduced_line, signed, verdicts_markdown
 from lowdata_cpt.analysis.measure import CELL
 from lowdata_cpt.analysis.outcomes import Outcomes
+from lowdata_cpt.analysis.preconditions import Cell
 from lowdata_cpt.analysis.stopping import stopped_gain
 from lowdata_cpt.analysis.style import BEFORE_OF, domain_label, ordered, style_of, without_variants
 from lowdata_cpt.analysis.summary import (
@@ -50,12 +51,17 @@ def gain_text(row: dict[str, Any]) -> str:
     return text
 
 
-def idle_cells(checks: pd.DataFrame | None) -> set[tuple[str, str, str, int]]:
+def idle_cells(checks: pd.DataFrame | None) -> set[Cell]:
     """Return the (backbone, domain, method, n) whose method did not act, by `check_preconditions`."""
     if checks is None or checks.empty:
         return set()
     idle = checks[~checks["acted"].astype(bool)]
     return set(zip(idle["backbone"], idle["domain"], idle["method"], idle["n"], strict=True))
+
+
+def cell_of(row: dict[str, Any]) -> Cell:
+    """Return the cell of a row of `by_domain` that is of one n."""
+    return row["backbone"], row["domain"], row["method"], int(row["sizes"])
 
 
 def _place(row: dict[str, Any]) -> tuple[str, str, str]:
@@ -84,10 +90,10 @@ def domain_table(table: pd.DataFrame, checks: pd.DataFrame | None = None) -> tup
         found = [gains.get((backbone, domain, metric, method)) for method in methods]
         n = next(int(row["sizes"]) for row in found if row)
         cells = []
-        for method, row in zip(methods, found, strict=True):
+        for row in found:
             text = gain_text(row) if row else "–"
             text = f"**{text}**" if row and row["p_holm"] < 0.05 else text
-            cells.append(text + IDLE * bool(row and (backbone, domain, method, n) in idle))
+            cells.append(text + IDLE * bool(row and cell_of(row) in idle))
         name = domain_label(domain) + (f" ({backbone})" if several else "")
         rows.append([name, str(n), f"{METRICS[metric].label} ({METRICS[metric].gain_unit})", *cells])
     return ["Domain", "n", "Metric", *(style_of(name).label for name in methods)], rows
@@ -132,10 +138,9 @@ def domain_markdown(scores: pd.DataFrame, outcomes: Outcomes | None = None, chec
     lines = []
     for row in sorted(rows, key=_order_of):
         metric = METRICS[str(row["metric"])]
-        acted = (row["backbone"], row["domain"], row["method"], row["n"]) not in idle
         cells = [domain_label(row["domain"]), f"{metric.label} ({metric.gain_unit})", style_of(row["method"]).label]
         cells += [style_of(row["reference"]).label, str(row["n"]), f"{row['images_seen']:,}", str(row["seeds"])]
-        cells += [gain_text(row) + IDLE * (not acted), row["interval_covers"] or "–"]
+        cells += [gain_text(row) + IDLE * (cell_of(row) in idle), row["interval_covers"] or "–"]
         detectable = "–" if math.isnan(row["mde"]) else f"{row['mde']:.2f}"
         lines.append([*cells, detectable, p_text(row["p"]), p_text(row["p_sign_flip"])])
     if not lines:

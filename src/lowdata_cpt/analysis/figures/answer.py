@@ -20,8 +20,8 @@ from lowdata_cpt.analysis.style import (
     style_of,
 )
 from lowdata_cpt.analysis.summary import covers_text, seeds_text
-from lowdata_cpt.analysis.table import METRICS
-from lowdata_cpt.analysis.tables import ACTED_NOT, idle_cells
+from lowdata_cpt.analysis.table import METRICS, records
+from lowdata_cpt.analysis.tables import ACTED_NOT, cell_of, idle_cells
 
 ROWS = 8
 ONE_A_TASK = ("knn_accuracy", "miou", "rmse")
@@ -41,17 +41,16 @@ def draw_answer(files: StudyFiles) -> Drawing:
     most = max(len(rows_of(table, panel)) for panel in shown)
     figure, (axis,) = panels(1, 1, 4.3, 0.85 + len(shown) * max(0.36, 0.1 + 0.07 * most) + 0.16 * -(-most // 3))
     for y, panel in enumerate(shown[::-1]):
-        rows = rows_of(table, panel).set_index("method")
-        methods = ordered(rows.index)
+        rows = {row["method"]: row for row in records(rows_of(table, panel))}
+        methods = ordered(rows)
         if y % 2:
             axis.axhspan(y - 0.5, y + 0.5, color=GRID, alpha=0.5, linewidth=0, zorder=0)
         for index, method in enumerate(methods[::-1]):
-            row, look = rows.loc[method], style_of(method)
+            row, look = rows[method], style_of(method)
             height = y + 0.8 * ((index + 0.5) / len(methods) - 0.5)
             if np.isfinite(row["ci_low"]):
                 axis.hlines(height, row["ci_low"], row["ci_high"], color=look.color, linewidth=2)
-            silent = (*panel[:2], method, int(str(row["sizes"]).split()[0])) in idle
-            face = "white" if silent else look.color
+            face = "white" if cell_of(row) in idle else look.color
             axis.plot(row["mean"], height, look.marker, color=look.color, markerfacecolor=face, markersize=5)
     labels = []
     for backbone, domain, metric in shown[::-1]:

@@ -7,11 +7,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from lowdata_cpt.analysis.figures.axes import panels_of, rows_of, title_of
+from lowdata_cpt.analysis.preconditions import Cell
 from lowdata_cpt.analysis.study_files import StudyFiles
 from lowdata_cpt.analysis.style import INK, PAGE_WIDTH, Drawing, nothing, ordered, panels, short_label, style_of
 from lowdata_cpt.analysis.summary import LIMITS, by_domain, covers_text, main_sizes, seeds_text
 from lowdata_cpt.analysis.table import METRICS, at_end, held_out, records
-from lowdata_cpt.analysis.tables import ACTED_NOT, IDLE, idle_cells
+from lowdata_cpt.analysis.tables import ACTED_NOT, IDLE, cell_of, idle_cells
 
 
 def draw_gains(files: StudyFiles) -> Drawing:
@@ -57,7 +58,7 @@ def _draw(files: StudyFiles, table: pd.DataFrame, labels: dict[str, str], title:
     return Drawing(figure, _caption(files, table, title, idle), table.drop(columns="row"))
 
 
-def _forest(axis: Axes, rows: pd.DataFrame, names: list[str], idle: set[tuple[str, str, str, int]]) -> None:
+def _forest(axis: Axes, rows: pd.DataFrame, names: list[str], idle: set[Cell]) -> None:
     for row in records(rows):
         y, look = names[::-1].index(row["row"]), style_of(row["method"])
         if np.isfinite(row["ci_low"]):
@@ -65,8 +66,7 @@ def _forest(axis: Axes, rows: pd.DataFrame, names: list[str], idle: set[tuple[st
         sure = bool(row["p_holm"] < 0.05)
         face = look.color if sure else "white"
         axis.plot(row["mean"], y, look.marker, color=look.color, markerfacecolor=face, markersize=4.5)
-        cell = (row["backbone"], row["domain"], row["method"], int(row["sizes"].split()[0]))
-        if cell in idle:
+        if cell_of(row) in idle:
             axis.annotate(IDLE, (row["mean"], y), xytext=(2, 1), textcoords="offset points", color=look.color)
     axis.axvline(0, color=INK, linewidth=0.8, zorder=1)
     axis.set_ylim(-0.6, len(names) - 0.4)
@@ -74,7 +74,7 @@ def _forest(axis: Axes, rows: pd.DataFrame, names: list[str], idle: set[tuple[st
     axis.margins(x=0.12)
 
 
-def _caption(files: StudyFiles, table: pd.DataFrame, title: str, idle: set[tuple[str, str, str, int]]) -> str:
+def _caption(files: StudyFiles, table: pd.DataFrame, title: str, idle: set[Cell]) -> str:
     trained = at_end(held_out(files.main))
     text = (
         f"**{title}** (test split, {seeds_text(trained[trained['n'] > 0])}, each domain at its main n; points, for "

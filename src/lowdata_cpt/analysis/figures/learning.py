@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 
 from lowdata_cpt.analysis.figures.axes import Panel, compact, log_axis, panels_of, rows_of, title_of
 from lowdata_cpt.analysis.outcomes import Outcomes
+from lowdata_cpt.analysis.preconditions import CELL, Cell
 from lowdata_cpt.analysis.study_files import StudyFiles
 from lowdata_cpt.analysis.style import (
     BEFORE_OF,
@@ -30,7 +31,6 @@ from lowdata_cpt.analysis.summary import covers_text, gain_curve, seeds_text
 from lowdata_cpt.analysis.table import HEADLINE, METRICS, OWN_BANK, SIGN_OF, held_out, records
 from lowdata_cpt.analysis.tables import ACTED_NOT, IDLE, idle_cells
 
-PER_CELL = ["backbone", "domain", "method", "n"]
 BEYOND = 3.0  # a source's length further right than this times the longest run is said in the caption alone
 SEEDS_ALONE = (
     "Those of seeds alone have fewer degrees of freedom than the intervals of the runs' ends in the tables, which "
@@ -87,15 +87,15 @@ def curve_of_scores(
     return pd.DataFrame(rows)
 
 
-def source_lengths(files: StudyFiles) -> dict[tuple[str, str, str, int], float]:
+def source_lengths(files: StudyFiles) -> dict[Cell, float]:
     """Return the images that a method's own source trains on, by (backbone, domain, method, n), where known."""
     if files.checks.empty or files.cost.empty:
         return {}
-    seen = files.cost.groupby(PER_CELL)["images_seen"].median().rename("images").reset_index()
-    known = files.checks.drop_duplicates(PER_CELL).merge(seen, on=PER_CELL)
+    seen = files.cost.groupby(CELL)["images_seen"].median().rename("images").reset_index()
+    known = files.checks.drop_duplicates(CELL).merge(seen, on=CELL)
     known = known[known["share_images"] > 0]
     return dict(
-        zip(known[PER_CELL].itertuples(index=False, name=None), known["images"] / known["share_images"], strict=True)
+        zip(known[CELL].itertuples(index=False, name=None), known["images"] / known["share_images"], strict=True)
     )
 
 
@@ -128,7 +128,7 @@ def _draw(files: StudyFiles, x: Literal["images_seen", "train_seconds"]) -> Draw
 
 def _silent(files: StudyFiles, curve: pd.DataFrame) -> set[str]:
     """Return the methods that acted in none of the cells that are drawn."""
-    shown = set(curve[PER_CELL].itertuples(index=False, name=None))
+    shown = set(curve[CELL].itertuples(index=False, name=None))
     idle = idle_cells(files.checks) & shown
     return {method for _, _, method, _ in idle} - {method for _, _, method, _ in shown - idle}
 
@@ -138,7 +138,7 @@ def _unit(panel: Panel) -> str:
     return f"{metric.unit or 'points'}{'' if metric.higher else ', ↓'}"
 
 
-def _panel(axis: Axes, rows: pd.DataFrame, x: str, lengths: dict[tuple[str, str, str, int], float]) -> set[str]:
+def _panel(axis: Axes, rows: pd.DataFrame, x: str, lengths: dict[Cell, float]) -> set[str]:
     """Draw one panel; return the methods whose source's length is marked on the axis."""
     later = rows.loc[rows["images_seen"] > 0, x]
     first, last = max(float(later.min()), 1e-3), float(later.max())
@@ -179,7 +179,7 @@ def _decades(first: float, last: float) -> list[float]:
     return [number for number in numbers if 0.9 * first <= number <= 1.1 * last]
 
 
-def _caption(files: StudyFiles, curve: pd.DataFrame, lengths: dict[tuple[str, str, str, int], float], x: str) -> str:
+def _caption(files: StudyFiles, curve: pd.DataFrame, lengths: dict[Cell, float], x: str) -> str:
     sizes = {(row["domain"], int(row["n"])) for row in records(curve[["domain", "n"]].drop_duplicates())}
     words = ", ".join(f"{domain_label(domain)} {n}" for domain, n in sorted(sizes))
     trained = files.main[files.main["n"] > 0]

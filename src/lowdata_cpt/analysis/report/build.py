@@ -21,7 +21,7 @@ from lowdata_cpt.analysis.study_files import StudyFiles
 from lowdata_cpt.analysis.style import domain_label, ordered, style_of
 from lowdata_cpt.analysis.summary import by_domain, count_cells, seeds_text, sizes_text
 from lowdata_cpt.analysis.table import HEADLINE, LEDGER_COLUMNS, METRICS, at_end, held_out, read_table, records
-from lowdata_cpt.analysis.tables import gain_text, idle_cells, method_table
+from lowdata_cpt.analysis.tables import cell_of, gain_text, idle_cells, method_table
 from lowdata_cpt.analysis.verdicts import RULE, VERDICTS
 from lowdata_cpt.core.io import sha256_file, write_text
 from lowdata_cpt.core.provenance import read_records
@@ -117,12 +117,10 @@ def _domain(files: StudyFiles, test: pd.DataFrame, key: Any) -> dict[str, Any]:
     found = {(row["method"], row["metric"]): row for row in records(gains)}
     idle, rows = idle_cells(files.checks), []
     for method in [] if gains.empty else ordered(gains["method"]):
-        cells = []
-        for metric in metrics:
-            row = found.get((method, metric))
-            cells.append(_gain_cell(row) if row else {"text": "–", "sure": False, "cell": ""})
-        n = int(gains["sizes"].iloc[0])
-        rows.append({"label": style_of(method).label, "cells": cells, "idle": (backbone, domain, method, n) in idle})
+        own = [found.get((method, metric)) for metric in metrics]
+        cells = [_gain_cell(row) if row else {"text": "–", "sure": False, "cell": ""} for row in own]
+        acted_not = any(row and cell_of(row) in idle for row in own)
+        rows.append({"label": style_of(method).label, "cells": cells, "idle": acted_not})
     header, lines, best = method_table(test, backbone, domain)
     scores = [
         {
