@@ -15,7 +15,7 @@ import pandas as pd
 
 from lowdata_cpt.analysis import measure
 from lowdata_cpt.analysis.claims import signed
-from lowdata_cpt.analysis.preconditions import Cell
+from lowdata_cpt.analysis.preconditions import CELL, Cell
 from lowdata_cpt.analysis.study_files import StudyFiles
 from lowdata_cpt.analysis.style import domain_label, ordered, style_of
 from lowdata_cpt.analysis.summary import LIMITS, covers_text, seeds_text
@@ -108,7 +108,7 @@ def own_sentences(files: StudyFiles, idle: Collection[Cell]) -> tuple[str, ...]:
 
 def _geometry(files: StudyFiles, idle: Collection[Cell]) -> Iterator[str]:
     """Yield, for a study without labels, a sentence a method: its features before and after, and whether it acted."""
-    cost = files.cost.groupby(["backbone", "domain", "method", "n"])["train_seconds"].median()
+    cost = files.cost.groupby(CELL)["train_seconds"].median()
     for (backbone, domain), part in files.geometry.groupby(["backbone", "domain"]):
         rows = {row["method"]: row for row in records(part)}
         for method in ordered(name for name in rows if name not in UNTRAINED and "base" in rows):

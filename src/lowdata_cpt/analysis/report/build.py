@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from markupsafe import Markup, escape
 from lowdata_cpt.analysis.answer import answer_of
 from lowdata_cpt.analysis.claims import count_verdicts, p_text, reproduced_line, signed
 from lowdata_cpt.analysis.figures import FIGURES
+from lowdata_cpt.analysis.measure import PLACE
+from lowdata_cpt.analysis.preconditions import CELL
 from lowdata_cpt.analysis.report.images import thumbnails
 from lowdata_cpt.analysis.study_files import StudyFiles
 from lowdata_cpt.analysis.style import domain_label, ordered, style_of
@@ -27,7 +29,6 @@ from lowdata_cpt.core.io import sha256_file, write_text
 from lowdata_cpt.core.provenance import read_records
 
 CELL_FOLDER = "cells/{backbone}/{domain}/{method}/n{n}/s{seed}"
-PLACE = ["backbone", "domain"]
 EXAMPLES_OF = ("neighbours", "segmentation", "depth")
 TITLE = "Continued pretraining on 100 to 1000 images: does it help?"
 
@@ -78,9 +79,9 @@ def inline_markdown(text: str) -> Markup:
     return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", safe))
 
 
-def cell_anchor(row: dict[str, Any]) -> str:
+def cell_anchor(cell: Sequence[object]) -> str:
     """Return the id of a cell's row in the provenance table."""
-    return anchor("cell", row["backbone"], row["domain"], row["method"], row["n"])
+    return anchor("cell", *cell)
 
 
 def _number(value: Any, digits: int = 2) -> str:
@@ -125,7 +126,7 @@ def _domain(files: StudyFiles, test: pd.DataFrame, key: Any) -> dict[str, Any]:
     scores = [
         {
             "head": line[:2],
-            "cell": cell_anchor({"backbone": backbone, "domain": domain, "method": method, "n": n}),
+            "cell": cell_anchor((backbone, domain, method, n)),
             "cells": [{"text": text, "sure": (i, j) in best} for j, text in enumerate(line[2:], start=2)],
         }
         for i, ((method, n), line) in enumerate(lines.items())
@@ -137,8 +138,7 @@ def _domain(files: StudyFiles, test: pd.DataFrame, key: Any) -> dict[str, Any]:
 
 
 def _gain_cell(row: dict[str, Any]) -> dict[str, Any]:
-    n = int(row["sizes"])
-    return {"text": gain_text(row), "sure": bool(row["p_holm"] < 0.05), "cell": cell_anchor({**row, "n": n})}
+    return {"text": gain_text(row), "sure": bool(row["p_holm"] < 0.05), "cell": cell_anchor(cell_of(row))}
 
 
 def _claims(files: StudyFiles) -> list[dict[str, Any]]:
@@ -158,7 +158,7 @@ def _test(row: dict[str, Any]) -> list[str]:
 
 
 def _compute(trained: pd.DataFrame) -> list[list[str]]:
-    runs = at_end(trained).drop_duplicates([*PLACE, "method", "n", "seed"])
+    runs = at_end(trained).drop_duplicates([*CELL, "seed"])
     rows = []
     for method in ordered(runs["method"]):
         part = runs[runs["method"] == method]
@@ -225,12 +225,12 @@ def _cells(scores: pd.DataFrame, made: dict[str, Any]) -> list[dict[str, Any]]:
         if folder[:1] == ["cells"]:
             artifacts.setdefault("/".join(folder), []).append(f"{artifact} {record['artifact']['sha256'][:8]}")
     rows = []
-    for key, group in scores.groupby([*PLACE, "method", "n"]):
-        row = dict(zip([*PLACE, "method", "n"], key, strict=True))
+    for key, group in scores.groupby(CELL):
+        row = dict(zip(CELL, key, strict=True))
         seeds = sorted(group["seed"].unique())
         held = {seed: artifacts.get(CELL_FOLDER.format(**row, seed=seed)) for seed in seeds}
         texts = [f"seed {seed}: {', '.join(found)}" for seed, found in held.items() if found]
-        rows.append({**row, "id": cell_anchor(row), "seeds": ", ".join(map(str, seeds)), "made": texts})
+        rows.append({**row, "id": cell_anchor(key), "seeds": ", ".join(map(str, seeds)), "made": texts})
     return rows
 
 
