@@ -6,13 +6,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from lowdata_cpt.analysis.figures.axes import panels_of, rows_of
+from lowdata_cpt.analysis.figures.axes import panels_of, rows_of, title_of
 from lowdata_cpt.analysis.study_files import StudyFiles
 from lowdata_cpt.analysis.style import (
     GRID,
     INK,
     Drawing,
-    domain_label,
     method_handles,
     nothing,
     ordered,
@@ -52,10 +51,7 @@ def draw_answer(files: StudyFiles) -> Drawing:
                 axis.hlines(height, row["ci_low"], row["ci_high"], color=look.color, linewidth=2)
             face = "white" if cell_of(row) in idle else look.color
             axis.plot(row["mean"], height, look.marker, color=look.color, markerfacecolor=face, markersize=5)
-    labels = []
-    for backbone, domain, metric in shown[::-1]:
-        where = f"{domain_label(domain)}{f' · {backbone}' if several else ''}"
-        labels.append(f"{where}\n{METRICS[metric].short} ({'%' if METRICS[metric].relative else 'points'})")
+    labels = [title_of(panel, several, METRICS[panel[2]].gain_unit) for panel in shown[::-1]]
     axis.set_yticks(range(len(shown)), labels, fontsize=8.5)
     axis.set_ylim(-0.5, len(shown) - 0.5)
     axis.grid(axis="y", visible=False)
