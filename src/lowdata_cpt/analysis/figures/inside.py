@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from lowdata_cpt.analysis.figures import DIAGNOSTICS
-from lowdata_cpt.analysis.figures.qualitative import examples_of
+from lowdata_cpt.analysis.figures.qualitative import ROWS, Arrays, bare, examples_of, write_below
 from lowdata_cpt.analysis.study_files import StudyFiles
 from lowdata_cpt.analysis.style import INK, PAGE_WIDTH, Drawing, domain_label, nothing, panels, short_label, style_of
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import read_arrays
 
-ROWS = 4
 NEIGHBOURS_OF = ("base", "diet_cp")
 RIGHT, WRONG = "#0072B2", "#D55E00"
 PAPER_R = 0.66
@@ -28,7 +27,6 @@ ARM_LABELS = {
     "sgd all": "SGD step on all weights",
     "adamw all": "AdamW step on all weights",
 }
-Arrays = dict[str, NDArray[Any]]
 
 
 def read_diagnostics(files: StudyFiles, backbone: str, domain: str, method: str) -> Arrays:
@@ -53,11 +51,7 @@ def _tiles(rows: int, columns: int, titles: list[str]) -> tuple[Any, NDArray[Any
     figure, axes = panels(rows * columns, columns, tile * columns + 0.1, tile + 0.08)
     grid = np.array(axes, dtype=object).reshape(rows, columns)
     figure.get_layout_engine().set(w_pad=0.015, h_pad=0.02, wspace=0, hspace=0)  # type: ignore[union-attr,call-arg]
-    for axis in axes:
-        axis.set_xticks([])
-        axis.set_yticks([])
-        axis.grid(visible=False)
-        axis.spines[:].set_visible(False)
+    bare(axes)
     for axis, title in zip(grid[0], titles, strict=True):
         axis.set_title(title, fontsize=7, loc="center", fontweight="normal")
     return figure, grid
@@ -78,7 +72,7 @@ def draw_masks(files: StudyFiles, backbone: str, domain: str, method: str) -> Dr
         line[0].imshow(arrays["image"][k])
         for axis, moment, step in zip(line[1:], mask, steps, strict=True):
             axis.imshow(moment[k], cmap="cividis", vmin=0, vmax=1)
-            axis.set_xlabel(f"mean {moment[k].mean():.2f}", fontsize=6.5, labelpad=2)
+            write_below(axis, f"mean {moment[k].mean():.2f}")
             rows.append({"image": k, "step": step, "mean": moment[k].mean(), "sd": moment[k].std()})
     caption = (
         f"**V-pretraining's masks over training** {_where(backbone, domain)}. Yellow stays sharp "
@@ -155,7 +149,7 @@ def draw_regions(files: StudyFiles, backbone: str, domain: str, method: str) -> 
             found = arrays["found"][moment, k].astype(float)
             _heat(axis, last[1, k], found)
             spread = float(-(found * np.log(np.maximum(found, 1e-12))).sum() / np.log(found.size))
-            axis.set_xlabel(f"entropy {spread:.2f}", fontsize=6.5, labelpad=2)
+            write_below(axis, f"entropy {spread:.2f}")
             rows.append({"image": k, "step": int(arrays["step"][moment]), "relative_entropy": spread})
     caption = (
         f"**GLARE's regions and their counterparts** {_where(backbone, domain)}. A region grown where the teacher "

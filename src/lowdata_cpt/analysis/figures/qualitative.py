@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,10 @@ LEGEND_CLASSES = 24
 # Distinct under the common colour-vision deficiencies (Paul Tol's muted scheme); further classes follow by hue.
 CLASS_COLORS = ("#DDCC77", "#332288", "#CC6677", "#44AA99", "#AA4499", "#88CCEE", "#117733", "#882255", "#999933")
 UNLABELLED = (1.0, 1.0, 1.0)
+Arrays = dict[str, NDArray[Any]]
 
 
-def read_qualitative(path: Path) -> dict[str, NDArray[Any]]:
+def read_qualitative(path: Path) -> Arrays:
     """Read one `.npz` of example predictions.
 
     Raises:
@@ -67,7 +69,7 @@ def draw_depth(files: StudyFiles, backbone: str, domain: str) -> Drawing:
     return _sheet(files, backbone, domain, "depth")
 
 
-def examples_of(files: StudyFiles, backbone: str, domain: str) -> dict[str, NDArray[Any]]:
+def examples_of(files: StudyFiles, backbone: str, domain: str) -> Arrays:
     """Return the example predictions of a domain, as `read_qualitative`."""
     return read_qualitative(files.folder / EXAMPLES.format(backbone, domain))
 
@@ -84,7 +86,7 @@ def _sheet(files: StudyFiles, backbone: str, domain: str, task: str) -> Drawing:
     return Drawing(figure, _caption(task, f"{domain_label(domain)}** ({backbone})", len(source), methods), source)
 
 
-def _grid(arrays: dict[str, NDArray[Any]], methods: list[str]) -> tuple[Figure, NDArray[Any]]:
+def _grid(arrays: Arrays, methods: list[str]) -> tuple[Figure, NDArray[Any]]:
     count = min(ROWS, len(arrays["image"]))
     height, width = arrays["image"].shape[1:3]
     columns = 2 + len(methods)
@@ -92,18 +94,24 @@ def _grid(arrays: dict[str, NDArray[Any]], methods: list[str]) -> tuple[Figure, 
     FigureCanvasAgg(figure)
     figure.get_layout_engine().set(w_pad=0.015, h_pad=0.03, wspace=0, hspace=0)  # type: ignore[union-attr,call-arg]
     axes = figure.subplots(count, columns, squeeze=False)
-    for axis in axes.ravel():
-        axis.set_xticks([])
-        axis.set_yticks([])
-        axis.grid(visible=False)
-        axis.spines[:].set_visible(False)
+    bare(axes.ravel())
     for column, title in enumerate(["Image", "Truth", *map(short_label, methods)]):
         color = INK if column < 2 else style_of(methods[column - 2]).color
         axes[0, column].set_title(title, fontsize=7, loc="center", color=color)
     return figure, axes
 
 
-def _score(axis: Axes, text: str) -> None:
+def bare(axes: Iterable[Axes]) -> None:
+    """Take ticks, grid and frame from axes that show a picture."""
+    for axis in axes:
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.grid(visible=False)
+        axis.spines[:].set_visible(False)
+
+
+def write_below(axis: Axes, text: str) -> None:
+    """Write a small line below a picture."""
     axis.set_xlabel(text, fontsize=6.5, labelpad=2)
 
 
@@ -117,7 +125,7 @@ def class_palette(count: int) -> NDArray[np.float64]:
     return np.array(colors[:count])
 
 
-def _segmentation(arrays: dict[str, NDArray[Any]], methods: list[str]) -> tuple[Figure, pd.DataFrame]:
+def _segmentation(arrays: Arrays, methods: list[str]) -> tuple[Figure, pd.DataFrame]:
     truth = arrays["segmentation_truth"]
     names = [str(name) for name in arrays.get("segmentation_classes", np.array([], dtype=str))]
     ignore = int(arrays["segmentation_ignore"]) if "segmentation_ignore" in arrays else -1
@@ -137,7 +145,7 @@ def _segmentation(arrays: dict[str, NDArray[Any]], methods: list[str]) -> tuple[
             right = float((guess == truth[k])[valid].mean()) if valid.any() else float("nan")
             axis.imshow(lookup[guess], interpolation="nearest")
             seen.append(guess[None])
-            _score(axis, f"{100 * right:.0f} % right")
+            write_below(axis, f"{100 * right:.0f} % right")
             rows.append({"image": k, "method": method, "pixel_accuracy": right})
     shown = np.concatenate(seen)
     labels, areas = np.unique(shown[shown != ignore], return_counts=True)
@@ -149,7 +157,7 @@ def _segmentation(arrays: dict[str, NDArray[Any]], methods: list[str]) -> tuple[
     return figure, pd.DataFrame(rows, columns=["image", "method", "pixel_accuracy"])
 
 
-def _depth(arrays: dict[str, NDArray[Any]], methods: list[str]) -> tuple[Figure, pd.DataFrame]:
+def _depth(arrays: Arrays, methods: list[str]) -> tuple[Figure, pd.DataFrame]:
     truth = arrays["depth_truth"].astype(float)
     valid = np.isfinite(truth) & (truth > 0)
     shown = truth[: min(ROWS, len(truth))][valid[: min(ROWS, len(truth))]]
@@ -165,7 +173,7 @@ def _depth(arrays: dict[str, NDArray[Any]], methods: list[str]) -> tuple[Figure,
             guess = arrays[f"depth_{method}"][k].astype(float)
             off = np.abs(guess - truth[k])[valid[k]] / truth[k][valid[k]]
             axis.imshow(guess, cmap="cividis_r", vmin=low, vmax=high)
-            _score(axis, f"AbsRel {off.mean():.2f}" if off.size else "no truth")
+            write_below(axis, f"AbsRel {off.mean():.2f}" if off.size else "no truth")
             rows.append({"image": k, "method": method, "abs_rel": off.mean() if off.size else np.nan})
     if image is not None:
         bar = figure.colorbar(image, ax=axes, orientation="horizontal", shrink=0.35, aspect=35, pad=0.02)
