@@ -106,6 +106,7 @@ def test_too_many_damaged_files_stop_the_run(content: bytes, tmp_path: Path) -> 
         (["a/1.png", "b/1.png", "loose.png"], "1 loose images"),
         (["test/a/1.png", "test/b/1.png"], "no train/"),
         (["train/a/1.png", "train/b/1.png"], "no test/"),
+        (["bus/1.png", "car/1.png", "train/1.png"], r"images in train/ and in bus/: splits or classes\?"),
         (["train/a/1.png", "train/b/1.png", "test/a/2.png", "test/c/2.png"], r"\['c'\], which train/ has not"),
     ],
 )

@@ -211,6 +211,14 @@ class ImageFolder(FolderDomain):
         if inside:
             below, whole = tuple(inside.values()), self._files(top)
             outside = [path for path in (*whole.images, *whole.others) if not any(map(path.is_relative_to, below))]
+            beside = {
+                path.relative_to(top).parts[0] for path in {*whole.images}.intersection(outside) - {*top.iterdir()}
+            }
+            if beside and inside.keys() == {"train"}:
+                self.wrong_layout(
+                    f"{top} has images in {inside['train'].name}/ and in {min(beside)}/: splits or classes? Expected "
+                    "val/ or test/ too, or no folder of images beside them; rename a class that is called like a split"
+                )
             notes += [(path, OUTSIDE) for path in outside if path != base / self.labels]
         layout = self._labelled(Layout(places, splits, notes), places, top)
         if wrong := fault(layout, inside, bool(self._dense()), self.labels):
