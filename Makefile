@@ -33,7 +33,7 @@ help: ## show the targets
 .venv/.ready: uv.lock pyproject.toml executor/pyproject.toml
 	@tools/bootstrap
 
-reproduce: .venv/.ready ## run the quick study end to end (STUDY=embedded or paper for the others)
+reproduce: .venv/.ready ## run the quick study end to end (STUDY=embedded, language or paper for the others)
 	@tools/install-gl
 	@$(RUN)/lowdata-cpt validate $(FILE)
 	@$(SNAKEMAKE)
