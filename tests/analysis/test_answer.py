@@ -22,7 +22,7 @@ def gain(
     method: str, domain: str, metric: str, mean: float, low: float, high: float, covers: str = BOTH, seeds: int = 5
 ) -> dict[str, Any]:
     """A row of `by_domain`."""
-    place = {"backbone": "b", "domain": domain, "method": method, "metric": metric, "sizes": "100", "seeds": seeds}
+    place = {"backbone": "b", "domain": domain, "method": method, "metric": metric, "n": 100, "seeds": seeds}
     found = {"mean": mean, "ci_low": low, "ci_high": high, "interval_covers": covers, "mde": 2.0, "p_holm": 0.01}
     return {**place, **found}
 

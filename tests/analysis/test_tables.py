@@ -76,7 +76,7 @@ def test_a_method_that_did_not_act_is_marked(scores: pd.DataFrame) -> None:
 
 
 def test_bold_is_what_is_significant_after_correction() -> None:
-    place = {"backbone": "b", "domain": "camvid", "metric": "miou", "sizes": "100", "mean": 1.0}
+    place = {"backbone": "b", "domain": "camvid", "metric": "miou", "n": 100, "mean": 1.0}
     row, text = place | {"ci_low": 0.5, "ci_high": 1.5, "p": 0.001}, "+1.00 [+0.50, +1.50]"
     p_holm = {"glare": 0.049, "tec": 0.05, "dino": math.nan}
     header, (line,) = domain_table(pd.DataFrame([row | {"method": name, "p_holm": p} for name, p in p_holm.items()]))

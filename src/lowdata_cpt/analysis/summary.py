@@ -170,19 +170,24 @@ def comparisons(
 def summary(scores: pd.DataFrame, outcomes: Outcomes | None = None) -> pd.DataFrame:
     """Pooled gain of every method over base, its control, its own source's step 0, or (a variant) over its parent.
 
-    For these domains only. The family `trend` holds the gain over base at each domain's largest n minus that at its
-    smallest, paired by seed. Holm's correction runs over one family: all methods and headline metrics against the same
-    kind of reference. The Student test carries it; the exact sign-flip test, free of its assumption but with
-    p ≥ 2/2^clusters, stands beside it.
+    For these domains only, and at one n: at equal epochs each n sees another number of images. The family `trend` holds
+    the gain over base at each domain's largest n minus that at its smallest, paired by seed. Holm's correction runs
+    over one family: all methods and headline metrics against the same kind of reference. The Student test carries it;
+    the exact sign-flip test, free of its assumption but with p ≥ 2/2^clusters, stands beside it.
 
     Returns:
-        One row per (family, method, reference, metric) with `over`, the counts behind it, `iqm, iqm_low, iqm_high`
+        One row per (family, method, reference, metric, n) with `over`, the counts behind it, `iqm, iqm_low, iqm_high`
         (bootstrap over seeds), `mean, ci_low, ci_high, interval_covers, mde, p, p_sign_flip, p_holm,
         p_sign_flip_holm`, and `equal_images`, whether both sides saw the same number of images (always true against
         base).
     """
     rows = []
-    for row, part in comparisons(scores, outcomes):
+    of_one_n = (
+        (row | {"n": n}, part)
+        for row, found in comparisons(scores, outcomes)
+        for n, part in ([("", found)] if row["family"] == "trend" else found.groupby("n"))
+    )
+    for row, part in of_one_n:
         pooled = pooled_gain(part)
         places = list(zip(part["backbone"], part["domain"], strict=True))
         robust = stats.bootstrap_interval(part["shown_gain"], places, part["seed"].tolist())
@@ -206,21 +211,20 @@ def _corrected(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def by_domain(scores: pd.DataFrame, outcomes: Outcomes | None = None, *, each_size: bool = False) -> pd.DataFrame:
-    """Return the gains of `summary` on each domain, the table to read first: over its sizes, or for `each_size`.
+def by_domain(scores: pd.DataFrame, outcomes: Outcomes | None = None) -> pd.DataFrame:
+    """Return the gains of `summary` on each domain, the table to read first.
 
     Holm's correction runs over all rows of a family.
 
     Returns:
-        One row per (family, method, reference, metric, backbone, domain) with `sizes` (n, joined), `seeds`,
-        `images_seen`, `mean, ci_low, ci_high, interval_covers, mde, p, p_sign_flip, p_holm, p_sign_flip_holm`.
+        One row per (family, method, reference, metric, backbone, domain, n) with `seeds`, `images_seen`,
+        `mean, ci_low, ci_high, interval_covers, mde, p, p_sign_flip, p_holm, p_sign_flip_holm`.
     """
     rows = []
     for row, part in comparisons(scores, outcomes):
-        for (backbone, domain, *_), found in part.groupby([*PLACE, "n"] if each_size else PLACE):
-            counts: dict[str, Any] = {"sizes": " ".join(str(n) for n in sorted(found["n"].unique()))}
-            counts |= {"seeds": found["seed"].nunique(), "images_seen": int(found["images_seen"].max())}
-            rows.append({**row, "backbone": backbone, "domain": domain, **counts, **domain_gain(found).row()})
+        for (backbone, domain, n), found in part.groupby([*PLACE, "n"]):
+            counts = {"seeds": found["seed"].nunique(), "images_seen": int(found["images_seen"].max())}
+            rows.append({**row, "backbone": backbone, "domain": domain, "n": n, **counts, **domain_gain(found).row()})
     return _corrected(pd.DataFrame(rows))
 
 

@@ -61,7 +61,7 @@ def idle_cells(checks: pd.DataFrame | None) -> set[Cell]:
 
 def cell_of(row: dict[str, Any]) -> Cell:
     """Return the cell of a row of `by_domain` that is of one n."""
-    return row["backbone"], row["domain"], row["method"], int(row["sizes"])
+    return row["backbone"], row["domain"], row["method"], int(row["n"])
 
 
 def _place(row: dict[str, Any]) -> tuple[str, str, str]:
@@ -88,7 +88,7 @@ def domain_table(table: pd.DataFrame, checks: pd.DataFrame | None = None) -> tup
     rows = []
     for backbone, domain, metric in sorted({_place(row) for row in records(table)}, key=_order):
         found = [gains.get((backbone, domain, metric, method)) for method in methods]
-        n = next(int(row["sizes"]) for row in found if row)
+        n = next(int(row["n"]) for row in found if row)
         cells = []
         for row in found:
             text = gain_text(row) if row else "–"
@@ -133,8 +133,8 @@ def answer_markdown(
 
 def domain_markdown(scores: pd.DataFrame, outcomes: Outcomes | None = None, checks: pd.DataFrame | None = None) -> str:
     """Return every gain of the study, a row each, with what can be told from it. Empty where nothing was trained."""
-    idle, table = idle_cells(checks), records(by_domain(scores, outcomes, each_size=True))
-    rows = [{**row, "n": int(row["sizes"])} for row in table if row["family"] in FAMILIES]
+    idle, table = idle_cells(checks), records(by_domain(scores, outcomes))
+    rows = [row for row in table if row["family"] in FAMILIES]
     lines = []
     for row in sorted(rows, key=_order_of):
         metric = METRICS[str(row["metric"])]

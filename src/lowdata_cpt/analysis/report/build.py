@@ -91,7 +91,7 @@ def _number(value: Any, digits: int = 2) -> str:
 def _of_scores(files: StudyFiles, made: dict[str, Any]) -> dict[str, Any]:
     test = held_out(files.scores)
     trained = test[test["n"] > 0]
-    each = by_domain(files.scores, files.outcomes, each_size=True)
+    each = by_domain(files.scores, files.outcomes)
     each = each if each.empty else each[each["family"] != "trend"]
     domains = ", ".join(domain_label(name) for name in sorted(test["domain"].unique()))
     seeds = f"{sizes_text(test)} · {seeds_text(trained)}" if len(trained) else "nothing trained"
@@ -133,7 +133,7 @@ def _domain(files: StudyFiles, test: pd.DataFrame, key: Any) -> dict[str, Any]:
     ]
     shown = [f"{METRICS[name].label} ({METRICS[name].gain_unit})" for name in metrics]
     place = {"label": domain_label(domain), "backbone": backbone, "id": anchor("domain", backbone, domain)}
-    n_text = "" if gains.empty else gains["sizes"].iloc[0]
+    n_text = "" if gains.empty else gains["n"].iloc[0]
     return {**place, "n": n_text, "metrics": shown, "rows": rows, "header": header, "scores": scores}
 
 
@@ -152,7 +152,7 @@ def _claims(files: StudyFiles) -> list[dict[str, Any]]:
 
 def _test(row: dict[str, Any]) -> list[str]:
     labels = [domain_label(row["domain"]), style_of(row["method"]).label, style_of(row["reference"]).label]
-    labels += [f"{METRICS[row['metric']].label} ({row['unit']})", str(row["sizes"]), f"{row['images_seen']:,}"]
+    labels += [f"{METRICS[row['metric']].label} ({row['unit']})", str(row["n"]), f"{row['images_seen']:,}"]
     numbers = [_number(row["mde"]), *(p_text(row[name]) for name in ("p", "p_holm", "p_sign_flip"))]
     return [*labels, str(row["seeds"]), gain_text(row), row["interval_covers"] or "–", *numbers]
 
