@@ -16,6 +16,7 @@ from lowdata_cpt.jobs.forecast import Assumptions, Forecast
 from lowdata_cpt.language.config import ByteModel, Designer, Generated, HubModel, LanguageStudy, Learner, Length
 from lowdata_cpt.language.data import MANIFEST
 from lowdata_cpt.language.plan import Paths, cells
+from lowdata_cpt.language.results import DESIGNED
 from lowdata_cpt.language.tokens import ByteTokens, model_folder
 
 BLOCKS = 24
@@ -24,7 +25,6 @@ PROBLEM = 200
 """Tokens of a solved problem, where none is counted yet."""
 STREAM = 400_000_000
 """Tokens of a stream of the hub, where none is counted yet: some 860,000 solutions of NuminaMath-CoT."""
-DESIGNED = ("v_pretraining_text", "random_feedback")
 
 
 def weights_of(model: ByteModel | HubModel) -> float:
