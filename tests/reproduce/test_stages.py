@@ -11,7 +11,6 @@ import yaml
 
 from lowdata_cpt.core.io import read_json
 from lowdata_cpt.dev.golden import units
-from lowdata_cpt.reproduce.dvc_files import stage_names
 from tests.workflow.tiny import ROOT
 
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())
@@ -50,19 +49,3 @@ def test_a_stage_depends_on_versions_of_code_and_not_on_the_code() -> None:
 def test_what_the_drawing_reads_of_a_study_is_a_dependency_of_its_stage() -> None:
     tables = {out if isinstance(out, str) else next(iter(out)) for out in DVC["stages"]["evaluate"]["do"]["outs"]}
     assert tables <= set(DVC["stages"]["figures"]["do"]["deps"])
-
-
-def test_a_language_study_is_one_stage_of_all_that_its_rules_make(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    assert stage_names("language") == ["language"]
-    stage = DVC["stages"]["language"]
-    parameters = {name: keys for one in stage["params"] for name, keys in one.items()}
-    assert parameters == {"config/language.yaml": None, "config/code_versions.json": ["versions.language"]}
-    outs = {path: flags for one in stage["outs"] for path, flags in one.items()}
-    assert all(flags["persist"] for flags in outs.values())
-    rules = (ROOT / "workflow/rules/language.smk").read_text(encoding="utf-8")
-    of_cells = {"log.csv", "cost.json", "evaluation.json", "manifest.json"}
-    written = set(re.findall(r'"(\w+\.(?:csv|json|md|npz))"', rules)) - of_cells
-    kept = {Path(path).name for path, flags in outs.items() if flags.get("cache") is False}
-    assert kept == written | {"figures"}
-    assert {Path(path).name for path in outs} == kept | {"data", "cells"}

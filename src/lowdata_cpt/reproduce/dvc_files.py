@@ -15,8 +15,6 @@ import yaml
 
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.provenance import SUFFIX
-from lowdata_cpt.language.config import is_language
-from lowdata_cpt.study.load import read
 
 LOCK = Path("dvc.lock")
 STAGES = ("data", "models", "evaluate", "figures")
@@ -42,10 +40,7 @@ class Difference(NamedTuple):
 
 
 def stage_names(study: str) -> list[str]:
-    """Return the names of a study's stages in dvc.yaml: four, or the one that a language study gives its name."""
-    file = Path("config", f"{study}.yaml")
-    if file.exists() and is_language(read(file)):
-        return [study]
+    """Return the names of a study's four stages in dvc.yaml."""
     return [f"{stage}@{study}" for stage in STAGES]
 
 
