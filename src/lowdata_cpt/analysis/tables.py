@@ -60,7 +60,7 @@ def idle_cells(checks: pd.DataFrame | None) -> set[Cell]:
 
 
 def cell_of(row: dict[str, Any]) -> Cell:
-    """Return the cell of a row of `by_domain` that is of one n."""
+    """Return the cell of a row of `by_domain`."""
     return row["backbone"], row["domain"], row["method"], int(row["n"])
 
 
