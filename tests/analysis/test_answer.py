@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lowdata_cpt.analysis.answer import UNSCORED, answer_of, how_sure, own_bank_gains, sentences, time_words
-from lowdata_cpt.analysis.study_files import StudyFiles
+from lowdata_cpt.analysis.answer import UNSCORED, answer_of, how_sure, own_bank_gains, sentences
+from lowdata_cpt.analysis.preconditions import CELL
+from lowdata_cpt.analysis.study_files import StudyFiles, time_words
 from lowdata_cpt.analysis.table import HEADLINE
 from tests.analysis import synthetic_study
 
@@ -39,7 +40,7 @@ def say(*rows: dict[str, Any], **options: Any) -> tuple[str, str, str]:
 
 def test_the_surest_gain_first_then_the_others_then_where_nothing_helps() -> None:
     first, second, third = say(
-        SCENES, STEEL, NOTHING, HARM, seconds={("b", "neu_steel", "diet_cp", 100): 431.0}, machine="on one CPU core"
+        SCENES, STEEL, NOTHING, HARM, spent={("b", "neu_steel", "diet_cp", 100): "7 minutes on one CPU core"}
     )
     assert first == (
         "100 images of NEU steel: DIET-CP, 7 minutes on one CPU core, +13.9 points of kNN accuracy [+12.1, +15.8]."
@@ -149,7 +150,7 @@ def test_the_surest_gain_comes_before_a_larger_one() -> None:
 def test_one_method_on_one_domain_is_named_once_with_what_it_costs() -> None:
     linear = gain("diet_cp", "neu_steel", "linear_accuracy", 2.0, 1.0, 3.0)
     depth = gain("diet_cp", "neu_steel", "rmse", -3.0, -5.0, -1.0)
-    first, second, third = say(STEEL, linear, depth, seconds={("b", "neu_steel", "diet_cp", 100): 7200.0})
+    first, second, third = say(STEEL, linear, depth, spent={("b", "neu_steel", "diet_cp", 100): "2 hours of training"})
     assert first == (
         "100 images of NEU steel: DIET-CP, 2 hours of training, +13.9 points of kNN accuracy [+12.1, +15.8] and "
         "+2.0 points of linear accuracy [+1.0, +3.0], but −3.0 % in depth RMSE [−5.0, −1.0]."
@@ -256,16 +257,21 @@ def test_studies_with_little_to_say(tmp_path: Path) -> None:
     assert answer_of(StudyFiles(tmp_path)).sentences[0].startswith("Nothing was trained in this study")
 
 
-def test_the_machine_is_named_where_all_runs_had_the_same(small: Path, tmp_path: Path) -> None:
-    assert StudyFiles(small).machine == ""
-    cost = pd.read_csv(small / "cost.csv")
+def test_a_cells_time_names_what_it_was_spent_on(small: Path, tmp_path: Path) -> None:
+    assert not StudyFiles(small).devices
+    cost = pd.read_csv(small / "cost.csv").assign(train_seconds=431.0)  # of a study without labels
+    cells = set(cost.loc[cost["images_seen"] > 0, CELL].itertuples(index=False, name=None))
     for device, threads, expected in (
-        ("cpu", 1, "on one CPU core (wall time)"),
-        ("cpu", 2, "on 2 CPU cores (wall time)"),
-        ("H100", 4, "on one H100 (wall time)"),
+        ("cpu", 1, "7 minutes on one CPU core (wall time)"),
+        ("cpu", 2, "7 minutes on 2 CPU cores (wall time)"),
+        ("H100", 4, "7 minutes on one H100 (wall time)"),
     ):
         cost.assign(device=device, threads=threads).to_csv(tmp_path / "cost.csv", index=False)
-        assert StudyFiles(tmp_path).machine == expected
-    mixed = ["cpu", *["H100"] * (len(cost) - 1)]
+        assert StudyFiles(tmp_path).spent == dict.fromkeys(cells, expected)
+    other = cost["method"].eq("dino") & cost["n"].eq(100)
+    cost.assign(device=other.map({True: "H100", False: "cpu"}), threads=1).to_csv(tmp_path / "cost.csv", index=False)
+    for (*_, method, n), words in StudyFiles(tmp_path).spent.items():
+        assert ("one H100" in words) == ((method, n) == ("dino", 100))
+    mixed = cost["seed"].eq(0).map({True: "H100", False: "cpu"})
     cost.assign(device=mixed, threads=1).to_csv(tmp_path / "cost.csv", index=False)
-    assert StudyFiles(tmp_path).machine == ""
+    assert set(StudyFiles(tmp_path).spent.values()) == {"7 minutes of training"}

@@ -15,12 +15,12 @@ import pandas as pd
 
 from lowdata_cpt.analysis import measure
 from lowdata_cpt.analysis.claims import signed
-from lowdata_cpt.analysis.preconditions import CELL, Cell
+from lowdata_cpt.analysis.preconditions import Cell, cell_of
 from lowdata_cpt.analysis.study_files import StudyFiles
 from lowdata_cpt.analysis.style import domain_label, ordered, style_of
 from lowdata_cpt.analysis.summary import LIMITS, covers_text, seeds_text
 from lowdata_cpt.analysis.table import HEADLINE, METRICS, OWN_BANK, UNTRAINED, held_out, label_in_text, records
-from lowdata_cpt.analysis.tables import cell_of, idle_cells
+from lowdata_cpt.analysis.tables import idle_cells
 
 Row = dict[str, Any]
 LISTED = 4  # so many uses in a sentence; the others are counted
@@ -63,7 +63,7 @@ def answer_of(files: StudyFiles) -> Answer:
     if files.own and not files.gains.empty:
         first: tuple[str, ...] = own_sentences(files, idle)
     else:
-        first = sentences(files.gains, files.seconds, idle, files.machine, own_bank_gains(files))
+        first = sentences(files.gains, files.spent, idle, own_bank_gains(files))
     return Answer(first, how_sure(files.gains, files.main, idle), not_known(files, idle))
 
 
@@ -100,15 +100,14 @@ def own_sentences(files: StudyFiles, idle: Collection[Cell]) -> tuple[str, ...]:
         for row in sorted(own, key=lambda row: HEADLINE.index(row["metric"])):
             count = files.outcomes.count(row["backbone"], row["domain"], row["metric"])
             place = f" of {row['domain']} ({row['backbone']})" if several else ""
-            spent = f"{time_words(files.seconds[cell_of(row)])} {files.machine or 'of training'}"
-            found = f"{gain_words(row)} on your {f'{count} ' if count else ''}test images{place}, {spent}"
-            told.append(f"{style_of(method).label}: {found}{_told(row, cell_of(row) in idle)}.")
+            time = f", {files.spent[cell]}" if (cell := cell_of(row)) in files.spent else ""
+            found = f"{gain_words(row)} on your {f'{count} ' if count else ''}test images{place}{time}"
+            told.append(f"{style_of(method).label}: {found}{_told(row, cell in idle)}.")
     return tuple(told)
 
 
 def _geometry(files: StudyFiles, idle: Collection[Cell]) -> Iterator[str]:
     """Yield, for a study without labels, a sentence a method: its features before and after, and whether it acted."""
-    cost = files.cost.groupby(CELL)["train_seconds"].median()
     for (backbone, domain), part in files.geometry.groupby(["backbone", "domain"]):
         rows = {row["method"]: row for row in records(part)}
         for method in ordered(name for name in rows if name not in UNTRAINED and "base" in rows):
@@ -120,8 +119,7 @@ def _geometry(files: StudyFiles, idle: Collection[Cell]) -> Iterator[str]:
             known = acted if len(files.checks) else "whether it acted is not known"
             yield (
                 f"{style_of(method).label}: effective rank of the features from {ranks}, uniformity from {spread} "
-                f"(lower is more even), on {int(after['images'])} of your images, {time_words(cost[cell])} "
-                f"{files.machine or 'of training'}; {known}."
+                f"(lower is more even), on {int(after['images'])} of your images, {files.spent[cell]}; {known}."
             )
 
 
@@ -151,9 +149,8 @@ def harms(row: Row) -> bool:
 
 def sentences(
     gains: pd.DataFrame,
-    seconds: Mapping[Cell, float] | None = None,
+    spent: Mapping[Cell, str] | None = None,
     idle: Collection[Cell] = (),
-    machine: str = "",
     own_bank: Mapping[Cell, str] | None = None,
 ) -> tuple[str, str, str]:
     """Return the three sentences.
@@ -162,8 +159,7 @@ def sentences(
 
     Args:
         gains: rows of `by_domain` against base, one n per domain.
-        seconds: of training, by (backbone, domain, method, n).
-        machine: what the seconds were measured on: `on one CPU core (wall time)`.
+        spent: as `StudyFiles.spent`.
         idle: cells whose method did not act; what they gain is not the method's, they are never named as help.
         own_bank: as `own_bank_gains`.
     """
@@ -175,7 +171,7 @@ def sentences(
             "The scores of each backbone are in the tables.",
         )
     several = gains["backbone"].nunique() > 1
-    spent = {cell: f"{time_words(value)} {machine or 'of training'}" for cell, value in (seconds or {}).items()}
+    spent = spent or {}
     if not any("seeds" in row["interval_covers"] for row in rows):
         return _one_seed(rows, spent, several)
     best: dict[tuple[str, str, str], Row] = {}
@@ -216,15 +212,6 @@ def gain_words(row: Row) -> str:
     known = math.isfinite(row["ci_low"])
     span = f" [{signed(float(row['ci_low']), 1)}, {signed(float(row['ci_high']), 1)}]" if known else ""
     return f"{signed(float(row['mean']), 1)} {unit} {label_in_text(row['metric'])}{span}"
-
-
-def time_words(seconds: float) -> str:
-    """Return a duration as a person says it."""
-    for size, unit in ((3600, "hour"), (60, "minute"), (1, "second")):
-        if seconds >= 0.95 * size:
-            count = round(seconds / size, 1) if size == 3600 and seconds < 10 * size else round(seconds / size)
-            return f"{count:g} {unit}{'s' * (count != 1)}"
-    return "less than a second"
 
 
 def _use(found: list[Row], rows: list[Row], spent: Mapping[Cell, str], several: bool) -> str:

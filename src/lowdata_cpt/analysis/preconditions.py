@@ -27,6 +27,11 @@ SHARES = ["share_images", "share_updates", "share_rate_images"]
 LAST = 0.1  # share of the logged steps over which an end is averaged
 
 
+def cell_of(row: dict[str, Any]) -> Cell:
+    """Return the cell that a row of a table is of."""
+    return row["backbone"], row["domain"], row["method"], int(row["n"])
+
+
 PRECONDITIONS = {name: of.acts for name, of in FACTS.items() if of.acts}
 SOURCE_BUDGET = {name: of.source_budget for name, of in FACTS.items() if of.source_budget is not None}
 

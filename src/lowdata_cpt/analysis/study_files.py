@@ -11,10 +11,18 @@ import pandas as pd
 
 from lowdata_cpt.analysis.claims import Result
 from lowdata_cpt.analysis.outcomes import Outcomes, read_outcomes
-from lowdata_cpt.analysis.preconditions import CELL, Cell, check_preconditions
+from lowdata_cpt.analysis.preconditions import CELL, Cell, cell_of, check_preconditions
 from lowdata_cpt.analysis.style import BEFORE_OF, is_variant, step_zeros
 from lowdata_cpt.analysis.summary import by_domain, main_sizes
-from lowdata_cpt.analysis.table import COST_COLUMNS, GEOMETRY_COLUMNS, at_end, read_curves, read_scores, read_table
+from lowdata_cpt.analysis.table import (
+    COST_COLUMNS,
+    GEOMETRY_COLUMNS,
+    at_end,
+    read_curves,
+    read_scores,
+    read_table,
+    records,
+)
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import read_json
 from lowdata_cpt.core.provenance import check, of_study
@@ -137,20 +145,34 @@ class StudyFiles:
         return table if table.empty else table[table["family"] == "base"].reset_index(drop=True)
 
     @cached_property
-    def seconds(self) -> dict[Cell, float]:
-        """Seconds of training by (backbone, domain, method, n): the median, as one run may have had company."""
-        ends = at_end(self.main[self.main["n"] > 0])
-        found = ends.groupby(CELL)["train_seconds"].median()
-        return {cell: float(value) for cell, value in zip(found.index, found, strict=True)}
+    def devices(self) -> dict[Cell, str]:
+        """What each trained cell's seconds are of: `one CPU core`; a cell whose seeds differ in it has none."""
+        if not {"device", "threads"} <= set(self.cost):
+            return {}
+        found: dict[Cell, set[str]] = {}
+        for row in records(self.cost[self.cost["images_seen"] > 0]):
+            cores = "one CPU core" if int(row["threads"]) == 1 else f"{row['threads']} CPU cores"
+            found.setdefault(cell_of(row), set()).add(cores if row["device"] == "cpu" else f"one {row['device']}")
+        return {cell: names.pop() for cell, names in found.items() if len(names) == 1}
 
     @cached_property
-    def machine(self) -> str:
-        """What training's seconds were, `on one CPU core (wall time)`; nothing where they are of several devices."""
-        if not {"device", "threads"} <= set(self.cost):
-            return ""
-        trained = self.cost.loc[self.cost["images_seen"] > 0, ["device", "threads"]].drop_duplicates()
-        if len(trained) != 1:
-            return ""
-        device, threads = trained.iloc[0]
-        cores = "one CPU core" if int(threads) == 1 else f"{int(threads)} CPU cores"
-        return f"on {cores if device == 'cpu' else f'one {device}'} (wall time)"
+    def spent(self) -> dict[Cell, str]:
+        """How long a cell trained, `7 minutes on one CPU core (wall time)`; the median: a run may have had company."""
+        runs = at_end(self.main[self.main["n"] > 0]) if (self.folder / "scores.csv").exists() else self.cost
+        runs = runs[runs["images_seen"] > 0]
+        found: dict[Cell, str] = {}
+        for row in records(runs.groupby(CELL)["train_seconds"].median().reset_index()):
+            device = self.devices.get(cell_of(row))
+            found[cell_of(row)] = f"{time_words(row['train_seconds'])} " + (
+                f"on {device} (wall time)" if device else "of training"
+            )
+        return found
+
+
+def time_words(seconds: float) -> str:
+    """Return a duration as a person says it."""
+    for size, unit in ((3600, "hour"), (60, "minute"), (1, "second")):
+        if seconds >= 0.95 * size:
+            count = round(seconds / size, 1) if size == 3600 and seconds < 10 * size else round(seconds / size)
+            return f"{count:g} {unit}{'s' * (count != 1)}"
+    return "less than a second"

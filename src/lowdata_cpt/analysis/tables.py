@@ -12,7 +12,7 @@ import pandas as pd
 from lowdata_cpt.analysis.claims import Result, p_text, reproduced_line, signed, verdicts_markdown
 from lowdata_cpt.analysis.measure import CELL
 from lowdata_cpt.analysis.outcomes import Outcomes
-from lowdata_cpt.analysis.preconditions import Cell
+from lowdata_cpt.analysis.preconditions import Cell, cell_of
 from lowdata_cpt.analysis.stopping import stopped_gain
 from lowdata_cpt.analysis.style import BEFORE_OF, domain_label, ordered, style_of, without_variants
 from lowdata_cpt.analysis.summary import (
@@ -57,11 +57,6 @@ def idle_cells(checks: pd.DataFrame | None) -> set[Cell]:
         return set()
     idle = checks[~checks["acted"].astype(bool)]
     return set(zip(idle["backbone"], idle["domain"], idle["method"], idle["n"], strict=True))
-
-
-def cell_of(row: dict[str, Any]) -> Cell:
-    """Return the cell of a row of `by_domain`."""
-    return row["backbone"], row["domain"], row["method"], int(row["n"])
 
 
 def _place(row: dict[str, Any]) -> tuple[str, str, str]:

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from lowdata_cpt.analysis.figures.axes import panels_of, rows_of, title_of
+from lowdata_cpt.analysis.preconditions import cell_of
 from lowdata_cpt.analysis.study_files import StudyFiles
 from lowdata_cpt.analysis.style import (
     GRID,
@@ -20,7 +21,7 @@ from lowdata_cpt.analysis.style import (
 )
 from lowdata_cpt.analysis.summary import covers_text, seeds_text
 from lowdata_cpt.analysis.table import METRICS, records
-from lowdata_cpt.analysis.tables import ACTED_NOT, cell_of, idle_cells
+from lowdata_cpt.analysis.tables import ACTED_NOT, idle_cells
 
 ROWS = 8
 ONE_A_TASK = ("knn_accuracy", "miou", "rmse")

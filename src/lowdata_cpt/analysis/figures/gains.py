@@ -7,12 +7,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from lowdata_cpt.analysis.figures.axes import panels_of, rows_of, title_of
-from lowdata_cpt.analysis.preconditions import Cell
+from lowdata_cpt.analysis.preconditions import Cell, cell_of
 from lowdata_cpt.analysis.study_files import StudyFiles
 from lowdata_cpt.analysis.style import INK, PAGE_WIDTH, Drawing, nothing, ordered, panels, short_label, style_of
 from lowdata_cpt.analysis.summary import LIMITS, by_domain, covers_text, main_sizes, seeds_text
 from lowdata_cpt.analysis.table import METRICS, at_end, held_out, records
-from lowdata_cpt.analysis.tables import ACTED_NOT, IDLE, cell_of, idle_cells
+from lowdata_cpt.analysis.tables import ACTED_NOT, IDLE, idle_cells
 
 
 def draw_gains(files: StudyFiles) -> Drawing:

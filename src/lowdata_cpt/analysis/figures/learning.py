@@ -179,11 +179,21 @@ def _decades(first: float, last: float) -> list[float]:
     return [number for number in numbers if 0.9 * first <= number <= 1.1 * last]
 
 
+def _devices(files: StudyFiles, curve: pd.DataFrame) -> str:
+    """Return what the seconds of the drawn cells are of: `one CPU core, `; with the domains, where these differ."""
+    found: dict[str, set[str]] = {}
+    for cell in set(curve[CELL].itertuples(index=False, name=None)) & set(files.devices):
+        found.setdefault(files.devices[cell], set()).add(domain_label(cell[1]))
+    if len(found) < 2:
+        return "".join(f"{device}, " for device in found)
+    return "".join(f"{device} ({', '.join(sorted(domains))}), " for device, domains in sorted(found.items()))
+
+
 def _caption(files: StudyFiles, curve: pd.DataFrame, lengths: dict[Cell, float], x: str) -> str:
     sizes = {(row["domain"], int(row["n"])) for row in records(curve[["domain", "n"]].drop_duplicates())}
     words = ", ".join(f"{domain_label(domain)} {n}" for domain, n in sorted(sizes))
     trained = files.main[files.main["n"] > 0]
-    cost = "images seen" if x == "images_seen" else "seconds of training (wall time, beside other work)"
+    cost = "images seen" if x == "images_seen" else f"seconds of training ({_devices(files, curve)}wall time)"
     text = (
         f"**Score on the test split against {cost}**, one line per method (logarithmic axis; the left end is step 0, "
         "for a method that normalises by the domain the base normalised so; dashed: the untouched backbone; ↓: lower "

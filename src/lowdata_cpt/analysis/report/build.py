@@ -17,13 +17,13 @@ from lowdata_cpt.analysis.answer import answer_of
 from lowdata_cpt.analysis.claims import count_verdicts, p_text, reproduced_line, signed
 from lowdata_cpt.analysis.figures import FIGURES
 from lowdata_cpt.analysis.measure import PLACE
-from lowdata_cpt.analysis.preconditions import CELL
+from lowdata_cpt.analysis.preconditions import CELL, cell_of
 from lowdata_cpt.analysis.report.images import thumbnails
 from lowdata_cpt.analysis.study_files import StudyFiles
 from lowdata_cpt.analysis.style import domain_label, ordered, style_of
 from lowdata_cpt.analysis.summary import by_domain, count_cells, seeds_text, sizes_text
 from lowdata_cpt.analysis.table import HEADLINE, LEDGER_COLUMNS, METRICS, at_end, held_out, read_table, records
-from lowdata_cpt.analysis.tables import cell_of, gain_text, idle_cells, method_table
+from lowdata_cpt.analysis.tables import gain_text, idle_cells, method_table
 from lowdata_cpt.analysis.verdicts import RULE, VERDICTS
 from lowdata_cpt.core.io import sha256_file, write_text
 from lowdata_cpt.core.provenance import read_records
