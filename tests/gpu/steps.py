@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -116,13 +114,3 @@ def same_features(device: torch.device, folder: Path) -> None:
     for name, expected in cpu.cls.items():
         assert apart(torch.from_numpy(other.cls[name]), torch.from_numpy(expected)) <= 1e-4
         assert apart(torch.from_numpy(other.patches[name]), torch.from_numpy(cpu.patches[name])) <= 1e-3
-
-
-@contextmanager
-def deterministic() -> Iterator[None]:
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def deterministic(threads: int) -> None:
@@ -14,3 +20,57 @@ def deterministic(threads: int) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Nothing here reads memory that it has not written: filling it first would be a kernel per allocation.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    _cuda_kernels()
+
+
+@functools.cache
+def _cuda_kernels() -> Any:
+    """Put a deterministic kernel where PyTorch has none; return what keeps it there as long as the process lives."""
+    from torch.library import Library
+
+    library = Library("aten", "IMPL")  # type: ignore[no-untyped-call]
+    library.impl("_upsample_bicubic2d_aa_backward", resampling_backward, "CUDA")  # type: ignore[no-untyped-call]
+    return library
+
+
+def resampling_backward(
+    gradient: Tensor,
+    output_size: Sequence[int],
+    input_size: Sequence[int],
+    align_corners: bool,
+    scale_height: float | None = None,
+    scale_width: float | None = None,
+) -> Tensor:
+    """Return the gradient of antialiased bicubic resampling, as timm resamples position embeddings.
+
+    PyTorch's kernel on CUDA adds up in any order, so that a run that is resumed would end in other bits. The resampling
+    is linear along each axis, hence two matrix products.
+
+    Args:
+        gradient: [B, C, *output_size].
+        output_size: height and width of what was resampled to.
+        input_size: B, C, height and width of what was resampled.
+        align_corners, scale_height, scale_width: as `torch.nn.functional.interpolate` hands them on.
+
+    Returns:
+        [B, C, height, width].
+
+    Raises:
+        NotImplementedError: resampled by a factor, which nothing here does.
+    """
+    if scale_height is not None or scale_width is not None:
+        raise NotImplementedError("the gradient of bicubic resampling by a factor; expected a size")
+    rows, columns = (
+        _resampling(old, new, align_corners).to(gradient) for old, new in zip(input_size[2:], output_size, strict=True)
+    )
+    return rows.T @ gradient @ columns
+
+
+@functools.cache
+def _resampling(old: int, new: int, align_corners: bool) -> Tensor:
+    """Return the matrix [new, old] that resamples one axis."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    unit = torch.eye(old)[None, None]
+    return interpolate(unit, (new, old), mode="bicubic", align_corners=align_corners, antialias=True)[0, 0]

@@ -23,8 +23,8 @@ def cls_attention(vit: ViT, tokens: Tensor, rope: Tensor | None) -> Tensor:
         rope: rotary embedding of `ViT.embed`.
     """
     prefix = vit.num_prefix_tokens
-    queries = torch.arange(0, 1) if vit.has_cls else torch.arange(prefix, tokens.shape[1])
-    logits = attention_logits(vit, -1, tokens, rope, queries.to(tokens.device))
+    first, last = (0, 1) if vit.has_cls else (prefix, tokens.shape[1])
+    logits = attention_logits(vit, -1, tokens, rope, torch.arange(first, last, device=tokens.device))
     return logits[..., prefix:].float().mean(2).softmax(-1)
 
 
