@@ -12,7 +12,7 @@ import torch
 from benchmarks.harness import Case, Flops, compare, matmuls, near
 
 from benchmarks import __main__ as table
-from benchmarks import gpu
+from benchmarks import devices, gpu
 from lowdata_cpt.core.io import read_json
 
 
@@ -82,7 +82,7 @@ def test_operations_are_counted_as_pytorch_counts_them() -> None:
     assert ours.total == theirs.get_total_flops() > 0
 
 
-@pytest.mark.parametrize("module", [table, gpu])
+@pytest.mark.parametrize("module", [table, gpu, devices])
 def test_the_page_shows_the_results(module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page, before = tmp_path / "page.md", module.PAGE.read_text(encoding="utf-8")
     page.write_text(before, encoding="utf-8")

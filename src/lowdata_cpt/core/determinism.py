@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -60,17 +61,17 @@ def resampling_backward(
     """
     if scale_height is not None or scale_width is not None:
         raise NotImplementedError("the gradient of bicubic resampling by a factor; expected a size")
-    rows, columns = (
-        _resampling(old, new, align_corners).to(gradient) for old, new in zip(input_size[2:], output_size, strict=True)
-    )
+    kind = align_corners, gradient.device, gradient.dtype
+    rows, columns = (_resampling(old, new, *kind) for old, new in zip(input_size[2:], output_size, strict=True))
     return rows.T @ gradient @ columns
 
 
 @functools.cache
-def _resampling(old: int, new: int, align_corners: bool) -> Tensor:
-    """Return the matrix [new, old] that resamples one axis."""
+def _resampling(old: int, new: int, align_corners: bool, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return the matrix [new, old] that resamples one axis; kept, since a copy to a device waits for it."""
     import torch
     from torch.nn.functional import interpolate
 
-    unit = torch.eye(old)[None, None]
-    return interpolate(unit, (new, old), mode="bicubic", align_corners=align_corners, antialias=True)[0, 0]
+    unit, size = torch.eye(old)[None, None], (new, old)
+    found = interpolate(unit, size, mode="bicubic", align_corners=align_corners, antialias=True)
+    return found[0, 0].to(device, dtype)

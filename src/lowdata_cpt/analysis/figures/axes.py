@@ -34,11 +34,11 @@ def title_of(panel: Panel, several: bool, unit: str) -> str:
     return f"{domain_label(domain)}{f' · {backbone}' if several else ''}\n{METRICS[metric].short} ({unit})"
 
 
-def compact(value: float) -> str:
-    """Format a count for an axis: 12800 → 12.8k, 3.55e6 → 3.55M."""
+def compact(value: float, decimals: int = 2) -> str:
+    """Format a count: 12800 → 12.8k, 3.55e6 → 3.55M; with that many decimals at most where one digit leads."""
     for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
-            return f"{value / size:.3g}{suffix}"
+            return f"{value / size:.{min(3, 1 + decimals) if value < 10 * size else 3}g}{suffix}"
     return f"{value:.3g}"
 
 
@@ -51,4 +51,4 @@ def log_axis(axis: Axes, ticks: Iterable[float], zero: float | None = None) -> N
             shown.append(tick)
     axis.xaxis.set_major_locator(FixedLocator([*([] if zero is None else [zero]), *shown]))
     axis.xaxis.set_minor_locator(NullLocator())
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: "0" if zero and np.isclose(x, zero) else compact(x)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: "0" if zero and np.isclose(x, zero) else compact(x, 1)))

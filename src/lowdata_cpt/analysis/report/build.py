@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from lowdata_cpt.analysis.answer import answer_of
 from lowdata_cpt.analysis.claims import count_verdicts, p_text, reproduced_line, signed
 from lowdata_cpt.analysis.figures import FIGURES
 from lowdata_cpt.analysis.measure import PLACE
-from lowdata_cpt.analysis.preconditions import CELL, cell_of
+from lowdata_cpt.analysis.preconditions import CELL, Cell, cell_of
 from lowdata_cpt.analysis.report.images import thumbnails
 from lowdata_cpt.analysis.study_files import StudyFiles
 from lowdata_cpt.analysis.style import domain_label, ordered, style_of
@@ -103,7 +103,7 @@ def _of_scores(files: StudyFiles, made: dict[str, Any]) -> dict[str, Any]:
         "claims": _claims(files),
         "counted": count_verdicts(files.claims) if files.claims else "",
         "tests": [_test(row) for row in records(each)],
-        "compute": _compute(trained),
+        "compute": _compute(trained, files.devices),
         "cells": _cells(files.scores, made),
         "scores_sha256": sha256_file(files.folder / "scores.csv"),
     }
@@ -157,15 +157,16 @@ def _test(row: dict[str, Any]) -> list[str]:
     return [*labels, str(row["seeds"]), gain_text(row), row["interval_covers"] or "–", *numbers]
 
 
-def _compute(trained: pd.DataFrame) -> list[list[str]]:
+def _compute(trained: pd.DataFrame, devices: Mapping[Cell, str]) -> list[list[str]]:
     runs = at_end(trained).drop_duplicates([*CELL, "seed"])
+    runs = runs.assign(device=[devices.get(cell_of(row), "–") for row in records(runs)])
     rows = []
     for method in ordered(runs["method"]):
-        part = runs[runs["method"] == method]
-        seconds = part["train_seconds"]
-        speed = (part["images_seen"] / seconds).median() if (seconds > 0).all() else math.nan
-        times = [_number(seconds.sum() / 3600), _number(seconds.median(), 0), _number(speed, 1)]
-        rows.append([style_of(method).label, str(len(part)), f"{part['images_seen'].sum():,}", *times])
+        for device, part in runs[runs["method"] == method].groupby("device"):
+            seconds = part["train_seconds"]
+            speed = (part["images_seen"] / seconds).median() if (seconds > 0).all() else math.nan
+            times = [_number(seconds.sum() / 3600), _number(seconds.median(), 0), _number(speed, 1)]
+            rows.append([style_of(method).label, str(device), str(len(part)), f"{part['images_seen'].sum():,}", *times])
     return rows
 
 
