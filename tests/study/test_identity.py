@@ -217,3 +217,58 @@ def test_every_version_of_a_job_is_one_that_a_golden_cell_can_keep(monkeypatch: 
     for name, code in found.items():
         versions = list(code.values()) if isinstance(code, dict) else [code]
         assert all(version.startswith("kept ") for version in versions), name
+
+
+def test_the_parameters_of_every_job_by_name() -> None:
+    """A job reads its parameters by these names, and their JSON is what Snakemake compares."""
+    study = validate(STUDY)
+    glare = next(cell for cell in cells(study) if (cell.domain, cell.method) == ("neu_steel", "glare"))
+    base = next(cell for cell in cells(study) if cell.method == "base")
+    version = code_versions.code_version
+    domain, backbone = study.domains["neu_steel"], study.backbones["tiny"]
+    plain = {name: getattr(study, name).model_dump(mode="json") for name in ("probes", "training")}
+    of_model = {"model": backbone.model, "image_size": 70, "seed": 0}
+    pretrain = of_model | {
+        "method": study.methods["glare"].model_dump(mode="json", exclude={"training"}),
+        "training": plain["training"],
+        "code": version(*type(study.methods["glare"]).code_modules()),
+    }
+    expected = {
+        job_params.dump(job_params.subset_params(study, "4", "0")): {
+            "n": 4,
+            "seed": 0,
+            "code": version("data.subsets"),
+        },
+        job_params.dump(job_params.backbone_params(study, "tiny")): {
+            "backbone": backbone.model_dump(mode="json"),
+            "code": version("backbones.weights"),
+        },
+        job_params.dump(job_params.data_params(study, "neu_steel")): {
+            "domain": domain.model_dump(mode="json", exclude={"sizes"}),
+            "raw": domain.raw_fingerprint(),
+            "code": version(*domain.code_modules()),
+        },
+        job_params.dump(job_params.pretrain_params(study, glare)): pretrain,
+        job_params.dump(job_params.diagnostics_params(study, glare)): pretrain
+        | {"diagnostics": version("jobs.diagnostics", "methods.glare.diagnostics")},
+        job_params.dump(job_params.evaluate_params(study, glare)): of_model
+        | {
+            "precision": study.training.precision,
+            "probes": {name: plain["probes"][name] for name in ("features", "examples", "linear")},
+            "code": {name: version(f"probes.{name}") for name in ("evaluate", "linear")},
+        },
+    }
+    for found, wanted in expected.items():
+        assert json.loads(found) == json.loads(json.dumps(wanted))
+    assert job_params.pretrain_params(study, base)["training"] is None
+    whole = job_params.study_params(study)
+    assert "resources" not in whole
+    assert json.loads(json.dumps(whole)) == whole == study.model_dump(mode="json", exclude={"resources"})
+
+
+def test_parameters_are_models_or_plain_values() -> None:
+    assert job_params.dump({"b": validate(STUDY).backbones["tiny"], "a": 1}).startswith(
+        '{"a": 1, "b": {"image_size": 70'
+    )
+    with pytest.raises(AssertionError, match=r"^object is not a configuration$"):
+        job_params.dump(object())
