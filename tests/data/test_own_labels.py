@@ -207,6 +207,11 @@ MASK = np.zeros(SIDE[::-1], np.uint8)
         ),
         ("masks/road0_00.png", noise(1), r"road0_00.png: a mask of colours"),
         ("masks/road0_00.tif", MASK, "two label files of one name"),
+        (
+            "images/road0_00.bmp",
+            noise(1),
+            r"road0_00.png stands for images/road0_00.* and .*; expected names that differ",
+        ),
     ],
 )
 def test_wrong_masks_are_one_error(name: str, pixels: np.ndarray, said: str, tmp_path: Path) -> None:
@@ -227,9 +232,11 @@ def test_an_unknown_colour_and_a_smoothed_mask_are_one_error(tmp_path: Path) -> 
     with pytest.raises(UserError, match=r"masks with 1200 values .*expected 2 to 64"):
         opened(tmp_path / "e", masks={})
     (tmp_path / "e/masks/road0_00.png").unlink()
-    put(tmp_path / "e", "masks/road0_00.tif", np.full(SIDE[::-1], 70_000, np.int32))
-    with pytest.raises(UserError, match=r"masks with values to 70000; expected class ids of at most 65535"):
-        opened(tmp_path / "e", masks={})
+    for value in (70_000, -1):
+        put(tmp_path / "e", "masks/road0_00.tif", np.full(SIDE[::-1], value, np.int32))
+        for masks in ({}, BINARY):
+            with pytest.raises(UserError, match=rf"the value {value} \(road0_00.tif\); expected 0 to 65535"):
+                opened(tmp_path / "e", masks=masks)
 
 
 @pytest.mark.parametrize(

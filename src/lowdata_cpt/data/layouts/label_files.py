@@ -240,7 +240,7 @@ def match(
         base: the domain's folder.
 
     Raises:
-        UserError: a label folder is missing, two files are of one image, or none is of any.
+        UserError: a label folder is missing, two files are of one image, one is of two, or none is of any.
     """
     result = Matched({}, [], {})
     if labels is None:
@@ -257,15 +257,19 @@ def match(
             files = {name: folder / name for name in coco.read(folder).images}
             called = {p: (p.relative_to(base).as_posix(), p.relative_to(root).as_posix(), p.name) for p in paths}
             found = {p: files[next(n for n in each if n in files)] for p, each in called.items() if files.keys() & each}
-            if twice := [mask for mask, count in Counter(found.values()).items() if count > 1]:
-                named_so = " and ".join(p.relative_to(base).as_posix() for p, mask in found.items() if mask == twice[0])
-                raise UserError(f"{folder}: {twice[0].name} stands for {named_so}; expected their paths in `file_name`")
+            hint = "their paths in `file_name`"
             first = paths[0].relative_to(root).as_posix() if paths else ""
         else:
             files = _by_name(folder)
             names = {path: f"{path.relative_to(root).with_suffix('').as_posix()}{labels.suffix}" for path in paths}
             found = {path: files[name] for path, name in names.items() if name in files}
             first = f"{names[paths[0]]}.png" if paths else ""
+            hint = "names that differ in more than their ending"
+        if twice := [file for file, count in Counter(found.values()).items() if count > 1]:
+            named_so = " and ".join(
+                path.relative_to(base).as_posix() for path, file in found.items() if file == twice[0]
+            )
+            raise UserError(f"{folder}: {twice[0].name} stands for {named_so}; expected {hint}")
         if paths and not found:
             raise UserError(f"{folder}: none of {len(paths)} images has its label here, {first} for one")
         used = set(found.values())

@@ -61,6 +61,9 @@ def survey(masks: Masks, paths: Iterable[Path], where: Path) -> Classes:
         images.update(found.keys())
         first = dict.fromkeys(found, path) | first
     listings = sorted({file for path in paths if (file := coco.file_of(path))})
+    if not masks.colours and (outside := [value for value in pixels if not 0 <= value <= LARGEST]):
+        value = max(outside, key=abs)
+        raise UserError(f"{where}: a mask with the value {value} ({first[value].name}); expected 0 to {LARGEST}")
     mapping, ignored = _meaning(masks, sorted(pixels), listings, where)
     unknown = [value for value, _ in pixels.most_common() if value not in mapping and value not in ignored]
     if unknown:
@@ -102,8 +105,6 @@ def _meaning(masks: Masks, found: list[int], files: list[Path], where: Path) -> 
         binary = len(masks.classes) == 2 and 255 in left and 1 not in left
         values = (0, 255) if binary else range(len(masks.classes))
         return dict(zip(values, masks.classes, strict=True)), ignored
-    if left and max(map(abs, left)) > LARGEST:
-        raise UserError(f"{where}: masks with values to {max(left, key=abs)}; expected class ids of at most {LARGEST}")
     if not 2 <= len(left) <= MOST_UNNAMED:
         shown = ", ".join(map(str, left[:8]))
         raise UserError(
