@@ -166,7 +166,7 @@ def _missing(claim: Claim, test: pd.DataFrame, rows: pd.DataFrame, found: pd.Dat
             return "; ".join(f"{name} was not run ({absent[name]})" for name in left_out)
     for name in (pick.method, pick.reference):
         if not (test["method"] == name).any():
-            return f"method {name} is not in the study, or none of its cells is computed yet"
+            return f"method {name} is not among the study's results"
     if rows.empty:
         wanted = "" if pick.backbone == "any" else f" with backbone {', '.join(pick.backbone)}"
         return f"{claim.metric} was not measured{wanted}"
@@ -263,8 +263,8 @@ def reproduced_line(results: list[Result]) -> str:
         # A claim of DIET-CP is one of `diet_cp` or of a variant with the paper's settings.
         methods = [style_of(parent_of(result.method) or result.method).label for result in missing]
         counted = ", ".join(f"{name} {methods.count(name)}" for name in dict.fromkeys(methods))
-        text += f" {len(missing)} were not tested ({counted}): their data, backbones or settings are not in this "
-        text += "study, or not computed yet; claims.md says which."
+        text += f" {len(missing)} were not tested ({counted}): their data, backbones or settings are not among this "
+        text += "study's results; claims.md says which."
     return text if papers else ""
 
 
