@@ -22,7 +22,7 @@ from lowdata_cpt.study.grid import parse_cell
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, PAGE = ROOT / "benchmarks" / "devices.json", ROOT / "docs" / "reviewers.md"
-CELL = ["domain", "method", "n", "seed"]
+CELL = ["backbone", "domain", "method", "n", "seed"]
 KEY = [*CELL, "images_seen", "metric"]
 
 
@@ -39,7 +39,7 @@ def scores_of(folder: Path) -> pd.DataFrame:
                     for metric in HEADLINE
                     if metric in test
                 ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=[*KEY, "value"])
 
 
 def compare(first: pd.DataFrame, second: pd.DataFrame) -> list[dict[str, Any]]:
@@ -76,11 +76,11 @@ def losses(first: Path, second: Path) -> list[dict[str, Any]]:
         name = path.relative_to(second)
         if parse_cell(name.parent.relative_to("cells").as_posix()).n and (first / name).exists():
             own, other = (
-                log.loc[log["part"] == "loss", "value"].to_numpy()
+                log[log["part"] == "loss"].set_index("step")["value"]
                 for log in (pd.read_csv(folder / name) for folder in (first, second))
             )
-            apart = abs(other / own - 1)
-            rows.append({"method": name.parts[3], "first": float(apart[0]), "last": float(apart[-1])})
+            apart = (other / own - 1).abs().dropna()  # at the steps of both
+            rows.append({"method": name.parts[3], "first": apart.iloc[0], "last": apart.iloc[-1]})
     largest = (
         pd.DataFrame(rows).groupby("method").agg(cells=("first", "size"), first=("first", "max"), last=("last", "max"))
     )
@@ -100,7 +100,7 @@ def environment_of(folder: Path, like: pd.DataFrame) -> dict[str, str]:
     found: dict[str, set[str]] = {"device": set(), "torch": set()}
     for path in sorted(folder.glob("cells/*/*/*/*/*/cost.json")):
         cell = parse_cell(path.parent.relative_to(folder / "cells").as_posix())
-        if cell.n and ((like[CELL] == [cell.domain, cell.method, cell.n, cell.seed]).all(axis=1)).any():
+        if cell.n and (like[CELL] == list(cell)).all(axis=1).any():
             found["device"].add(read_json(path)["device"])
             found["torch"].add(read_json(sidecar_path(path))["environment"]["packages"]["torch"])
     return {name: ", ".join(sorted(values)) for name, values in found.items()}
@@ -132,6 +132,8 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
         if options.other is None:
             parser.error("OTHER is missing; expected a study's folder, computed elsewhere")
         first, second = scores_of(options.study), scores_of(options.other)
+        if first.empty or second.empty or first.merge(second, on=KEY).empty:
+            parser.error(f"no cell is in both {options.study} and {options.other}; expected cells/…/evaluation.json")
         write_json(
             RESULTS,
             {

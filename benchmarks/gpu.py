@@ -23,6 +23,7 @@ from benchmarks.harness import SIDE, matmuls
 from benchmarks.page import markdown, show
 from benchmarks.subjects import MIDDLE, SMALL_HEADS, TRAINED, configured, forget, images_of, make, views_of
 from lowdata_cpt.backbones.flops import geometry
+from lowdata_cpt.core.determinism import deterministic
 from lowdata_cpt.core.device import pick_device
 from lowdata_cpt.core.io import read_json, write_json
 from lowdata_cpt.study.flops import training_flops
@@ -161,6 +162,8 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
         write_page(found)
         return list(found["rows"])
     device = pick_device(options.device)
+    if device.type == "cuda":
+        deterministic(torch.get_num_threads())  # as the workflow's jobs
     models = ["vit_tiny_patch16_224"] if options.small and options.models == list(MODELS) else options.models
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     print(f"{card}, torch {torch.__version__}; times of parts in ms")

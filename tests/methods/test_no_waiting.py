@@ -1,4 +1,4 @@
-"""A step never waits for a GPU, held without one: with tensors that only say on which device they would be."""
+"""A forward pass never waits for a GPU, held without one: with tensors that only say on which device they would be."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from benchmarks.subjects import MIDDLE, configured, make
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import lowdata_cpt.methods
 from tests.gpu import steps
@@ -31,6 +32,9 @@ class Copied(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
+        places = {t.device.type for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and t.ndim}
+        if len(places) > 1 and func is not torch.ops.aten._to_copy.default and not self.sending:
+            raise AssertionError(f"{func} takes tensors of {sorted(places)}")
         if func is torch.ops.aten._to_copy.default and found.device != args[0].device and not self.sending:
             raise AssertionError(f"copied from {args[0].device} to {found.device}: {tuple(found.shape)}")
         return found
@@ -62,5 +66,9 @@ def test_a_step_does_not_wait_for_the_device(method: str, monkeypatch: pytest.Mo
 
 
 def test_a_copy_that_waits_is_noticed() -> None:
-    with FakeTensorMode(), Copied(), pytest.raises(AssertionError, match="copied from cpu to cuda"):
-        torch.zeros(2).to("cuda")
+    with FakeTensorMode(), Copied():
+        there = torch.zeros(2, device="cuda")
+        with pytest.raises(AssertionError, match="copied from cpu to cuda"):
+            torch.zeros(2).to("cuda")
+        with pytest.raises(AssertionError, match="takes tensors of"):
+            there.copy_(torch.zeros(2))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,10 +15,31 @@ if TYPE_CHECKING:
 
 def deterministic(threads: int) -> None:
     """Fix both for this process; before anything else of torch runs."""
+    import torch
+
+    _ask_for_kernels()
+    torch.set_num_threads(threads)
+
+
+@contextmanager
+def deterministic_kernels() -> Iterator[None]:
+    """Ask for deterministic kernels in somebody else's process, and give back what was asked for before."""
+    import torch
+
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    _ask_for_kernels()
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+
+
+def _ask_for_kernels() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
-    torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Nothing here reads memory that it has not written: filling it first would be a kernel per allocation.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -55,23 +77,24 @@ def resampling_backward(
 
     Returns:
         [B, C, height, width].
-
-    Raises:
-        NotImplementedError: resampled by a factor, which nothing here does.
     """
-    if scale_height is not None or scale_width is not None:
-        raise NotImplementedError("the gradient of bicubic resampling by a factor; expected a size")
+    import torch
+
     kind = align_corners, gradient.device, gradient.dtype
-    rows, columns = (_resampling(old, new, *kind) for old, new in zip(input_size[2:], output_size, strict=True))
-    return rows.T @ gradient @ columns
+    axes = zip(input_size[2:], output_size, (scale_height, scale_width), strict=True)
+    rows, columns = (_resampling(old, new, scale, *kind) for old, new, scale in axes)
+    # A backward pass may be called under autocast, whose products are rounded to bfloat16.
+    with torch.autocast(gradient.device.type, enabled=False):
+        return rows.T @ gradient @ columns
 
 
 @functools.cache
-def _resampling(old: int, new: int, align_corners: bool, device: torch.device, dtype: torch.dtype) -> Tensor:
+def _resampling(
+    old: int, new: int, scale: float | None, align_corners: bool, device: torch.device, dtype: torch.dtype
+) -> Tensor:
     """Return the matrix [new, old] that resamples one axis; kept, since a copy to a device waits for it."""
     import torch
-    from torch.nn.functional import interpolate
 
-    unit, size = torch.eye(old)[None, None], (new, old)
-    found = interpolate(unit, size, mode="bicubic", align_corners=align_corners, antialias=True)
+    unit = torch.eye(old, dtype=torch.float64, device="cpu")[None, None]
+    found: Tensor = torch.ops.aten._upsample_bicubic2d_aa(unit, (new, old), align_corners, scale, None)
     return found[0, 0].to(device, dtype)

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from lowdata_cpt.backbones.weights import open_export
+from lowdata_cpt.core.determinism import deterministic_kernels
 from lowdata_cpt.core.device import pick_device
 from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.core.io import read_json
@@ -93,7 +94,8 @@ def continue_pretraining(
         raise UserError(f"images: {folder} has {pool} image that can be used; expected {FEWEST} or more")
     cell = Cell("backbone", "images", method, pool, study.seeds[0])
     run_inputs(study, cell, paths)
-    pretrain.pretrain(job_params.pretrain_params(study, cell), cell, paths, device=device)
+    with deterministic_kernels():
+        pretrain.pretrain(job_params.pretrain_params(study, cell), cell, paths, device=device)
     cost = read_json(paths.cell(cell) / "cost.json")
     export = paths.cell(cell) / "export" / f"i{cost['images_seen']}"
     model: nn.Module = open_export(export, study.backbones["backbone"].image_size).model

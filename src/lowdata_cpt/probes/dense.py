@@ -22,6 +22,7 @@ from lowdata_cpt.core.errors import UserError
 from lowdata_cpt.data.store import Store, Task, TaskInfo
 from lowdata_cpt.probes.config import DenseConfig
 from lowdata_cpt.probes.result import FeatureSet, ProbeResult
+from lowdata_cpt.vision.augment import send
 
 INIT_STD = 0.01
 BN_MOMENTUM = 0.1
@@ -128,6 +129,13 @@ def resident(array: NDArray[Any], device: torch.device) -> Tensor:
     return tensor.to(device) if fits(tensor.nbytes, device) else tensor
 
 
+def drawn(kept: Tensor, index: Tensor, device: torch.device) -> Tensor:
+    """Return rows of a tensor on `device`, wherever it lies, without waiting for the device."""
+    if kept.device.type == device.type:
+        return kept[send(index, kept.device)]
+    return send(kept[index], device)
+
+
 def train_heads(
     patches: NDArray[np.float16],
     labels: NDArray[Any],
@@ -158,9 +166,8 @@ def train_heads(
     s = config.train_stride
     for step, index in enumerate(batches(len(patches), config.batch_size, config.steps, generator)):
         top, left = torch.randint(s, (2,), generator=generator).tolist()
-        place = index.to(tokens.device)
-        x = tokens[place].to(device).float()
-        y = targets[place, top::s, left::s].to(device)
+        x = drawn(tokens, index, device).float()
+        y = drawn(targets[:, top::s, left::s], index, device)
         z = heads(x, training=True)
         maps = upsample(z.flatten(3), rows[top::s], columns[left::s]).view(len(x), *y.shape[1:], *z.shape[3:])
         losses = loss(maps, y)

@@ -34,13 +34,13 @@ class Config(DenseConfig):
 
 def squared_error(maps: Tensor, labels: Tensor, depth_range: tuple[float, float]) -> Tensor:
     """Return each candidate's mean squared error [L] in m² of raw outputs [B, h, w, L, 1] over valid pixels."""
-    import torch
     import torch.nn.functional as F
 
     valid = ((labels >= depth_range[0]) & (labels <= depth_range[1])).unsqueeze(-1)
-    # Invalid labels may be NaN, which would survive a mask put on the error alone in its gradient.
-    error = F.softplus(maps.squeeze(-1)) - torch.where(valid, labels.unsqueeze(-1), 0.0)
-    return torch.where(valid, error, 0.0).square().sum((0, 1, 2)) / valid.sum().clamp_min(1)
+    # Invalid labels may be NaN, which would survive a mask put on the error alone in its gradient. `torch.where` would
+    # copy its 0.0 to the device, and wait.
+    error = F.softplus(maps.squeeze(-1)) - labels.unsqueeze(-1).masked_fill(~valid, 0.0)
+    return error.masked_fill(~valid, 0.0).square().sum((0, 1, 2)) / valid.sum().clamp_min(1)
 
 
 class Depth:

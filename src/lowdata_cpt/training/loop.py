@@ -23,6 +23,7 @@ from lowdata_cpt.training import checkpoint, sampling, schedule
 from lowdata_cpt.training.config import Optimiser, Recipe, Training
 from lowdata_cpt.training.learner import Learner, Progress
 from lowdata_cpt.training.log import ProgressLine, StepLog
+from lowdata_cpt.vision.augment import send
 from lowdata_cpt.vision.images import to_float
 
 EXIT_INTERRUPTED = 75
@@ -147,7 +148,7 @@ class Run:
         shares: list[float] = []
         logged: list[Tensor] = []
         for micro in index.chunk(self.training.accumulation):
-            place = micro.to(self.device)
+            place = send(micro, self.device)
             views = self.learner.views(self.prepare(self.pool[place]), views_generator)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.precision == "bf16"):
                 loss, parts = self.learner.step(views, place, progress)

@@ -56,7 +56,7 @@ def blur(views: Tensor, sigma: float) -> Tensor:
     side = min(views.shape[-2:])
     pixels = sigma * side
     radius = max(1, min(math.ceil(2 * pixels), side - 1))
-    return augment.gaussian_blur(views, torch.full((len(views),), pixels), radius)
+    return augment.gaussian_blur(views, torch.full((len(views),), pixels, device=views.device), radius)
 
 
 def blend(mask: Tensor, views: Tensor, blurred: Tensor) -> Tensor:

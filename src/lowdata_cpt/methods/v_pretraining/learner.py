@@ -22,6 +22,7 @@ from lowdata_cpt.methods.v_pretraining.config import VPretraining
 from lowdata_cpt.methods.v_pretraining.feedback import Batch, FeedbackHeads, FeedbackPool, Part
 from lowdata_cpt.training import sampling
 from lowdata_cpt.training.learner import Context, Progress, Views
+from lowdata_cpt.vision.augment import send
 
 RANDOM_MASK_CELLS = 8
 
@@ -87,7 +88,8 @@ class VPretrainingLearner(DINOLearner):
             masks = designer.random_mask(
                 2 * len(images), size, self.recipe.keep, RANDOM_MASK_CELLS, generator.clone_state()
             )
-            views["mask"] = masks.view(2, len(images), 1, size, size).to(views["global"])
+            placed = send(masks.view(2, len(images), 1, size, size), views["global"].device)
+            views["mask"] = placed.to(views["global"])
         return views
 
     def step(self, views: Views, index: Tensor, progress: Progress) -> tuple[Tensor, dict[str, Tensor]]:
@@ -147,7 +149,7 @@ class VPretrainingLearner(DINOLearner):
             head = self.fit_heads(1 + (self.recipe.head_warmup if self.last_meta < 0 else 0), generator)
             g_down, losses = self.downstream_gradient(self.draw("meta", generator))
             if self.recipe.designer == "random_feedback":
-                noise = [torch.randn(g.shape, generator=generator).to(g) for g in g_down]
+                noise = [send(torch.randn(g.shape, generator=generator), g.device).to(g) for g in g_down]
                 length = value.norm(g_down) / value.norm(noise)
                 g_down = [length * g for g in noise]
             parts = self.update_designer(self.unlabelled(views), g_down, progress)

@@ -89,7 +89,8 @@ def finite_difference(
     First derivatives only, so any attention kernel serves. ε = step / ‖g_down‖ moves S by a length of `step`;
     S is put back bit for bit.
     """
-    epsilon = step / float(norm(g_down).clamp_min(torch.finfo(g_down[0].dtype).tiny))
+    # On the device, in the precision of a Python number: asking for its value would wait.
+    epsilon = step / norm(g_down).clamp_min(torch.finfo(g_down[0].dtype).tiny).double()
     saved = [p.detach().clone() for p in parameters]
     losses: list[Tensor] = []
     sides: list[tuple[Tensor, ...]] = []
@@ -113,4 +114,4 @@ def finite_difference(
                 parameter.copy_(start)
                 parameter.requires_grad_(flag)
     gradients = tuple((plus - minus) / (2 * epsilon) for plus, minus in zip(*sides, strict=True))
-    return Value((losses[0] - losses[1]) / (2 * epsilon), gradients, None)
+    return Value((losses[0] - losses[1]) / (2 * epsilon).to(losses[0].dtype), gradients, None)
