@@ -233,33 +233,40 @@ def test_the_parameters_of_every_job_by_name() -> None:
         "training": plain["training"],
         "code": version(*type(study.methods["glare"]).code_modules()),
     }
-    expected = {
-        job_params.dump(job_params.subset_params(study, "4", "0")): {
-            "n": 4,
-            "seed": 0,
-            "code": version("data.subsets"),
-        },
-        job_params.dump(job_params.backbone_params(study, "tiny")): {
-            "backbone": backbone.model_dump(mode="json"),
-            "code": version("backbones.weights"),
-        },
-        job_params.dump(job_params.data_params(study, "neu_steel")): {
-            "domain": domain.model_dump(mode="json", exclude={"sizes"}),
-            "raw": domain.raw_fingerprint(),
-            "code": version(*domain.code_modules()),
-        },
-        job_params.dump(job_params.pretrain_params(study, glare)): pretrain,
-        job_params.dump(job_params.diagnostics_params(study, glare)): pretrain
-        | {"diagnostics": version("jobs.diagnostics", "methods.glare.diagnostics")},
-        job_params.dump(job_params.evaluate_params(study, glare)): of_model
-        | {
-            "precision": study.training.precision,
-            "probes": {name: plain["probes"][name] for name in ("features", "examples", "linear")},
-            "code": {name: version(f"probes.{name}") for name in ("evaluate", "linear")},
-        },
-    }
-    for found, wanted in expected.items():
-        assert json.loads(found) == json.loads(json.dumps(wanted))
+    expected = [
+        (
+            job_params.subset_params(study, "4", "0"),
+            {"n": 4, "seed": 0, "code": version("data.subsets")},
+        ),
+        (
+            job_params.backbone_params(study, "tiny"),
+            {"backbone": backbone.model_dump(mode="json"), "code": version("backbones.weights")},
+        ),
+        (
+            job_params.data_params(study, "neu_steel"),
+            {
+                "domain": domain.model_dump(mode="json", exclude={"sizes"}),
+                "raw": domain.raw_fingerprint(),
+                "code": version(*domain.code_modules()),
+            },
+        ),
+        (job_params.pretrain_params(study, glare), pretrain),
+        (
+            job_params.diagnostics_params(study, glare),
+            pretrain | {"diagnostics": version("jobs.diagnostics", "methods.glare.diagnostics")},
+        ),
+        (
+            job_params.evaluate_params(study, glare),
+            of_model
+            | {
+                "precision": study.training.precision,
+                "probes": {name: plain["probes"][name] for name in ("features", "examples", "linear")},
+                "code": {name: version(f"probes.{name}") for name in ("evaluate", "linear")},
+            },
+        ),
+    ]
+    for found, wanted in expected:
+        assert found == wanted == json.loads(job_params.dump(found))
     assert job_params.pretrain_params(study, base)["training"] is None
     whole = job_params.study_params(study)
     assert "resources" not in whole
