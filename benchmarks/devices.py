@@ -81,6 +81,8 @@ def losses(first: Path, second: Path) -> list[dict[str, Any]]:
             )
             apart = (other / own - 1).abs().dropna()  # at the steps of both
             rows.append({"method": name.parts[3], "first": apart.iloc[0], "last": apart.iloc[-1]})
+    if not rows:
+        return []
     largest = (
         pd.DataFrame(rows).groupby("method").agg(cells=("first", "size"), first=("first", "max"), last=("last", "max"))
     )

@@ -38,7 +38,7 @@ def compact(value: float, decimals: int = 2) -> str:
     """Format a count: 12800 → 12.8k, 3.55e6 → 3.55M; with that many decimals at most where one digit leads."""
     for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
-            return f"{value / size:.{min(3, 1 + decimals) if value < 10 * size else 3}g}{suffix}"
+            return f"{value / size:.{1 + decimals if value < 10 * size else 3}g}{suffix}"
     return f"{value:.3g}"
 
 
