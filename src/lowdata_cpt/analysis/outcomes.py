@@ -110,6 +110,7 @@ class Outcomes:
         self.folder = folder
         self._files: dict[str, Mapping[str, NDArray[Any]] | None] = {}
         self._replicates: dict[tuple[str, str], dict[str, Array]] = {}
+        self._drawn: dict[tuple[str, str, str], int] = {}
 
     def replicates(self, row: Mapping[str, Any], prefix: str = "") -> Array | None:
         """Return the metric of a row of the table on every bootstrap sample of its test images.
@@ -151,10 +152,13 @@ class Outcomes:
 
     def drawn(self, backbone: str, domain: str, metric: str) -> int:
         """Return how many test images, or groups of them, a bootstrap sample is made of; 0 where none are kept."""
-        arrays = self._open(f"{backbone}-{domain}") or {}
-        with self._named(f"{backbone}-{domain}"):
-            groups = arrays.get(GROUPS + ENTRY_OF.get(metric, "").split("/")[0])
-        return len(np.unique(groups)) if groups is not None else self.count(backbone, domain, metric) or 0
+        place = backbone, domain, metric
+        if place not in self._drawn:
+            arrays = self._open(f"{backbone}-{domain}") or {}
+            with self._named(f"{backbone}-{domain}"):
+                groups = arrays.get(GROUPS + ENTRY_OF.get(metric, "").split("/")[0])
+            self._drawn[place] = len(np.unique(groups)) if groups is not None else self.count(*place) or 0
+        return self._drawn[place]
 
     def _open(self, name: str) -> Mapping[str, NDArray[Any]] | None:
         if name not in self._files:

@@ -44,7 +44,7 @@ _LOGS = ("curves.csv", "study.json", "cost.csv")
 FIGURES = {
     "answer": Figure("answer", "draw_answer", ("scores.csv", "outcomes", *_LOGS)),
     "learning": Figure("learning", "draw_learning", ("scores.csv", *_LOGS)),
-    "learning_seconds": Figure("learning", "draw_learning_seconds", ("scores.csv", "study.json")),
+    "learning_seconds": Figure("learning", "draw_learning_seconds", ("scores.csv", *_LOGS)),
     "gains": Figure("gains", "draw_gains", ("scores.csv", "outcomes", *_LOGS)),
     "gains_over_reference": Figure("gains", "draw_gains_over_reference", ("scores.csv", "outcomes", *_LOGS)),
     "gain_by_n": Figure("gain_by_n", "draw_gain_by_n", ("scores.csv",)),
