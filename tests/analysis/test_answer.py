@@ -12,7 +12,7 @@ import pytest
 
 from lowdata_cpt.analysis.answer import UNSCORED, answer_of, how_sure, own_bank_gains, sentences
 from lowdata_cpt.analysis.preconditions import CELL
-from lowdata_cpt.analysis.study_files import StudyFiles, time_words
+from lowdata_cpt.analysis.study_files import StudyFiles, study_files, time_words
 from lowdata_cpt.analysis.table import HEADLINE
 from tests.analysis import synthetic_study
 
@@ -275,3 +275,14 @@ def test_a_cells_time_names_what_it_was_spent_on(small: Path, tmp_path: Path) ->
     mixed = cost["seed"].eq(0).map({True: "H100", False: "cpu"})
     cost.assign(device=mixed, threads=1).to_csv(tmp_path / "cost.csv", index=False)
     assert set(StudyFiles(tmp_path).spent.values()) == {"7 minutes of training"}
+
+
+def test_files_are_read_again_once_one_has_changed(small: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(small, tmp_path / "study"))
+    first = study_files(folder)
+    assert study_files(folder) is first
+    table = pd.read_csv(folder / "cost.csv")
+    table.assign(train_seconds=431.0).to_csv(folder / "cost.csv", index=False)
+    again = study_files(folder)
+    assert again is not first
+    assert set(again.cost["train_seconds"]) == {431.0}

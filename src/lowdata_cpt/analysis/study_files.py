@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +167,17 @@ class StudyFiles:
                 f"on {device} (wall time)" if device else "of training"
             )
         return found
+
+
+def study_files(folder: Path) -> StudyFiles:
+    """Return the files of a folder, those of the last call while none has changed: a process draws many figures."""
+    paths = [path for place in (folder, folder / "outcomes") for path in sorted(place.glob("*")) if path.is_file()]
+    return _unchanged(folder.absolute(), tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths))
+
+
+@lru_cache(maxsize=1)
+def _unchanged(folder: Path, state: tuple[tuple[Path, int, int], ...]) -> StudyFiles:
+    return StudyFiles(folder)
 
 
 def time_words(seconds: float) -> str:

@@ -126,9 +126,9 @@ def draw(name: str, study_dir: Path, out_dir: Path, *, pdf: bool = False) -> lis
         UserError: no figure has that name, or a file it needs is missing or wrong.
     """
     figure, place = parse_figure(name)
-    from lowdata_cpt.analysis.study_files import StudyFiles
+    from lowdata_cpt.analysis.study_files import study_files
     from lowdata_cpt.analysis.style import house_style, save
 
     function = getattr(importlib.import_module(f"{ANALYSIS}.{figure.module}"), figure.function)
     with house_style():
-        return save(function(StudyFiles(study_dir), *place), out_dir, name, pdf=pdf)
+        return save(function(study_files(study_dir), *place), out_dir, name, pdf=pdf)
